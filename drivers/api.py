@@ -1,0 +1,203 @@
+"""The driver seam. A format is one folder with a ``Driver`` and one entry-point line in ``pyproject.toml``.
+
+Drivers see a ``Content`` object, never HTTP, and never put a tag: they return the root manifest, which the consumer puts
+last, after it has checked that the source tag still points where it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.oci.descriptor import Descriptor, Platform
+from shared.oci.digest import Digest
+from shared.oci.manifest import ImageManifest, Index
+from shared.oci.reference import Reference
+
+# The converter's own marks (harbor.md, "Writing back"): how ICS knows its output, what it came from, and whether it is current.
+ANNOTATION_DRIVER_NAME = "io.goharbor.artifact.v1alpha1.acceleration.driver.name"
+ANNOTATION_DRIVER_VERSION = "io.goharbor.artifact.v1alpha1.acceleration.driver.version"
+ANNOTATION_SOURCE_DIGEST = "io.goharbor.artifact.v1alpha1.acceleration.source.digest"
+ANNOTATION_FINGERPRINT = "io.goharbor.ics.driver.fingerprint"
+
+
+class DriverOptions(BaseModel):
+    """Base of every driver's options: unknown keys and wrong types are refused with their path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+OptionsModel = type[DriverOptions]
+
+
+class BlobWriter(Protocol):
+    """One upload under way into the target repository, hashed as it passes."""
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Back-pressure: returns when the next piece may come."""
+        ...
+
+    async def commit(self, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
+        """Finish; the descriptor has the digest and size of what was written."""
+        ...
+
+
+class Progress(Protocol):
+    """Who wants to know how far it is. Every call is cheap and never fails."""
+
+    def layer(self, digest: Digest, done: int, total: int) -> None:
+        """Compressed source bytes read of ``total``."""
+        ...
+
+    def stage(self, name: str, subject: str = "") -> AbstractAsyncContextManager[StageRecord]:
+        """Time one stage (``pull`` ``convert`` ``push`` ``manifest`` ...): a child span and a ``shared.events.Stage``."""
+        ...
+
+
+@dataclass(slots=True)
+class StageRecord:
+    """Filled in by the code inside the stage."""
+
+    bytes: int = 0
+    attributes: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedLayer:
+    """What a layer became."""
+
+    descriptor: Descriptor
+    """Of the blob in the target repository, annotations included."""
+    diff_id: Digest
+    """sha256 of the uncompressed layer (OCI image spec, config.md)."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """More that the driver wants back from the layer cache (small strings)."""
+
+
+class Content(Protocol):
+    """The source image's content to read, the target repository to write to."""
+
+    source: Reference
+    target: Reference
+    progress: Progress
+
+    async def manifest(self, descriptor: Descriptor) -> ImageManifest | Index:
+        """A manifest of the source repository by digest, verified."""
+        ...
+
+    async def read(self, descriptor: Descriptor, *, limit: int) -> bytes:
+        """A small source blob (a config), verified; ``LimitExceededError`` above ``limit`` bytes."""
+        ...
+
+    def open(self, descriptor: Descriptor) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A source blob as a stream, digest and size verified: a mismatch raises instead of ending the iteration."""
+        ...
+
+    def create(self) -> AbstractAsyncContextManager[BlobWriter]:
+        """Start an upload; leaving without ``commit`` cancels it at the registry."""
+        ...
+
+    async def push(self, data: bytes, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
+        """Upload a small blob unless it is there."""
+        ...
+
+    async def copy(self, descriptor: Descriptor) -> None:
+        """Make a source blob available in the target repository: there already, mounted, or streamed."""
+        ...
+
+    async def push_manifest(self, manifest: ImageManifest | Index) -> Descriptor:
+        """Put a manifest by digest (children of an index). The root is not pushed by the driver."""
+        ...
+
+    async def cached_layer(self, source: Descriptor, fingerprint: str) -> ConvertedLayer | None:
+        """A layer converted before, made available in the target repository (mount); None when unknown. Never raises."""
+        ...
+
+    async def remember_layer(self, source: Descriptor, fingerprint: str, layer: ConvertedLayer) -> None:
+        """Record for :meth:`cached_layer`. Never raises."""
+        ...
+
+    def layer_lock(self, source: Descriptor, fingerprint: str) -> AbstractAsyncContextManager[None]:
+        """Held while a layer is converted so that concurrent conversions in this process convert it once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The image to convert, resolved."""
+
+    reference: Reference
+    manifest: ImageManifest | Index
+    platforms: Sequence[Platform] = ()
+    """Selected; empty means all."""
+    oci: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a conversion made. Everything that ``root`` points at has been pushed; ``root`` itself has not."""
+
+    root: ImageManifest | Index
+    platforms: Sequence[str] = ()
+    layers_total: int = 0
+    layers_reused: int = 0
+    source_size: int = 0
+    target_size: int = 0
+    """Bytes of the layers of all platforms converted."""
+    left_out: Sequence[str] = ()
+    """What of the source is not in the result, each with its reason (attestations, platforms)."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Driver(Protocol):
+    """One format. Constructed once per process with nothing but its options per call."""
+
+    type: ClassVar[str]
+    version: ClassVar[str]
+    """Changes whenever the bytes that the same input and options give change."""
+    options: ClassVar[OptionsModel]
+
+    async def check_health(self) -> None:
+        """Raises ``IcsError`` when this driver cannot work here (a missing builder, an unwritable work directory)."""
+        ...
+
+    def fingerprint(self, option: DriverOptions) -> str:
+        """Hash of type, version and every option that changes the bytes: equal fingerprints give equal output."""
+        ...
+
+    def recognises(self, manifest: ImageManifest) -> bool:
+        """Whether an image already is of this format (then there is nothing to do)."""
+        ...
+
+    async def convert(self, source: Source, content: Content, option: DriverOptions) -> Result:
+        """Convert the selected platforms.
+
+        Raises:
+            SkippedError: nothing to convert (already in the format, no image layers, no platform selected).
+            PermanentError, TransientError: classified where they arise.
+        """
+        ...
+
+
+class LayerDriver(Protocol):
+    """A format that replaces layers one by one: ``drivers.layerwise`` derives a whole ``Driver`` from it."""
+
+    type: ClassVar[str]
+    version: ClassVar[str]
+    options: ClassVar[OptionsModel]
+
+    def fingerprint(self, option: DriverOptions) -> str: ...
+
+    def recognises_layer(self, layer: Descriptor) -> bool:
+        """By annotations and media type alone."""
+        ...
+
+    async def convert_layer(
+        self, layer: Descriptor, blob: AsyncIterator[bytes], writer: BlobWriter, option: DriverOptions
+    ) -> ConvertedLayer:
+        """One stream in, one stream out; no whole layer in memory, no temporary file."""
+        ...

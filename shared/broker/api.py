@@ -1,0 +1,153 @@
+"""The broker seam: what the ingress and the consumer know of a broker.
+
+Promises that every implementation keeps, and that one conformance suite (``tests/integration/broker``) checks on all:
+
+- ``publish`` returns only after the broker has the message on disk (confirm), or raises ``TransientError`` with code
+  ``broker_unavailable``; never later than ``publish_timeout``.
+- At most ``prefetch`` deliveries of one ``deliveries()`` iterator are unsettled at a time.
+- A delivery is settled exactly once, by ``ack``, ``retry`` or ``dead_letter``; a second settlement raises ``RuntimeError``.
+  One that is never settled (crash, cancellation, lost connection) is delivered again.
+- ``retry`` and ``dead_letter`` publish the copy, await its confirm, and only then settle the original: a crash in between
+  leaves a duplicate, never a loss. Attempts and their failures travel with the message.
+- A message that cannot be parsed, and one that was delivered more often than ``delivery_limit`` without an outcome (it kills
+  its consumers), is dead-lettered by the implementation, not handed out.
+- Lost connections are re-established without the caller's help; iterators go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from shared.events import ConversionEvent
+from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure
+
+Headers = Mapping[str, str]
+"""``traceparent``, ``tracestate`` and the like."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStats:
+    """Queue state at one instant; None where the broker cannot tell."""
+
+    ready: int | None
+    in_flight: int | None
+    retrying: int | None
+    dead: int | None
+    consumers: int | None
+    oldest_age_seconds: float | None = None
+
+
+class Delivery(Protocol):
+    """One message handed to this consumer."""
+
+    @property
+    def request(self) -> ConversionRequest: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """Earlier attempts that ended with a failure, oldest first."""
+        ...
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether an earlier delivery ended without an outcome (crash, lost connection)."""
+        ...
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was first accepted by the broker."""
+        ...
+
+    async def ack(self) -> None: ...
+    async def retry(self, delay: float, attempt: Attempt) -> None:
+        """Come back after ``delay`` seconds (the broker may round up to its next step), ``attempt`` appended."""
+        ...
+
+    async def dead_letter(self, failure: Failure, attempt: Attempt | None = None) -> DeadLetter: ...
+    async def release(self) -> None:
+        """Hand back unprocessed, at once: at drain, or when its registry's circuit is open."""
+        ...
+
+    async def extend(self) -> None:
+        """Tell the broker that work goes on; call at least every ``Broker.extend_interval`` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """All conditions must hold; globs as in :mod:`fnmatch`; empty matches everything."""
+
+    repository: str = ""
+    """Glob over ``registry/repository`` or ``repository``."""
+    tag: str = ""
+    code: str = ""
+    older_than_seconds: float | None = None
+    newer_than_seconds: float | None = None
+    ids: frozenset[str] = field(default_factory=frozenset)
+
+
+class DeadLetters(Protocol):
+    """The dead-letter queue. Reading never removes, reorders or loses; removal follows a confirmed copy."""
+
+    def list(self, where: DeadLetterFilter | None = None) -> AsyncIterator[DeadLetter]:
+        """Oldest first."""
+        ...
+
+    async def get(self, dead_letter_id: str) -> DeadLetter | None: ...
+    async def replay(
+        self, dead_letter_id: str, headers: Headers | None = None, actor: str = ""
+    ) -> ConversionRequest | None:
+        """Publish its request to the work queue again (attempts cleared, ``replay_of`` and ``replayed_trace`` set), await the
+        confirm, then remove it. None if there is no such dead letter any more; ``PermanentError`` code ``not_replayable``
+        if its body never was a request.
+        """
+        ...
+
+    async def discard(self, dead_letter_id: str) -> bool: ...
+    async def add(self, letter: DeadLetter) -> None:
+        """Import; the same id twice stays one."""
+        ...
+
+    async def count(self) -> int: ...
+
+
+class EventStream(Protocol):
+    """The week of history behind the status API."""
+
+    async def publish(self, event: ConversionEvent) -> None:
+        """Best effort within a bounded time; raises ``TransientError`` (``broker_unavailable``)."""
+        ...
+
+    def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
+        """From the oldest kept (or ``since``); with ``follow`` it goes on with new ones for ever, over reconnects."""
+        ...
+
+
+class Broker(Protocol):
+    """An open connection; ``async with open_broker(...) as broker``."""
+
+    extend_interval: float
+    """Seconds."""
+
+    async def publish(
+        self, request: ConversionRequest, headers: Headers | None = None, *, delay: float = 0
+    ) -> None: ...
+    def deliveries(self, prefetch: int) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Entering subscribes; leaving stops taking new ones and hands unsettled, not yet yielded messages back. Deliveries
+        already yielded can still be settled after leaving, until the broker closes.
+        """
+        ...
+
+    @property
+    def dead_letters(self) -> DeadLetters: ...
+    @property
+    def events(self) -> EventStream: ...
+    async def stats(self) -> BrokerStats: ...
+    async def check_health(self) -> None:
+        """Raises ``TransientError`` (``broker_unavailable``) with the reason."""
+        ...

@@ -1,0 +1,98 @@
+"""Conversion events: CloudEvents 1.0 over the broker's event stream. The status API and the console are read models over it.
+
+``subject`` is the request id. One conversion emits: ``requested`` (ingress), ``started``, any number of ``progress`` and
+``retrying``, and one of ``succeeded``, ``skipped``, ``failed``; ``replayed`` and ``discarded`` come from dead-letter operations.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.messages import ConversionRequest, Failure
+
+EventType = Literal[
+    "requested", "started", "progress", "retrying", "succeeded", "skipped", "failed", "replayed", "discarded"
+]
+TYPE_PREFIX = "io.goharbor.ics.conversion."
+
+
+class Stage(BaseModel):
+    """One timed part of a conversion; stages of one conversion overlap."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    """``resolve`` ``pull`` ``convert`` ``push`` ``manifest`` ``tag``; per layer or platform where ``subject`` says so."""
+    subject: str = ""
+    """Layer digest or platform, where the stage has one."""
+    start_seconds: float
+    """Since the attempt's start."""
+    duration_seconds: float
+    bytes: int = 0
+
+
+class ConversionEvent(BaseModel):
+    """Structured-mode CloudEvent; unknown keys are ignored so that older readers survive newer writers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    specversion: Literal["1.0"] = "1.0"
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    source: str = "/ics"
+    type: str
+    """``io.goharbor.ics.conversion.<EventType>``."""
+    subject: str
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: str = ""
+    data: EventData
+
+    @property
+    def kind(self) -> str:
+        return self.type.removeprefix(TYPE_PREFIX)
+
+
+class EventData(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    request: ConversionRequest | None = None
+    """On every event but ``progress``."""
+    attempt: int = 1
+    consumer: str = ""
+    trace_id: str = ""
+    reason: str = ""
+    """``skipped``: why, in a short stable phrase (``superseded``, ``up to date`` ...)."""
+    failure: Failure | None = None
+    retry_in_seconds: float | None = None
+    queue_seconds: float | None = None
+    """Time from publish to this delivery."""
+    duration_seconds: float | None = None
+    target_digest: str = ""
+    source_size: int | None = None
+    """Bytes of all layers of the platforms converted."""
+    target_size: int | None = None
+    layers_total: int | None = None
+    layers_reused: int | None = None
+    stages: tuple[Stage, ...] = ()
+    progress: dict[str, Any] | None = None
+    """``{"layer": digest, "done": bytes, "total": bytes}``."""
+    dead_letter_id: str = ""
+    actor: str = ""
+    """Who replayed or discarded."""
+
+
+ConversionEvent.model_rebuild()
+
+
+def conversion_event(
+    kind: EventType, request: ConversionRequest, *, traceparent: str = "", **data: Any
+) -> ConversionEvent:
+    """An event about ``request``; ``data`` are fields of :class:`EventData`."""
+    carried = None if kind == "progress" else request
+    return ConversionEvent(
+        type=TYPE_PREFIX + kind,
+        subject=request.id,
+        traceparent=traceparent,
+        data=EventData(request=carried, **data),
+    )

@@ -1,0 +1,110 @@
+"""Image references with Docker Hub's normalisation (distribution's ``reference`` grammar)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from shared.errors import PermanentError
+from shared.oci.digest import Digest
+
+DOCKER_HUB = "docker.io"
+_HOST = re.compile(
+    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
+)
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LEGACY_DIGEST = re.compile(r"(.+):(sha256:[0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """``registry/repository[:tag][@digest]``; at least one of tag and digest is set by :func:`parse_reference`."""
+
+    registry: str
+    """``host[:port]``; Docker Hub is ``docker.io``."""
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    def with_tag(self, tag: str) -> Reference:
+        """The same repository under another tag, without a digest.
+
+        Raises:
+            PermanentError: ``invalid_reference``.
+        """
+        if not _TAG.fullmatch(tag):
+            raise _invalid(f"not a valid tag (1 to 128 of A-Z a-z 0-9 _ . -): {tag[:150]!r}")
+        return replace(self, tag=tag, digest=None)
+
+    def with_digest(self, digest: Digest) -> Reference:
+        return replace(self, digest=digest)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        from_text = core_schema.no_info_after_validator_function(_from_text, core_schema.str_schema())
+        return core_schema.json_or_python_schema(
+            json_schema=from_text,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), from_text]),
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )
+
+
+def parse_reference(text: str, *, default_tag: str | None = "latest") -> Reference:
+    """Parse ``[registry/]repository[:tag][@digest]``.
+
+    ``ubuntu`` → ``docker.io/library/ubuntu:latest``. ``repo:sha256:...`` (Harbor before 2.2) is a digest.
+
+    Raises:
+        PermanentError: code ``invalid_reference``.
+    """
+    if not text or len(text) > 1024 or any(ord(c) <= 32 or ord(c) > 126 for c in text):
+        raise _invalid(f"not an image reference: {text[:150]!r}")
+    legacy = _LEGACY_DIGEST.fullmatch(text)
+    if legacy and "@" not in text:
+        text = f"{legacy[1]}@{legacy[2]}"
+    name, _, digest_text = text.partition("@")
+    head, slash, rest = name.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head):
+        registry, remainder = head, rest
+    else:
+        registry, remainder = DOCKER_HUB, name
+    if registry in {"index.docker.io", "registry-1.docker.io"}:
+        registry = DOCKER_HUB
+    repository, colon, tag = remainder.partition(":")
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    if not _HOST.fullmatch(registry):
+        raise _invalid(f"not a registry host: {registry[:150]!r}")
+    if len(repository) > 255 or not _REPOSITORY.fullmatch(repository):
+        raise _invalid(f"not a repository name (lower-case path): {repository[:150]!r}")
+    if colon and not _TAG.fullmatch(tag):
+        raise _invalid(f"not a valid tag: {tag[:150]!r}")
+    if "@" in text and not digest_text:
+        raise _invalid(f"empty digest: {text[:150]!r}")
+    digest = Digest(digest_text) if digest_text else None
+    if not tag and digest is None:
+        tag = default_tag or ""
+    return Reference(registry, repository, tag or None, digest)
+
+
+def _invalid(message: str) -> PermanentError:
+    return PermanentError(message, code="invalid_reference")
+
+
+def _from_text(text: str) -> Reference:
+    try:
+        return parse_reference(text)
+    except PermanentError as error:
+        raise ValueError(error.message) from error

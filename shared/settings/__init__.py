@@ -1,0 +1,1 @@
+"""Settings: models in `model`, reading and checking in `load`."""

@@ -1,0 +1,235 @@
+"""``config.yml`` as typed models: every key of the Harbor proposal under its name, and what goes beyond it.
+
+Validation of single values lives here; what spans several keys, loading, and driver options (whose models the caller
+passes in, since ``shared`` knows no driver) live in :mod:`shared.settings.load`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Http(Section):
+    port: int = Field(default=8081, ge=0, le=65535)
+
+
+class Https(Section):
+    """When set, the http port answers 308 to https."""
+
+    port: int = Field(default=443, ge=0, le=65535)
+    certificate: Path
+    private_key: Path
+
+
+class Metric(Section):
+    enabled: bool = True
+    port: int = Field(default=9091, ge=0, le=65535)
+    """Where a consumer serves its metrics; the ingress serves them on its own port too."""
+    path: str = "/metrics"
+
+
+class Auth(Section):
+    """One registry that may be contacted. Credentials are optional: without them, Docker's config is asked."""
+
+    auth: SecretStr | None = None
+    """base64 of ``user:password``."""
+    auth_file: Path | None = None
+    """A file that holds the same."""
+    insecure: bool = False
+    """Plain HTTP, for this host only."""
+    ca: Path | None = None
+    """PEM bundle to trust instead of the system's."""
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    token_hosts: tuple[str, ...] = ()
+    """More hosts that may issue tokens for, or serve redirected blobs of, this registry (globs)."""
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class DriverSettings(Section):
+    type: str = "estargz"
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class Globs(Section):
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
+class Match(Section):
+    """Which pushes a rule is for; globs, ``*`` crosses slashes."""
+
+    repositories: Globs = Globs()
+    """Over ``project/repository``."""
+    tags: Globs = Globs()
+
+
+class Rule(Section):
+    """From a push to one conversion."""
+
+    name: str = ""
+    """Defaults to ``default``, or ``rule-N`` in a list."""
+    match: Match = Match()
+    oci: bool = True
+    overwrite: bool = False
+    """The converted image replaces the source tag."""
+    target_suffix: str = ""
+    """``nydus`` turns ``latest`` into ``latest_nydus``; a suffix beginning with ``-``, ``_`` or ``.`` is used as it is."""
+    target_repository: str = ""
+    """Another repository to push to: ``[registry/]path`` with ``{registry}``, ``{repository}``, ``{project}``, ``{name}``."""
+    platform: str = ""
+    """Comma-separated ``os/architecture[/variant]``; empty means all."""
+    driver: DriverSettings | None = None
+    """Instead of the top-level one."""
+
+
+class BrokerSettings(Section):
+    url: SecretStr = SecretStr("embedded:")
+    """``embedded:``, ``nats://``, ``tls://``, ``amqp://``, ``amqps://``, ``memory:``."""
+    url_file: Path | None = None
+    data_dir: Path = Path("var/broker")
+    """Where the embedded broker keeps its files."""
+    prefix: str = "ics"
+    """First part of every queue's and stream's name."""
+    ca: Path | None = None
+    publish_timeout: float = Field(default=2.0, gt=0, le=60)
+    """Seconds; well inside Harbor's 3 s."""
+    delivery_limit: int = Field(default=10, ge=1, le=1000)
+    """Deliveries without an outcome before a message counts as a killer of consumers."""
+    events_max_age: float = Field(default=7 * 86400, gt=0)
+    """Seconds of event history."""
+    replicas: int = Field(default=1, ge=1, le=5)
+
+
+class Retry(Section):
+    maximum_attempts: int = Field(default=6, ge=1, le=100)
+    initial_delay: float = Field(default=5, gt=0)
+    """Seconds; doubles, jittered, up to ``maximum_delay``."""
+    maximum_delay: float = Field(default=900, gt=0)
+
+
+class Timeouts(Section):
+    """Seconds."""
+
+    conversion: float = Field(default=1500, gt=0)
+    """One attempt in all; under RabbitMQ's ``consumer_timeout`` (1800 s by default)."""
+    connect: float = Field(default=10, gt=0)
+    read: float = Field(default=60, gt=0)
+    """Without a byte from the registry."""
+    drain: float = Field(default=60, ge=0)
+    """After SIGTERM, before what is still running is handed back."""
+
+
+class Limits(Section):
+    """What input may ask of a consumer."""
+
+    memory: int = Field(default=1 << 30, ge=1 << 26)
+    """Bytes of buffers that all conversions of a process share; layers wait when it is used up."""
+    layer_size: int = Field(default=64 << 30, gt=0)
+    """Bytes of one uncompressed layer."""
+    layer_entries: int = Field(default=5_000_000, gt=0)
+    compression_ratio: int = Field(default=1100, gt=1)
+    """Uncompressed : compressed, above the first 64 MiB."""
+    manifest_layers: int = Field(default=512, gt=0)
+    index_manifests: int = Field(default=256, gt=0)
+    pax_record: int = Field(default=1 << 20, gt=0)
+    """Bytes of one PAX or GNU long-name record."""
+    webhook_body: int = Field(default=1 << 20, gt=0)
+    work_dir: int = Field(default=20 << 30, gt=0)
+    """Bytes of temporary files; low watermark 80 %."""
+
+
+class Cache(Section):
+    """Converted layers are recorded as small manifests in the registry itself."""
+
+    enabled: bool = True
+    repository: str = ""
+    """Default: beside the target, ``{target repository}``'s project + ``/ics-cache``; placeholders as in ``target_repository``."""
+
+
+class Console(Section):
+    enabled: bool = True
+    credential: SecretStr | None = None
+    """``user:password`` that may read; without it the console and status API are open to whoever reaches them, read-only."""
+    operator_credential: SecretStr | None = None
+    """``user:password`` that may also replay and discard; without it nobody may over HTTP."""
+    path_prefix: str = ""
+
+
+class Telemetry(Section):
+    """Everything else by the standard ``OTEL_*`` variables."""
+
+    enabled: bool = True
+    """Tracing needs ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``..._TRACES_ENDPOINT``) too."""
+    label_cap: int = Field(default=200, ge=1)
+    """Distinct ref/tag label pairs before ``_other``."""
+
+
+class Notification(Section):
+    """One outgoing webhook: CloudEvents, signed."""
+
+    url: SecretStr
+    secret: SecretStr | None = None
+    events: tuple[Literal["succeeded", "failed", "skipped", "replayed"], ...] = (
+        "succeeded",
+        "failed",
+        "replayed",
+    )
+
+
+class HarborApi(Section):
+    """Harbor's REST API of one registry host, for labels and comments on the source artifact, and for the backfill."""
+
+    url: str
+    username: str = ""
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    label: str = ""
+    """Name of a Harbor label to put on a source artifact that was converted; empty: none."""
+
+
+class Settings(Section):
+    """The whole of ``config.yml``."""
+
+    hostname: str = "0.0.0.0"  # noqa: S104  the proposal's default: a service in a container listens on all addresses
+    http: Http = Http()
+    https: Https | None = None
+    endpoint: str = "/conversion"
+    metric: Metric = Metric()
+    auth_header: tuple[SecretStr, ...] = ()
+    """One or several (rotation) exact ``Authorization`` values; empty accepts requests without any."""
+    auth_header_file: Path | None = None
+    """One value a line."""
+    maximum_concurrency: int = Field(default=5, ge=1, le=1000)
+    auths: dict[str, Auth] = Field(default_factory=dict)
+    """Registry host[:port] → access. Also the allow-list: no other host is contacted."""
+    endpoints: dict[str, str] = Field(default_factory=dict)
+    """Harbor's external host[:port] → the host[:port] to contact instead."""
+    log: Log = Log()
+    rules: tuple[Rule, ...] = (Rule(target_suffix="esgz"),)
+    """One mapping or a list."""
+    driver: DriverSettings = DriverSettings()
+    work_dir: Path = Path("var/work")
+    broker: BrokerSettings = BrokerSettings()
+    retry: Retry = Retry()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    cache: Cache = Cache()
+    console: Console = Console()
+    telemetry: Telemetry = Telemetry()
+    notifications: tuple[Notification, ...] = ()
+    harbor: dict[str, HarborApi] = Field(default_factory=dict)
+    """Registry host[:port] → its Harbor API."""
+    operators_to_ignore: tuple[str, ...] = ()
+    """Names (Harbor robot accounts) whose pushes are our own."""
