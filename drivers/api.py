@@ -113,6 +113,18 @@ class Content(Protocol):
         """Put a manifest by digest (children of an index). The root is not pushed by the driver."""
         ...
 
+    async def read_back(self, descriptor: Descriptor, start: int, length: int) -> bytes:
+        """``length`` bytes from ``start`` of a blob in the *target* repository (a converted layer's own tables)."""
+        ...
+
+    async def target_manifest(self, tag: str) -> ImageManifest | Index | None:
+        """What a tag of the target repository points at; None when there is no such tag."""
+        ...
+
+    async def put_target_manifest(self, tag: str, manifest: ImageManifest | Index) -> Descriptor:
+        """Put a manifest under a tag of the target repository: for a driver's own build cache, never for the result."""
+        ...
+
     async def cached_layer(self, source: Descriptor, fingerprint: str) -> ConvertedLayer | None:
         """A layer converted before, made available in the target repository (mount); None when unknown. Never raises."""
         ...
