@@ -1,0 +1,193 @@
+"""Blobs as verified streams (distribution spec, section Pulling blobs): size and digest are what the descriptor says, or an error.
+
+A cut connection is resumed by a Range request. Hashing runs in a thread beside the transfer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+
+from shared.errors import CorruptLayerError, TransientError
+from shared.oci.descriptor import Descriptor
+from shared.oci.digest import Digest
+from shared.oci.reference import Reference
+from shared.registry.errors import Operation
+from shared.registry.retry import Attempts
+from shared.registry.transport import Request, Transport
+
+_PIECE = 1 << 20
+"""Bytes; the largest piece that is handed on."""
+_HASH_BATCH = 1 << 20
+"""Bytes hashed by one call in a thread; smaller ones cost more in switching than in hashing."""
+
+
+class ThreadedHash:
+    """A hash that is fed in order by one thread at a time, so that the loop goes on while it computes."""
+
+    def __init__(self, algorithm: str = "sha256") -> None:
+        self._hash = hashlib.new(algorithm)
+        self._waiting: list[bytes | memoryview] = []
+        self._bytes = 0
+        self._running: asyncio.Future[None] | None = None
+        self.algorithm = algorithm
+
+    async def update(self, data: bytes | memoryview) -> None:
+        """Take ``data``, which must not change until :meth:`digest`; returns at once unless hashing lags behind."""
+        self._waiting.append(data)
+        self._bytes += len(data)
+        if self._bytes >= _HASH_BATCH:
+            await self.flush()
+            self._start()
+
+    def _start(self) -> None:
+        batch, self._waiting, self._bytes = self._waiting, [], 0
+        self._running = asyncio.get_running_loop().run_in_executor(None, self._compute, batch)
+
+    def _compute(self, batch: list[bytes | memoryview]) -> None:
+        for data in batch:
+            self._hash.update(data)
+
+    async def flush(self) -> None:
+        """Wait for the thread; what it works on must not change under it."""
+        if self._running is not None:
+            await asyncio.shield(self._running)
+            self._running = None
+
+    async def digest(self) -> Digest:
+        await self.flush()
+        self._start()
+        await self.flush()
+        return Digest(f"{self.algorithm}:{self._hash.hexdigest()}")
+
+
+def blob_path(repository: Reference, digest: Digest) -> str:
+    return f"/v2/{repository.repository}/blobs/{digest}"
+
+
+async def stream_blob(transport: Transport, repository: Reference, blob: Descriptor) -> AsyncGenerator[bytes, None]:
+    """The blob's bytes in pieces of at most 1 MiB.
+
+    Raises:
+        CorruptLayerError: more, fewer or other bytes than the descriptor promises.
+        IcsError: what the registry answered.
+    """
+    operation = Operation("get_blob", repository.registry, repository.repository, str(blob.digest))
+    attempts = Attempts(transport.retry, operation, transport.observer)
+    hashing = ThreadedHash(blob.digest.algorithm)
+    position = 0
+    complete = False
+    while not complete:
+        try:
+            async with transport.exchange(
+                Request(
+                    operation,
+                    "GET",
+                    blob_path(repository, blob.digest),
+                    frozenset({200, 206}),
+                    (f"repository:{repository.repository}:pull",),
+                    {"Range": f"bytes={position}-"} if position else {},
+                )
+            ) as response:
+                _check_length(operation, response.status, response.headers.get("Content-Length"), position, blob)
+                skip = position if response.status == 200 else 0
+                while data := await response.content.read(_PIECE):
+                    if skip >= len(data):
+                        skip -= len(data)
+                        continue
+                    fresh = data[skip:] if skip else data
+                    skip = 0
+                    position += len(fresh)
+                    if position > blob.size:
+                        raise _wrong_size(operation, blob, f"more than {blob.size}")
+                    attempts.progressed()
+                    transport.observer.transferred(operation.name, operation.registry, len(fresh), 0)
+                    await hashing.update(fresh)
+                    yield fresh
+                if position < blob.size:
+                    raise _ended_early(operation, position, blob, framed="Content-Length" in response.headers)
+                complete = True
+        except TransientError as error:
+            await attempts.failed(error)
+    actual = await hashing.digest()
+    if actual != blob.digest:
+        raise CorruptLayerError(
+            f"{operation}: the content's digest is {actual}",
+            reason="digest",
+            actual=str(actual),
+            **operation.details(),
+        )
+
+
+def _check_length(operation: Operation, status: int, header: str | None, position: int, blob: Descriptor) -> None:
+    """Refuse an answer that announces another size, before a byte of it is read."""
+    if header is None or not header.isdigit():
+        return
+    announced = int(header) + (position if status == 206 else 0)
+    if announced != blob.size:
+        raise _wrong_size(operation, blob, str(announced))
+
+
+def _wrong_size(operation: Operation, blob: Descriptor, actual: str) -> CorruptLayerError:
+    return CorruptLayerError(
+        f"{operation}: the manifest promises {blob.size} bytes and the registry has {actual}",
+        reason="size",
+        expected=blob.size,
+        actual=actual,
+        **operation.details(),
+    )
+
+
+def _ended_early(
+    operation: Operation, position: int, blob: Descriptor, *, framed: bool
+) -> CorruptLayerError | TransientError:
+    if framed:  # aiohttp has seen to it that the announced length came: the blob itself is shorter
+        return _wrong_size(operation, blob, str(position))
+    return operation.transient(f"the content ended after {position} of {blob.size} bytes", code="registry_unavailable")
+
+
+async def read_range(transport: Transport, repository: Reference, digest: Digest, start: int, length: int) -> bytes:
+    """``length`` bytes from ``start``, not verified (a part has no digest).
+
+    Raises:
+        PermanentError: ``range_refused`` when the blob ends before, or the registry serves no ranges of so large a blob.
+    """
+    operation = Operation("get_blob_range", repository.registry, repository.repository, str(digest))
+    if length <= 0:
+        return b""
+    end = start + length
+    attempts = Attempts(transport.retry, operation, transport.observer)
+    while True:
+        body = bytearray()
+        try:
+            async with transport.exchange(
+                Request(
+                    operation,
+                    "GET",
+                    blob_path(repository, digest),
+                    frozenset({200, 206}),
+                    (f"repository:{repository.repository}:pull",),
+                    {"Range": f"bytes={start}-{end - 1}"},
+                )
+            ) as response:
+                skip = start if response.status == 200 else 0
+                while len(body) < length and (data := await response.content.read(_PIECE)):
+                    fresh = data[skip:]
+                    skip = max(0, skip - len(data))
+                    body += fresh[: length - len(body)]
+        except TransientError as error:
+            await attempts.failed(error)
+            continue
+        transport.observer.transferred(operation.name, operation.registry, len(body), 0)
+        if len(body) < length:
+            raise operation.permanent(f"the blob ends before byte {end}", code="range_refused")
+        return bytes(body)
+
+
+async def has_blob(transport: Transport, repository: Reference, digest: Digest, scopes: tuple[str, ...]) -> bool:
+    operation = Operation("head_blob", repository.registry, repository.repository, str(digest))
+    answer = await transport.send(
+        Request(operation, "HEAD", blob_path(repository, digest), frozenset({200, 404}), scopes)
+    )
+    return answer.status == 200

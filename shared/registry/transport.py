@@ -1,0 +1,290 @@
+"""One HTTP exchange with a registry: allowed host, credentials, redirects, time-outs, and classified errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from shared.registry.access import AccessList, Destination, RegistryAccess
+from shared.registry.addresses import GuardedResolver
+from shared.registry.auth import Authenticator
+from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
+from shared.registry.observer import Observer
+from shared.registry.retry import RetryPolicy, repeated
+
+_READ_BUFFER = 1 << 20
+_MAXIMUM_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_USER_AGENT = "image-conversion-service"
+
+Pieces = Callable[[], AsyncIterator[bytes | memoryview]]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request body that can be sent again; ``pieces`` gives a new iterator each time."""
+
+    pieces: Pieces
+    length: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask of a registry."""
+
+    operation: Operation
+    method: str
+    target: str | URL
+    """A path below the registry's base, already safe to put in a URL, or a URL that the registry gave us."""
+    expect: frozenset[int]
+    """Statuses that are wanted; any other is an error."""
+    scopes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Body = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A small answer, read whole."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    url: URL
+    """Where it came from, for relative locations."""
+
+
+class Transport:
+    """Owns the connections; an async context manager."""
+
+    def __init__(
+        self,
+        access: AccessList,
+        authenticator: Authenticator,
+        observer: Observer,
+        retry: RetryPolicy,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+    ) -> None:
+        self.access = access
+        self.observer = observer
+        self.retry = retry
+        self.read_timeout = read_timeout
+        self._authenticator = authenticator
+        self._connect_timeout = connect_timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # bounded by the conversions in flight; a waiting pool would look like a slow registry
+                resolver=GuardedResolver(),
+                keepalive_timeout=30,
+                ttl_dns_cache=30,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self._connect_timeout,
+                sock_connect=self._connect_timeout,
+                sock_read=self.read_timeout,
+            ),
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
+            auto_decompress=False,  # digests are of what the registry holds
+            read_bufsize=_READ_BUFFER,
+            max_line_size=16384,  # signed locations are long
+            max_field_size=16384,
+        )
+        await self._session.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def send(self, request: Request, *, limit: int = MAXIMUM_ERROR_BODY, repeat: bool = True) -> Answer:
+        """A small operation: bounded in total time and in the answer's size, repeated if ``repeat``.
+
+        Raises:
+            IcsError: as :func:`shared.registry.errors.from_status` and ``from_exception`` classify.
+        """
+
+        async def attempt() -> Answer:
+            try:
+                async with (
+                    asyncio.timeout(self._connect_timeout + self.read_timeout),
+                    self.exchange(request) as response,
+                ):
+                    body = await read_limited(response, limit, request.operation)
+                    return Answer(response.status, response.headers, body, response.url)
+            except TimeoutError as error:
+                raise from_exception(request.operation, error) from error
+
+        if not repeat:
+            return await attempt()
+        return await repeated(self.retry, request.operation, self.observer, attempt)
+
+    @contextlib.asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One attempt, renewing a refused token once; the answer's status is one of ``request.expect``.
+
+        Everything that aiohttp raises inside the block is classified too.
+        """
+        operation = request.operation
+        access = self.access.of(operation.registry)
+        try:
+            authorization = await self._authenticator.authorization(self, access, request.scopes)
+            response = await self._follow(request, access, authorization)
+            if response.status == 401:
+                challenges = response.headers.getall("WWW-Authenticate", [])
+                response.close()
+                authorization = await self._authenticator.renewed(
+                    self, access, request.scopes, challenges, refused=authorization
+                )
+                if authorization is not None:
+                    response = await self._follow(request, access, authorization)
+            try:
+                if response.status not in request.expect:
+                    await self._raise_status(operation, response, authorization)
+                yield response
+            finally:
+                # Only a response that was read to its end gives its connection back; any other is cut.
+                response.release() if response.content.at_eof() else response.close()
+        except (aiohttp.ClientError, OSError) as error:
+            raise from_exception(operation, error) from error
+
+    async def _raise_status(
+        self, operation: Operation, response: aiohttp.ClientResponse, authorization: str | None
+    ) -> None:
+        try:
+            async with asyncio.timeout(self.read_timeout):
+                body = b"" if response.method == "HEAD" else await response.content.read(MAXIMUM_ERROR_BODY)
+        except (aiohttp.ClientError, OSError):  # the status says enough
+            body = b""
+        secrets = [authorization.partition(" ")[2]] if authorization else []
+        raise from_status(operation, response.status, response.headers, body, secrets=secrets)
+
+    async def _follow(
+        self, request: Request, access: RegistryAccess, authorization: str | None
+    ) -> aiohttp.ClientResponse:
+        if isinstance(request.target, URL):
+            destination = self.access.destination(access, request.target)
+        else:
+            destination = Destination(URL(str(access.base) + request.target, encoded=True), access.tls, trusted=True)
+        for _ in range(_MAXIMUM_REDIRECTS + 1):
+            response = await self.once(
+                request.operation,
+                request.method,
+                destination,
+                headers=request.headers,
+                authorization=authorization if destination.trusted else None,
+                body=request.body,
+            )
+            if response.status not in _REDIRECTS:
+                return response
+            location = response.headers.get("Location", "")
+            response.close()
+            repeats_body = response.status in {307, 308}
+            if not location or (request.method not in {"GET", "HEAD"} and not repeats_body):
+                raise request.operation.permanent(
+                    f"a redirect ({response.status}) that cannot be followed",
+                    code="unexpected_answer",
+                    status=response.status,
+                )
+            destination = self.access.destination(access, joined(response.url, location, request.operation))
+        raise request.operation.permanent(f"more than {_MAXIMUM_REDIRECTS} redirects", code="unexpected_answer")
+
+    async def once(
+        self,
+        operation: Operation,
+        method: str,
+        destination: Destination,
+        *,
+        headers: Mapping[str, str] | None = None,
+        authorization: str | None = None,
+        body: bytes | Body = b"",
+    ) -> aiohttp.ClientResponse:
+        """One request without any policy; the caller closes the response. A body that stops moving is a time-out."""
+        if self._session is None:
+            raise RuntimeError("the registry client is used outside its `async with`")
+        sent = CIMultiDict(headers or {})
+        if authorization is not None:
+            sent["Authorization"] = authorization
+        started = time.perf_counter()
+        status = 0
+        try:
+            async with asyncio.timeout(None) as stall:
+                response = await self._session.request(
+                    method,
+                    destination.url,
+                    headers=sent,
+                    data=self._payload(body, sent, stall),
+                    ssl=destination.tls or True,
+                    allow_redirects=False,
+                )
+            status = response.status
+        except TimeoutError as error:
+            raise from_exception(operation, error) from error
+        finally:
+            self.observer.request(operation.name, operation.registry, status, time.perf_counter() - started)
+        return response
+
+    def _payload(
+        self, body: bytes | Body, headers: CIMultiDict[str], stall: asyncio.Timeout
+    ) -> bytes | AsyncIterator[bytes | memoryview] | None:
+        if isinstance(body, bytes):
+            return body or None
+        headers["Content-Length"] = str(body.length)
+        loop = asyncio.get_running_loop()
+
+        async def guarded() -> AsyncIterator[bytes | memoryview]:
+            async for piece in body.pieces():
+                stall.reschedule(loop.time() + self.read_timeout)
+                yield piece
+            # aiohttp's own read time-out counts from here, but only once the last piece has left.
+            stall.reschedule(loop.time() + 2 * self.read_timeout)
+
+        return guarded()
+
+
+def joined(base: URL, location: str, operation: Operation) -> URL:
+    """``Location``, absolute or relative to ``base``.
+
+    Raises:
+        TransientError: it is no URL at all (code ``registry_unavailable``: a broken answer, not a broken request).
+    """
+    broken = operation.transient("the registry answered with a location that is no URL", code="registry_unavailable")
+    if not location.isascii() or not location.isprintable() or " " in location:
+        raise broken
+    try:
+        return base.join(URL(location, encoded=True))
+    except ValueError as error:
+        raise broken from error
+
+
+async def read_limited(response: aiohttp.ClientResponse, limit: int, operation: Operation) -> bytes:
+    """The whole body.
+
+    Raises:
+        PermanentError: code ``answer_too_large`` above ``limit`` bytes.
+    """
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            raise operation.permanent(f"the answer is larger than {limit} bytes", code="answer_too_large", limit=limit)
+    return bytes(body)

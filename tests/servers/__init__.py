@@ -1,0 +1,1 @@
+"""Real servers on free ports, each with its own folder; whoever starts one stops it."""
