@@ -6,7 +6,7 @@ last, after it has checked that the source tag still points where it did.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -17,6 +17,9 @@ from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
+
+OpenBlob = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+"""Gives a fresh stream over one source blob, verified as :meth:`Content.open` verifies."""
 
 # The converter's own marks (harbor.md, "Writing back"): how ICS knows its output, what it came from, and whether it is current.
 ANNOTATION_DRIVER_NAME = "io.goharbor.artifact.v1alpha1.acceleration.driver.name"
@@ -165,6 +168,17 @@ class Result:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
+class UnconvertibleLayerError(Exception):
+    """Not a failure of the image: a sound layer that the format cannot express faithfully stays as it is in the result.
+
+    ``layerwise`` copies the original layer (an OCI media type, its own diff ID) and reports ``reason`` in the result's notes.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Driver(Protocol):
     """One format. Constructed once per process with nothing but its options per call."""
 
@@ -209,7 +223,14 @@ class LayerDriver(Protocol):
         ...
 
     async def convert_layer(
-        self, layer: Descriptor, blob: AsyncIterator[bytes], writer: BlobWriter, option: DriverOptions
+        self, layer: Descriptor, open_blob: OpenBlob, writer: BlobWriter, option: DriverOptions
     ) -> ConvertedLayer:
-        """One stream in, one stream out; no whole layer in memory, no temporary file."""
+        """One stream in, one stream out; no whole layer in memory, no temporary file.
+
+        ``open_blob`` is called once, or twice by a format that must put late entries first.
+
+        Raises:
+            UnconvertibleLayerError: a sound layer that the format cannot hold; nothing was committed. The original stays.
+            CorruptLayerError, LimitExceededError: the layer's bytes are wrong or too much.
+        """
         ...
