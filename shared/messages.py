@@ -99,6 +99,8 @@ class Attempt(Message):
     """``host/pid`` of the consumer."""
     failure: Failure
     trace_id: str = ""
+    traceparent: str = ""
+    """Of the attempt's span: the next attempt's span links to it."""
 
 
 class DeadLetter(Message):
