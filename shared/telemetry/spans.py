@@ -1,0 +1,182 @@
+"""The spans of a conversion, named and attributed by OpenTelemetry's semantic conventions (HTTP, messaging).
+
+::
+
+    POST /conversion            server     ingress
+    └── publish ics.conversions   producer   ingress, one per conversion
+        └── process ics.conversions  consumer   links: earlier attempts, the conversion that is replayed
+            └── resolve, pull, convert, push, manifest, tag     internal
+
+Errors end a span with ``error.type`` = the stable code and ``ics.error.kind``; texts of unknown exceptions are left out, since
+they may hold what is secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from shared.errors import IcsError, SkippedError, SupersededError
+from shared.messages import Attempt, ConversionRequest
+from shared.telemetry.redaction import redact
+from shared.telemetry.tracing import Tracing, extract, link
+
+
+@contextmanager
+def webhook_span(
+    tracing: Tracing,
+    *,
+    method: str,
+    route: str,
+    scheme: str,
+    headers: Mapping[str, str],
+    server: str = "",
+    client: str = "",
+) -> Iterator[Span]:
+    """The server span of one webhook request; a caller's ``traceparent`` is its parent. End it with :func:`record_response`."""
+    attributes: dict[str, AttributeValue] = {
+        "http.request.method": method,
+        "http.route": route,
+        "url.path": route,
+        "url.scheme": scheme,
+    }
+    if server:
+        attributes["server.address"] = server
+    if client:
+        attributes["client.address"] = client
+    if agent := headers.get("user-agent"):
+        attributes["user_agent.original"] = agent[:200]
+    with _span(tracing, f"{method} {route}", SpanKind.SERVER, attributes, context=extract(headers)) as span:
+        yield span
+
+
+def record_response(span: Span, status: int) -> None:
+    """HTTP semantic conventions: a server span is an error from 500 on."""
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_attribute("error.type", str(status))
+        span.set_status(Status(StatusCode.ERROR))
+
+
+@contextmanager
+def publish_span(
+    tracing: Tracing, request: ConversionRequest, *, system: str, destination: str, links: Sequence[Link] = ()
+) -> Iterator[Span]:
+    """The producer span of one conversion request; inject it into the message's headers. ``system``: ``rabbitmq``, ``nats``."""
+    attributes = _messaging(request, system, destination) | {
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+    }
+    if request.replayed_trace and (replayed := link(request.replayed_trace, "replayed")):
+        links = (*links, replayed)
+    with _span(tracing, f"publish {destination}", SpanKind.PRODUCER, attributes, links=links) as span:
+        yield span
+
+
+@contextmanager
+def process_span(
+    tracing: Tracing,
+    request: ConversionRequest,
+    *,
+    headers: Mapping[str, str],
+    attempts: Sequence[Attempt] = (),
+    queue_seconds: float,
+    system: str,
+    destination: str,
+    redelivered: bool = False,
+) -> Iterator[Span]:
+    """The consumer span of one attempt: child of the publish span, linked to earlier attempts and to what it replays.
+
+    ``queue_seconds``: from the publish, or the end of the last attempt, to this delivery.
+    """
+    attributes = _messaging(request, system, destination) | {
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "ics.attempt": len(attempts) + 1,
+        "ics.queue.seconds": round(max(0.0, queue_seconds), 6),
+        "ics.redelivered": redelivered,
+    }
+    candidates = [link(attempt.traceparent, "retried") for attempt in attempts]
+    candidates.append(link(request.replayed_trace, "replayed"))
+    links = [found for found in candidates if found is not None]
+    with _span(
+        tracing, f"process {destination}", SpanKind.CONSUMER, attributes, context=extract(headers), links=links
+    ) as span:
+        yield span
+
+
+@contextmanager
+def stage_span(
+    tracing: Tracing, name: str, subject: str = "", attributes: Mapping[str, AttributeValue] | None = None
+) -> Iterator[Span]:
+    """One stage of the current attempt; ``subject`` is a layer's digest or a platform."""
+    values: dict[str, AttributeValue] = {"ics.stage": name, **(attributes or {})}
+    if subject:
+        values["ics.stage.subject"] = subject
+    with _span(tracing, name, SpanKind.INTERNAL, values) as span:
+        yield span
+
+
+def record_error(span: Span, error: BaseException) -> None:
+    """Mark ``span`` as failed by ``error``; what is not a failure (skipped, superseded) is only noted."""
+    if isinstance(error, SkippedError | SupersededError):
+        span.set_attribute("ics.outcome", "superseded" if isinstance(error, SupersededError) else "skipped")
+        return
+    if isinstance(error, IcsError):
+        span.set_attribute("error.type", error.code)
+        span.set_attribute("ics.error.kind", error.kind)
+        span.set_status(Status(StatusCode.ERROR, redact(error.message)))
+        return
+    if not isinstance(error, Exception):  # cancellation, exit: nothing has failed
+        span.set_attribute("ics.outcome", "cancelled")
+        return
+    span.set_attribute("error.type", f"{type(error).__module__}.{type(error).__qualname__}")
+    span.set_status(Status(StatusCode.ERROR))
+
+
+@contextmanager
+def _span(
+    tracing: Tracing,
+    name: str,
+    kind: SpanKind,
+    attributes: Mapping[str, AttributeValue],
+    *,
+    context: Context | None = None,
+    links: Sequence[Link] = (),
+) -> Iterator[Span]:
+    with tracing.tracer.start_as_current_span(
+        name,
+        context=context,
+        kind=kind,
+        attributes=attributes,
+        links=links,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield span
+        except BaseException as error:
+            record_error(span, error)
+            raise
+
+
+def _messaging(request: ConversionRequest, system: str, destination: str) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        "messaging.system": system,
+        "messaging.destination.name": destination,
+        "messaging.message.id": request.id,
+        "ics.source": str(request.source),
+        "ics.target": str(request.target),
+        "ics.rule": request.rule,
+        "ics.driver": request.driver.type,
+        "ics.priority": request.priority,
+    }
+    if request.harbor_request_id:
+        attributes["harbor.request_id"] = request.harbor_request_id
+    if request.replay_of:
+        attributes["ics.replay_of"] = request.replay_of
+    return attributes
