@@ -1,0 +1,110 @@
+"""``blob.meta``: where each chunk of a blob lies, as ``nydusd`` reads it at run time.
+
+Version 1 entries, 16 bytes. There is no "compressed" flag: a chunk counts as compressed if its two sizes differ, which is why
+compressed bytes are kept only when strictly fewer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final, NamedTuple
+
+from drivers.nydus.errors import InvalidNydusError, require
+from drivers.nydus.rafs_v6.layout import BLOCK, KNOWN_BLOB_FEATURES, Compressor, align
+
+MAGIC: Final = 0xB10BB10B
+HEADER_SIZE: Final = BLOCK
+ENTRY_SIZE: Final = 16
+MAXIMUM_ARRAY: Final = 256 << 20
+_ENTRY: Final = Struct("<QQ")
+_HEADER: Final = Struct("<IIIIQQQQQI4032xI")
+
+
+class ChunkInfo(NamedTuple):
+    """Offsets and sizes in bytes; the uncompressed offset is a multiple of 4096."""
+
+    compressed_offset: int
+    compressed_size: int
+    uncompressed_offset: int
+    uncompressed_size: int
+
+
+def encode_chunk_info(info: ChunkInfo) -> bytes:
+    usize = info.uncompressed_size - 1
+    csize = info.compressed_size - 1
+    return _ENTRY.pack(
+        (usize & 0xFFFFF) << 44 | info.uncompressed_offset | (usize & 0xF00000) >> 12,
+        (csize & 0xFFFFF) << 44 | (csize & 0xF00000) << 20 | info.compressed_offset,
+    )
+
+
+def decode_chunk_infos(array: bytes) -> list[ChunkInfo]:
+    """Every entry, checked for what ``nydusd`` demands: contiguous data, 4 KiB steps of the uncompressed offset.
+
+    Raises:
+        InvalidNydusError: fields ``blob.meta[i].*``.
+    """
+    require(len(array) % ENTRY_SIZE == 0, "blob.meta", f"{len(array)} bytes are no number of entries")
+    found = []
+    position = 0
+    compressed = 0
+    for index, (first, second) in enumerate(_ENTRY.iter_unpack(array)):
+        info = ChunkInfo(
+            compressed_offset=second & 0xFFFFFFFFFF,
+            compressed_size=((second >> 44) | (second >> 20) & 0xF00000) + 1,
+            uncompressed_offset=first & 0xFFFFFFFF000,
+            uncompressed_size=((first >> 44) | (first << 12) & 0xF00000) + 1,
+        )
+        if info.uncompressed_offset != position:
+            raise InvalidNydusError(
+                f"blob.meta[{index}].uncompressed_offset", f"is {info.uncompressed_offset}, must be {position}"
+            )
+        if info.compressed_offset != compressed:
+            raise InvalidNydusError(
+                f"blob.meta[{index}].compressed_offset", f"is {info.compressed_offset}, must be {compressed}"
+            )
+        position = align(position + info.uncompressed_size, BLOCK)
+        compressed += info.compressed_size
+        found.append(info)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class MetaHeader:
+    """The 4096 bytes behind the array."""
+
+    features: int
+    compressor: Compressor
+    entries: int
+    offset: int
+    compressed_size: int
+    uncompressed_size: int
+
+    def encode(self) -> bytes:
+        return _HEADER.pack(
+            MAGIC,
+            self.features,
+            self.compressor,
+            self.entries,
+            self.offset,
+            self.compressed_size,
+            self.uncompressed_size,
+            0,
+            0,
+            0,
+            MAGIC,
+        )
+
+
+def decode_meta_header(data: bytes) -> MetaHeader:
+    """Raises InvalidNydusError with fields ``blob.meta.header.*``."""
+    require(len(data) == HEADER_SIZE, "blob.meta.header", f"{len(data)} bytes")
+    magic, features, compressor, entries, offset, compressed_size, uncompressed_size, _, _, _, end = _HEADER.unpack(
+        data
+    )
+    require(magic == MAGIC and end == MAGIC, "blob.meta.header.magic", f"is {magic:#x} and {end:#x}")
+    require(compressor in set(Compressor), "blob.meta.header.ci_compressor", f"unknown algorithm {compressor}")
+    require(features & ~KNOWN_BLOB_FEATURES == 0, "blob.meta.header.features", f"unknown bits in {features:#x}")
+    require(uncompressed_size <= MAXIMUM_ARRAY, "blob.meta.header.ci_uncompressed_size", f"is {uncompressed_size}")
+    return MetaHeader(features, Compressor(compressor), entries, offset, compressed_size, uncompressed_size)

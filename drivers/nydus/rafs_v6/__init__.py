@@ -1,0 +1,1 @@
+"""RAFS v6 bootstraps: the file system metadata of Nydus, a subset of EROFS."""

@@ -1,0 +1,279 @@
+"""Read a bootstrap into a tree, refusing everything that a reader of the format would refuse.
+
+Decoding *is* the structural validation: whatever comes back from :func:`decode_bootstrap` obeys the rules that ``nydusd``
+and the kernel rely on, and :func:`validate_bootstrap` runs it for its checks alone.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from drivers.nydus.errors import InvalidNydusError, require
+from drivers.nydus.rafs_v6.bootstrap import Bootstrap
+from drivers.nydus.rafs_v6.directory import decode_directory
+from drivers.nydus.rafs_v6.encode import MARKS
+from drivers.nydus.rafs_v6.layout import (
+    BLOCK,
+    CHUNK_FORMAT_BITS,
+    CHUNK_FORMAT_INDEXES,
+    COMPACT_INODE,
+    FILE_TYPES,
+    INODE,
+    LAYOUT_CHUNKED,
+    LAYOUT_INLINE,
+    LAYOUT_PLAIN,
+    MAXIMUM_SYMLINK,
+    SLOT,
+    SUPERBLOCK,
+    SUPERBLOCK_OFFSET,
+    BlobFeatures,
+    align,
+)
+from drivers.nydus.rafs_v6.superblock import Header, decode_chunk_table, decode_header
+from drivers.nydus.rafs_v6.xattrs import area_size, decode_xattrs
+from drivers.nydus.tree import S_IFMT, Chunk, Inode, Mark
+
+_MARK_OF_BYTES = {value: mark for mark, value in MARKS.items()}
+
+
+class _Decoder:
+    def __init__(self, data: bytes, header: Header) -> None:
+        self.data = data
+        self.header = header
+        self.chunks: dict[int, Chunk] = decode_chunk_table(data, header)
+        self.inodes: dict[int, Inode] = {}
+        self.links: dict[int, int] = {}
+        self.nlinks: dict[int, int] = {}
+        self.entries = 1
+
+    def decode(self) -> Inode:
+        root_nid = SUPERBLOCK.unpack_from(self.data, SUPERBLOCK_OFFSET)[5]
+        root, content = self._inode(root_nid, b"/")
+        require(root.children is not None, "superblock.root_nid", "is not a directory")
+        pending = [(root_nid, root, content, root_nid)]
+        while pending:
+            nid, inode, data, parent_nid = pending.pop()
+            self._directory(nid, inode, data, parent_nid, pending)
+        for nid, names in self.links.items():
+            require(
+                self.nlinks[nid] == names, f"inode[{nid}].nlink", f"is {self.nlinks[nid]}, the tree has {names} names"
+            )
+        require(
+            self.header.entries == self.entries,
+            "superblock.inos",
+            f"is {self.header.entries}, the tree has {self.entries} entries",
+        )
+        return root
+
+    def _directory(
+        self,
+        nid: int,
+        inode: Inode,
+        data: bytes,
+        parent_nid: int,
+        pending: list[tuple[int, Inode, bytes, int]],
+    ) -> None:
+        children: dict[bytes, Inode] = {}
+        found = 0
+        subdirectories = 0
+        for name, child_nid, kind in decode_directory(data):
+            if name in {b".", b".."}:
+                expected = nid if name == b"." else parent_nid
+                require(child_nid == expected, f"inode[{nid}].dirent", f"{name.decode()!r} is nid {child_nid}")
+                found += 1
+                continue
+            self.entries += 1
+            require(
+                self.entries <= self.header.entries, "superblock.inos", f"is {self.header.entries}, the tree has more"
+            )
+            child = self.inodes.get(child_nid)
+            if child is None:
+                child, content = self._inode(child_nid, name)
+                if child.children is not None:
+                    subdirectories += 1
+                    pending.append((child_nid, child, content, nid))
+                else:
+                    self.links[child_nid] = 1
+            else:
+                require(child.children is None, f"inode[{child_nid}]", f"the directory {name!r} has two parents")
+                self.links[child_nid] += 1
+            require(
+                FILE_TYPES[child.mode & S_IFMT] == kind,
+                f"inode[{nid}].dirent.type",
+                f"{name!r} is {kind}, its mode says {child.mode:o}",
+            )
+            children[name] = child
+        require(found == 2, f"inode[{nid}].dirent", "lacks '.' or '..'")
+        require(
+            self.nlinks[nid] == 2 + subdirectories,
+            f"inode[{nid}].nlink",
+            f"is {self.nlinks[nid]} with {subdirectories} subdirectories",
+        )
+        inode.children = children
+
+    def _inode(self, nid: int, name: bytes) -> tuple[Inode, bytes]:
+        """The inode and, of a directory, its data."""
+        data = self.data
+        at = self.header.meta + SLOT * nid
+        field = f"inode[{nid}]"
+        require(nid > 0 and at + INODE.size <= len(data), field, f"{name!r} lies outside the file")
+        if data[at] & 1:
+            form, icount, mode, _, size, union, _, uid, gid, mtime, mtime_ns, nlink, reserved = INODE.unpack_from(
+                data, at
+            )
+            end = at + INODE.size
+        else:
+            form, icount, mode, nlink, size, _, union, _, uid, gid, _ = COMPACT_INODE.unpack_from(data, at)
+            mtime = mtime_ns = 0
+            reserved = MARKS[Mark.NONE]
+            end = at + COMPACT_INODE.size
+        layout = form >> 1
+        kind = mode & S_IFMT
+        require(kind in FILE_TYPES, f"{field}.mode", f"{mode:o} is no file type")
+        require(mtime_ns < 1_000_000_000, f"{field}.mtime_nsec", f"is {mtime_ns}")
+        mark = _MARK_OF_BYTES.get(reserved)
+        require(mark is not None, f"{field}.reserved", "is not zero")
+        xattrs: tuple[tuple[bytes, bytes], ...] = ()
+        if icount:
+            start = end
+            end += area_size(icount)
+            require(end <= len(data), f"{field}.xattr_icount", "the attributes lie outside the file")
+            xattrs = decode_xattrs(data[start:end])
+        content = b""
+        chunks: tuple[Chunk, ...] = ()
+        if kind == stat.S_IFREG:
+            require(layout == LAYOUT_CHUNKED, f"{field}.format", f"data layout {layout} for a regular file")
+            chunks = self._file_chunks(field, size, union, align(end, 8))
+        elif kind in {stat.S_IFDIR, stat.S_IFLNK}:
+            content = self._content(field, layout, union * BLOCK, end, size)
+        else:
+            require(layout == LAYOUT_PLAIN, f"{field}.format", f"data layout {layout} for a special file")
+        symlink = kind == stat.S_IFLNK
+        if symlink:
+            require(0 < size <= MAXIMUM_SYMLINK, f"{field}.size", f"a symbolic link's target of {size} bytes")
+        inode = Inode(
+            mode,
+            uid,
+            gid,
+            mtime,
+            mtime_ns,
+            size=size if kind == stat.S_IFREG else 0,
+            rdev=union if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
+            target=content if symlink else b"",
+            xattrs=xattrs,
+            chunks=chunks,
+            mark=mark or Mark.NONE,
+        )
+        self.inodes[nid] = inode
+        self.nlinks[nid] = nlink
+        return inode, content
+
+    def _content(self, field: str, layout: int, start: int, inode_end: int, size: int) -> bytes:
+        require(layout in {LAYOUT_PLAIN, LAYOUT_INLINE}, f"{field}.format", f"data layout {layout}")
+        data = self.data
+        require(size <= len(data), f"{field}.size", f"{size} bytes are more than the file has")
+        full = size
+        tail = b""
+        if layout == LAYOUT_INLINE:
+            full -= size % BLOCK
+            tail_size = size - full
+            if tail_size:
+                last = inode_end + tail_size - 1
+                require(inode_end // BLOCK == last // BLOCK, f"{field}.format", "the inline data crosses a block")
+                require(last < len(data), f"{field}.size", "the inline data lies outside the file")
+                tail = data[inode_end : last + 1]
+        if full:
+            require(start + full <= len(data), f"{field}.u", "the data lies outside the file")
+            return data[start : start + full] + tail
+        return tail
+
+    def _file_chunks(self, field: str, size: int, chunk_format: int, start: int) -> tuple[Chunk, ...]:
+        chunk_size = self.header.chunk_size
+        bits = chunk_format & CHUNK_FORMAT_BITS
+        require(
+            chunk_format & ~CHUNK_FORMAT_BITS == CHUNK_FORMAT_INDEXES and 1 << (bits + 12) >= chunk_size,
+            f"{field}.u",
+            f"chunk format {chunk_format:#x}",
+        )
+        if not size:
+            return ()
+        count = -(-size // chunk_size)
+        end = start + 8 * count
+        data = self.data
+        require(end <= len(data), f"{field}.size", f"{count} chunk indexes lie outside the file")
+        known = self.chunks
+        if count == 1:
+            chunk = known.get(int.from_bytes(data[start:end], "little"))
+            if chunk is None or chunk.uncompressed_size != size:
+                raise _chunk_error(field, chunk, 0)
+            return (chunk,)
+        found = []
+        last = size - chunk_size * (count - 1)
+        for number, at in enumerate(range(start, end, 8)):
+            chunk = known.get(int.from_bytes(data[at : at + 8], "little"))
+            expected = chunk_size if number < count - 1 else last
+            if chunk is None or chunk.uncompressed_size != expected:
+                raise _chunk_error(field, chunk, number)
+            found.append(chunk)
+        if 1 << (bits + 12) > chunk_size:
+            for number, chunk in enumerate(found):
+                require(
+                    chunk.blob is found[0].blob
+                    and chunk.uncompressed_offset == found[0].uncompressed_offset + number * chunk_size,
+                    f"{field}.u",
+                    "one large chunk for the kernel, but the chunks are not contiguous",
+                )
+        return tuple(found)
+
+
+def _chunk_error(field: str, chunk: Chunk | None, number: int) -> InvalidNydusError:
+    if chunk is None:
+        return InvalidNydusError(f"{field}.chunks[{number}]", "has no record in the chunk table")
+    return InvalidNydusError(f"{field}.chunks[{number}]", f"{chunk.uncompressed_size} bytes do not fit the file's size")
+
+
+def decode_bootstrap(data: bytes, blob_id: str | None = None) -> Bootstrap:
+    """Decode and validate a RAFS v6 bootstrap.
+
+    Args:
+        data: the whole file.
+        blob_id: 64 hex digits of the blob that the bootstrap is part of, for the placeholder inside it.
+
+    Raises:
+        InvalidNydusError: ``field`` names what is wrong.
+    """
+    header = decode_header(data, blob_id)
+    decoder = _Decoder(data, header)
+    root = decoder.decode()
+    prefetch = []
+    for nid in header.prefetch:
+        inode = decoder.inodes.get(nid)
+        require(inode is not None, "prefetch_table", f"no file has nid {nid}")
+        if inode is not None:
+            prefetch.append(inode)
+    return Bootstrap(
+        root=root,
+        blobs=header.blobs,
+        chunk_size=header.chunk_size,
+        compressor=header.compressor,
+        digester=header.digester,
+        prefetch=prefetch,
+        extra_flags=header.extra_flags,
+    )
+
+
+def validate_bootstrap(data: bytes, *, merged: bool = True) -> Bootstrap:
+    """Decode for the checks' sake; ``merged`` adds those of a whole image's bootstrap.
+
+    Raises:
+        InvalidNydusError: ``field`` names what is wrong.
+    """
+    bootstrap = decode_bootstrap(data)
+    if merged:
+        for index, blob in enumerate(bootstrap.blobs):
+            require(
+                not blob.features & BlobFeatures.INLINED_FS_META,
+                f"blob[{index}].features",
+                "INLINED_FS_META in an image's bootstrap: readers would look for a blob named after the file",
+            )
+    return bootstrap
