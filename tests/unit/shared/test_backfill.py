@@ -1,0 +1,127 @@
+"""A backfill asks for what exists, behind live pushes, and goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from shared.backfill import BackfillReport, Journal, backfill, matches
+from shared.errors import TransientError
+from shared.messages import ConversionRequest, DriverChoice, request_id
+from shared.oci.digest import Digest
+from shared.oci.reference import Reference
+from shared.settings.model import Globs
+
+REGISTRY = "harbor.example.com"
+
+
+class Shelf:
+    """A catalogue in memory."""
+
+    def __init__(self, content: dict[str, list[str]]) -> None:
+        self.content = content
+
+    async def repositories(self) -> AsyncIterator[str]:
+        for name in self.content:
+            yield name
+
+    async def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
+        for tag in self.content[repository]:
+            yield tag, Digest.of(f"{repository}:{tag}".encode())
+
+
+class Queue:
+    def __init__(self, capacity: int = 1000) -> None:
+        self.requests: list[ConversionRequest] = []
+        self.capacity = capacity
+
+    async def publish(self, request: ConversionRequest) -> None:
+        if len(self.requests) >= self.capacity:
+            raise TransientError("no broker", code="broker_unavailable")
+        self.requests.append(request)
+
+
+def plan(source: Reference) -> Sequence[ConversionRequest] | str:
+    assert source.tag
+    if source.tag.endswith(".sig"):
+        return "a signature"
+    target = source.with_tag(source.tag + "_esgz")
+    identity = request_id("backfill", str(source.digest), "default", target)
+    return [ConversionRequest(id=identity, source=source, target=target, driver=DriverChoice(type="estargz"))]
+
+
+SHELF = Shelf({"library/a": ["1", "2", "1.sig"], "library/b": ["1"], "other/c": ["1"]})
+
+
+async def test_everything_is_asked_for_once_and_behind_live_pushes() -> None:
+    queue = Queue()
+    report = await backfill(REGISTRY, SHELF, plan, queue.publish)
+    assert [str(request.source).split("@")[0] for request in queue.requests] == [
+        f"{REGISTRY}/library/a:1",
+        f"{REGISTRY}/library/a:2",
+        f"{REGISTRY}/library/b:1",
+        f"{REGISTRY}/other/c:1",
+    ]
+    assert {request.priority for request in queue.requests} == {"backfill"}
+    assert report == BackfillReport(repositories=3, tags=5, planned=4, published=4, skipped={"a signature": 1})
+
+
+async def test_a_dry_run_publishes_nothing_and_leaves_no_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    report = await backfill(REGISTRY, SHELF, plan, None, journal=Journal(path))
+    assert (report.planned, report.published) == (4, 0)
+    assert not path.exists()
+
+
+async def test_globs_choose_repositories_and_tags() -> None:
+    queue = Queue()
+    await backfill(
+        REGISTRY,
+        SHELF,
+        plan,
+        queue.publish,
+        repositories=Globs(include=("library/*",), exclude=("*/b",)),
+        tags=Globs(include=("2",)),
+    )
+    assert [request.source.tag for request in queue.requests] == ["2"]
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 2, 3])
+async def test_a_walk_that_broke_off_goes_on_without_losing_any(tmp_path: Path, capacity: int) -> None:
+    path = tmp_path / "journal"
+    first, second = Queue(capacity), Queue()
+    with pytest.raises(TransientError):
+        await backfill(REGISTRY, SHELF, plan, first.publish, journal=Journal(path))
+    report = await backfill(REGISTRY, SHELF, plan, second.publish, journal=Journal(path))
+    asked = {request.id for request in first.requests} | {request.id for request in second.requests}
+    assert len(asked) == 4
+    assert report.resumed == (0 if capacity < 2 else 1 if capacity < 3 else 2)
+
+
+async def test_a_journal_cut_in_the_middle_of_a_line_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b'"library/a"\n"libra')
+    report = await backfill(REGISTRY, SHELF, plan, Queue().publish, journal=Journal(path))
+    assert report.resumed == 1
+
+
+async def test_the_limit_stops_the_walk_and_leaves_its_repository_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    queue = Queue()
+    await backfill(REGISTRY, SHELF, plan, queue.publish, journal=Journal(path), limit=1)
+    assert len(queue.requests) == 1
+    assert not path.exists()
+
+
+async def test_progress_is_told_after_each_tag() -> None:
+    seen: list[int] = []
+    await backfill(REGISTRY, SHELF, plan, None, on_progress=lambda report, _requests: seen.append(report.tags))
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_globs_cross_slashes_and_exclusion_wins() -> None:
+    assert matches("a/b/c", Globs(include=("a/*",)))
+    assert not matches("a/b/c", Globs(include=("*",), exclude=("*/c",)))
+    assert not matches("x", Globs(include=()))
