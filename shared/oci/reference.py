@@ -44,7 +44,7 @@ class Reference:
         Raises:
             PermanentError: ``invalid_reference``.
         """
-        if not _TAG.fullmatch(tag):
+        if not is_tag(tag):
             raise _invalid(f"not a valid tag (1 to 128 of A-Z a-z 0-9 _ . -): {tag[:150]!r}")
         return replace(self, tag=tag, digest=None)
 
@@ -87,9 +87,9 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
         repository = f"library/{repository}"
     if not _HOST.fullmatch(registry):
         raise _invalid(f"not a registry host: {registry[:150]!r}")
-    if len(repository) > 255 or not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         raise _invalid(f"not a repository name (lower-case path): {repository[:150]!r}")
-    if colon and not _TAG.fullmatch(tag):
+    if colon and not is_tag(tag):
         raise _invalid(f"not a valid tag: {tag[:150]!r}")
     if "@" in text and not digest_text:
         raise _invalid(f"empty digest: {text[:150]!r}")
@@ -97,6 +97,15 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     if not tag and digest is None:
         tag = default_tag or ""
     return Reference(registry, repository, tag or None, digest)
+
+
+def is_repository(text: str) -> bool:
+    """Whether ``text`` can name a repository within a registry."""
+    return len(text) <= 255 and _REPOSITORY.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
 
 
 def _invalid(message: str) -> PermanentError:

@@ -103,11 +103,11 @@ class AccessList:
         Raises:
             PermanentError: ``invalid_credential``, ``invalid_certificate``.
         """
-        endpoints = {_normal(external): internal for external, internal in settings.endpoints.items()}
-        auths = {_normal(registry): auth for registry, auth in settings.auths.items()}
+        endpoints = {normal_host(external): internal for external, internal in settings.endpoints.items()}
+        auths = {normal_host(registry): auth for registry, auth in settings.auths.items()}
         accesses = {registry: _access(registry, auth, endpoints.get(registry)) for registry, auth in auths.items()}
         for external, internal in endpoints.items():
-            if external not in accesses and (auth := auths.get(_normal(internal))) is not None:
+            if external not in accesses and (auth := auths.get(normal_host(internal))) is not None:
                 accesses[external] = _access(external, auth, internal)
         return cls(accesses)
 
@@ -117,7 +117,7 @@ class AccessList:
         Raises:
             PermanentError: ``host_not_allowed``.
         """
-        access = self._accesses.get(_normal(registry))
+        access = self._accesses.get(normal_host(registry))
         if access is None:
             raise PermanentError(
                 f"{registry} is not among the registries that may be contacted; add it to `auths`",
@@ -191,14 +191,14 @@ def _refuse_address(url: URL, registry: str) -> None:
         )
 
 
-def _normal(registry: str) -> str:
+def normal_host(registry: str) -> str:
     """Lower case, without scheme or path (Docker's config has ``https://index.docker.io/v1/``), Docker Hub by one name."""
     host = registry.lower().removeprefix("https://").removeprefix("http://").partition("/")[0]
     return DOCKER_HUB if host in _DOCKER_HUB_ALIASES else host
 
 
 def _names(url: URL, registry: str) -> bool:
-    name = _normal(registry)
+    name = normal_host(registry)
     return name in {url.host_port_subcomponent, f"{url.host_subcomponent}:{url.port}"}
 
 

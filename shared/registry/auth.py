@@ -11,15 +11,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from shared.registry.access import Credential, RegistryAccess
+from shared.errors import IcsError
+from shared.registry.access import Credential, Destination, RegistryAccess
 from shared.registry.challenge import Challenge, parse_challenges
 from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
+from shared.registry.limits import read_limited
 from shared.registry.retry import repeated
 
 if TYPE_CHECKING:
@@ -28,38 +31,46 @@ if TYPE_CHECKING:
 _DEFAULT_LIFETIME = 60.0
 """Seconds, when the realm names none (the specification's default)."""
 _MAXIMUM_LIFETIME = 3600.0
+_MAXIMUM_TOKENS = 4096
+"""Scopes kept; the oldest goes first."""
+_CLIENT_ID = "image-conversion-service"
 
 Scopes = tuple[str, ...]
+
+
+class CredentialSource(Protocol):
+    """Where credentials come from that the settings do not hold."""
+
+    async def credential(self, registry: str, *, fresh: bool = False) -> Credential | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
     authorization: str
     expires: float
-    """On the monotonic clock."""
+    """On the authenticator's clock."""
+
+    def __repr__(self) -> str:
+        return f"_Token(expires={self.expires})"
 
 
 class Authenticator:
     """Answers challenges; one for all registries."""
 
     def __init__(
-        self,
-        fallback: Callable[[str], Any] | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        self, fallback: CredentialSource | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._fallback = fallback
         self._clock = clock
         self._challenges: dict[str, Challenge] = {}
         self._tokens: dict[tuple[str, Scopes], _Token] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: defaultdict[tuple[str, Scopes], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def credential(self, access: RegistryAccess) -> Credential | None:
+    async def credential(self, access: RegistryAccess, *, fresh: bool = False) -> Credential | None:
         """The settings' credential, else what Docker's configuration knows."""
         if access.credential is not None or self._fallback is None:
             return access.credential
-        found: Credential | None = await self._fallback(access.registry)
-        return found
+        return await self._fallback.credential(access.registry, fresh=fresh)
 
     async def authorization(self, transport: Transport, access: RegistryAccess, scopes: Scopes) -> str | None:
         """The header for a request, as far as the registry's challenge is known; None to ask without."""
@@ -84,63 +95,67 @@ class Authenticator:
         if challenge is None:
             return None
         self._challenges[access.registry] = challenge
-        key = (access.registry, scopes)
-        token = self._tokens.get(key)
+        token = self._tokens.get((access.registry, scopes))
         if token is not None and token.authorization == refused:
-            del self._tokens[key]
-        answer = await self._answer(transport, access, scopes, challenge)
+            del self._tokens[access.registry, scopes]
+        answer = await self._answer(transport, access, scopes, challenge, fresh=refused is not None)
         return None if answer == refused else answer
 
     async def _answer(
-        self, transport: Transport, access: RegistryAccess, scopes: Scopes, challenge: Challenge
+        self,
+        transport: Transport,
+        access: RegistryAccess,
+        scopes: Scopes,
+        challenge: Challenge,
+        *,
+        fresh: bool = False,
     ) -> str | None:
         if challenge.scheme == "basic":
-            credential = await self.credential(access)
+            credential = await self.credential(access, fresh=fresh)
             return None if credential is None else credential.basic
-        async with self._locks[access.registry]:  # one renewal for all that wait for it
-            token = self._tokens.get((access.registry, scopes))
+        key = (access.registry, scopes)
+        async with self._locks[key]:  # one renewal for all that wait for it
+            token = self._tokens.get(key)
             if token is None or token.expires <= self._clock():
-                token = await self._fetch(transport, access, scopes, challenge)
-                self._tokens[(access.registry, scopes)] = token
+                token = await self._fetch(transport, access, scopes, challenge, fresh=fresh)
+                self._keep(key, token)
             return token.authorization
 
+    def _keep(self, key: tuple[str, Scopes], token: _Token) -> None:
+        self._tokens.pop(key, None)
+        self._tokens[key] = token
+        while len(self._tokens) > _MAXIMUM_TOKENS:
+            oldest = next(iter(self._tokens))
+            del self._tokens[oldest]
+            self._locks.pop(oldest, None)
+
     async def _fetch(
-        self, transport: Transport, access: RegistryAccess, scopes: Scopes, challenge: Challenge
+        self, transport: Transport, access: RegistryAccess, scopes: Scopes, challenge: Challenge, *, fresh: bool
     ) -> _Token:
         operation = Operation("get_token", access.registry)
-        try:
-            realm = URL(challenge.parameters["realm"])
-        except ValueError as error:
-            raise operation.permanent("the realm is no URL", code="unexpected_answer") from error
-        query = [(key, value) for key, value in realm.query.items() if key not in {"service", "scope"}]
-        if service := challenge.parameters.get("service"):
-            query.append(("service", service))
-        query += [("scope", scope) for scope in scopes]
-        credential = await self.credential(access)
-        if credential is not None:
-            query.append(("account", credential.user))
-        destination = transport.access.destination(access, realm.with_query(query), token=True)
-        authorization = None if credential is None else credential.basic
+        credential = await self.credential(access, fresh=fresh)
+        ask = _token_request(transport, access, challenge, scopes, credential)
 
         async def attempt() -> bytes:
             try:
                 async with asyncio.timeout(transport.read_timeout):
-                    response = await transport.once(operation, "GET", destination, authorization=authorization)
+                    response = await transport.once(
+                        operation,
+                        ask.method,
+                        ask.destination,
+                        headers=ask.headers,
+                        authorization=ask.authorization,
+                        body=ask.body,
+                    )
                     try:
-                        body = await response.content.read(MAXIMUM_ERROR_BODY)
-                        while piece := await response.content.read(MAXIMUM_ERROR_BODY):
-                            body += piece
-                            if len(body) > MAXIMUM_ERROR_BODY:
-                                raise operation.permanent(
-                                    f"the answer is larger than {MAXIMUM_ERROR_BODY} bytes", code="answer_too_large"
-                                )
+                        body = await read_limited(response, MAXIMUM_ERROR_BODY, operation)
                     finally:
                         response.close()
             except (aiohttp.ClientError, OSError) as error:
                 raise from_exception(operation, error) from error
             if response.status != 200:
-                secrets = [] if credential is None else [credential.secret, credential.basic.partition(" ")[2]]
-                raise from_status(operation, response.status, response.headers, body, secrets=secrets)
+                secrets = () if credential is None else (credential.secret, credential.basic.partition(" ")[2])
+                raise _refusal(operation, response, body, secrets)
             return body
 
         return self._parse(operation, await repeated(transport.retry, operation, transport.observer, attempt))
@@ -150,11 +165,68 @@ class Authenticator:
             data = orjson.loads(body)
         except orjson.JSONDecodeError:
             data = None
-        text = (data.get("token") or data.get("access_token")) if isinstance(data, dict) else None
+        fields = data if isinstance(data, dict) else {}
+        text = fields.get("token") or fields.get("access_token")
         if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
             raise operation.transient("the realm's answer holds no token", code="registry_unavailable")
-        lifetime = data.get("expires_in")
+        lifetime = fields.get("expires_in")
         seconds = float(lifetime) if isinstance(lifetime, (int, float)) and lifetime > 0 else _DEFAULT_LIFETIME
         seconds = min(seconds, _MAXIMUM_LIFETIME)
         # Renewed early: a token must outlive the request that it opens, not the transfer that follows.
         return _Token(f"Bearer {text}", self._clock() + seconds - min(10.0, seconds / 4))
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenRequest:
+    method: str
+    destination: Destination
+    headers: dict[str, str]
+    authorization: str | None
+    body: bytes
+
+
+def _token_request(
+    transport: Transport,
+    access: RegistryAccess,
+    challenge: Challenge,
+    scopes: Scopes,
+    credential: Credential | None,
+) -> _TokenRequest:
+    """GET with Basic, the one that every realm knows; POST only for an identity token, which has no other way."""
+    try:
+        realm = URL(challenge.parameters["realm"])
+    except ValueError as error:
+        raise Operation("get_token", access.registry).permanent(
+            "the challenge's realm is no URL", code="unexpected_answer"
+        ) from error
+    query = [(key, value) for key, value in realm.query.items() if key not in {"service", "scope", "account"}]
+    service = challenge.parameters.get("service", "")
+    if credential is not None and credential.identity_token:
+        form = {
+            "grant_type": "refresh_token",
+            "service": service,
+            "client_id": _CLIENT_ID,
+            "scope": " ".join(scopes),
+            "refresh_token": credential.secret,
+        }
+        destination = transport.access.destination(access, realm, token=True)
+        return _TokenRequest(
+            "POST", destination, {"Content-Type": "application/x-www-form-urlencoded"}, None, urlencode(form).encode()
+        )
+    if service:
+        query.append(("service", service))
+    query += [("scope", scope) for scope in scopes]
+    if credential is not None:
+        query.append(("account", credential.user))
+    destination = transport.access.destination(access, realm.with_query(query), token=True)
+    return _TokenRequest("GET", destination, {}, None if credential is None else credential.basic, b"")
+
+
+def _refusal(operation: Operation, response: aiohttp.ClientResponse, body: bytes, secrets: Iterable[str]) -> IcsError:
+    if response.status in {400, 401, 403}:
+        return operation.permanent(
+            f"the token realm refuses the credentials ({response.status}); check `auths`",
+            code="unauthorized",
+            status=response.status,
+        )
+    return from_status(operation, response.status, response.headers, body, secrets=secrets)

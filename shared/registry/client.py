@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from shared.errors import IcsError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
-from shared.registry import blobs, manifests
+from shared.registry import blobs, listing, manifests
 from shared.registry.access import AccessList
-from shared.registry.auth import Authenticator
-from shared.registry.errors import Operation
+from shared.registry.auth import Authenticator, CredentialSource
+from shared.registry.docker_config import DockerConfig
+from shared.registry.mounts import mount
 from shared.registry.observer import Observer, Silent
 from shared.registry.retry import RetryPolicy
-from shared.registry.transport import Request, Transport, joined
+from shared.registry.transport import Transport
 from shared.registry.uploads import DEFAULT_CHUNK_SIZE, BlobUpload, open_upload
+from shared.registry.verification import check_credentials
 from shared.settings.model import Settings
 
 
@@ -37,16 +38,24 @@ class RegistryClient:
         *,
         observer: Observer | None = None,
         retry: RetryPolicy | None = None,
+        credentials: CredentialSource | None = None,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
     ) -> Self:
         """Read credentials and certificates; nothing is contacted yet.
+
+        Args:
+            settings: ``auths``, ``endpoints`` and ``timeouts`` matter here.
+            observer: is told of every request, retry and transfer.
+            retry: how a single request is repeated.
+            credentials: asked where ``auths`` has an entry without a credential; Docker's configuration by default.
+            chunk_size: bytes of an upload's chunk; an upload holds two of them.
 
         Raises:
             PermanentError: ``invalid_credential``, ``invalid_certificate``, ``invalid_host``.
         """
         transport = Transport(
             AccessList.from_settings(settings),
-            Authenticator(),
+            Authenticator(credentials or DockerConfig.of_environment()),
             observer or Silent(),
             retry or RetryPolicy(),
             connect_timeout=settings.timeouts.connect,
@@ -87,26 +96,28 @@ class RegistryClient:
     async def mount_blob(self, repository: Reference, digest: Digest, source: Reference) -> bool:
         if source.registry != repository.registry:
             return False
-        operation = Operation("mount_blob", repository.registry, repository.repository, str(digest))
-        scopes = (f"repository:{repository.repository}:pull,push", f"repository:{source.repository}:pull")
-        answer = await self._transport.send(
-            Request(
-                operation,
-                "POST",
-                f"/v2/{repository.repository}/blobs/uploads/?mount={digest}&from={source.repository}",
-                frozenset({201, 202}),
-                scopes,
-            )
-        )
-        if answer.status == 201:
-            return True
-        if location := answer.headers.get("Location"):  # the registry opened an upload instead: leave nothing behind
-            session = joined(answer.url, location, operation)
-            with contextlib.suppress(IcsError):
-                await self._transport.send(
-                    Request(operation, "DELETE", session, frozenset({200, 202, 204, 404}), scopes), repeat=False
-                )
-        return False
+        return await mount(self._transport, repository, digest, source)
 
     def upload(self, repository: Reference) -> contextlib.AbstractAsyncContextManager[BlobUpload]:
         return open_upload(self._transport, repository, chunk_size=self._chunk_size)
+
+    def tags(self, repository: Reference) -> AsyncGenerator[str, None]:
+        """Every tag of the repository; none if there is no such repository."""
+        return listing.tags(self._transport, repository)
+
+    def repositories(self, registry: str) -> AsyncGenerator[str, None]:
+        """Every repository that the registry's catalogue shows us."""
+        return listing.repositories(self._transport, registry)
+
+    async def referrers(self, subject: Reference, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        """Manifests whose ``subject`` is ``subject.digest``; by the API, else by the tag schema."""
+        return await listing.referrers(self._transport, subject, artifact_type)
+
+    async def check_credentials(self, registry: str) -> Literal["accepted", "anonymous"]:
+        """Prove the credentials by a call that needs them; ``anonymous`` if there are none or none are asked for.
+
+        Raises:
+            PermanentError: ``unauthorized``, ``host_not_allowed``, ``tls_error`` ...
+            TransientError: the registry cannot be reached.
+        """
+        return await check_credentials(self._transport, registry)

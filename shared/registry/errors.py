@@ -126,6 +126,7 @@ _BY_REGISTRY_CODE = {
     "NAME_UNKNOWN": "name_unknown",
     "BLOB_UNKNOWN": "blob_unknown",
     "BLOB_UPLOAD_UNKNOWN": "upload_unknown",
+    "BLOB_UPLOAD_INVALID": "upload_invalid",
     "NOT_FOUND": "not_found",
     "MANIFEST_INVALID": "manifest_refused",
     "MANIFEST_BLOB_UNKNOWN": "manifest_blob_unknown",
@@ -133,7 +134,7 @@ _BY_REGISTRY_CODE = {
     "DENIED": "denied",
     "UNAUTHORIZED": "unauthorized",
 }
-_NOT_FOUND_BY_OPERATION = {"manifest": "manifest_unknown", "blob": "blob_unknown", "upload": "upload_unknown"}
+_NOT_FOUND_BY_OPERATION = {"manifest": "manifest_unknown", "upload": "upload_unknown", "blob": "blob_unknown"}
 
 
 def from_status(

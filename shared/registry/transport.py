@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from shared.registry.access import AccessList, Destination, RegistryAccess
+from shared.registry.access import AccessList, Credential, Destination, RegistryAccess
 from shared.registry.addresses import GuardedResolver
 from shared.registry.auth import Authenticator
 from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
+from shared.registry.limits import read_limited
 from shared.registry.observer import Observer
 from shared.registry.retry import RetryPolicy, repeated
 
@@ -25,6 +27,9 @@ _READ_BUFFER = 1 << 20
 _MAXIMUM_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = "image-conversion-service"
+
+_SAFE_PATH = re.compile(r"/v2/[A-Za-z0-9._/:-]*(?:\?[A-Za-z0-9._~/:=&%,*-]*)?")
+"""What our own paths are made of; references are parsed strictly, and this holds should one ever not be."""
 
 Pieces = Callable[[], AsyncIterator[bytes | memoryview]]
 
@@ -51,6 +56,9 @@ class Request:
     scopes: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Body = b""
+    fixed_authorization: bool = False
+    """Send ``authorization`` and answer no challenge."""
+    authorization: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +124,24 @@ class Transport:
             session, self._session = self._session, None
             await session.close()
 
+    async def credential(self, registry: str) -> Credential | None:
+        """What would be used for a registry."""
+        return await self._authenticator.credential(self.access.of(registry))
+
     async def send(self, request: Request, *, limit: int = MAXIMUM_ERROR_BODY, repeat: bool = True) -> Answer:
-        """A small operation: bounded in total time and in the answer's size, repeated if ``repeat``.
+        """An operation with a small answer: bounded in time and in the answer's size, repeated if ``repeat``.
+
+        A request with a :class:`Body` may take long as long as it moves; any other has a time-out in all.
 
         Raises:
             IcsError: as :func:`shared.registry.errors.from_status` and ``from_exception`` classify.
         """
+        total = None if isinstance(request.body, Body) else self._connect_timeout + self.read_timeout
 
         async def attempt() -> Answer:
             try:
                 async with (
-                    asyncio.timeout(self._connect_timeout + self.read_timeout),
+                    asyncio.timeout(total),
                     self.exchange(request) as response,
                 ):
                     body = await read_limited(response, limit, request.operation)
@@ -147,9 +162,11 @@ class Transport:
         operation = request.operation
         access = self.access.of(operation.registry)
         try:
-            authorization = await self._authenticator.authorization(self, access, request.scopes)
+            authorization = request.authorization
+            if not request.fixed_authorization:
+                authorization = await self._authenticator.authorization(self, access, request.scopes)
             response = await self._follow(request, access, authorization)
-            if response.status == 401:
+            if response.status == 401 and not request.fixed_authorization:
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 response.close()
                 authorization = await self._authenticator.renewed(
@@ -184,7 +201,9 @@ class Transport:
         if isinstance(request.target, URL):
             destination = self.access.destination(access, request.target)
         else:
-            destination = Destination(URL(str(access.base) + request.target, encoded=True), access.tls, trusted=True)
+            if not _SAFE_PATH.fullmatch(request.target) or ".." in request.target:
+                raise request.operation.permanent("not a reference that can be requested", code="invalid_reference")
+            destination = Destination(URL(f"{access.base}{request.target}", encoded=True), access.tls, trusted=True)
         for _ in range(_MAXIMUM_REDIRECTS + 1):
             response = await self.once(
                 request.operation,
@@ -274,17 +293,3 @@ def joined(base: URL, location: str, operation: Operation) -> URL:
         return base.join(URL(location, encoded=True))
     except ValueError as error:
         raise broken from error
-
-
-async def read_limited(response: aiohttp.ClientResponse, limit: int, operation: Operation) -> bytes:
-    """The whole body.
-
-    Raises:
-        PermanentError: code ``answer_too_large`` above ``limit`` bytes.
-    """
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > limit:
-            raise operation.permanent(f"the answer is larger than {limit} bytes", code="answer_too_large", limit=limit)
-    return bytes(body)
