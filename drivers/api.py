@@ -187,8 +187,11 @@ class Driver(Protocol):
     """Changes whenever the bytes that the same input and options give change."""
     options: ClassVar[OptionsModel]
 
-    async def check_health(self) -> None:
-        """Raises ``IcsError`` when this driver cannot work here (a missing builder, an unwritable work directory)."""
+    async def check_health(self, option: DriverOptions | None = None) -> None:
+        """Raises ``IcsError`` when this driver cannot work here (a missing builder, an unwritable work directory).
+
+        What depends on the configuration is checked when ``option`` is given.
+        """
         ...
 
     def fingerprint(self, option: DriverOptions) -> str:
