@@ -1,0 +1,91 @@
+"""Put layers on top of each other as the OCI image spec says (layer.md, section Applying Changesets)."""
+
+from __future__ import annotations
+
+from drivers.nydus.layer_tree import OPAQUE, WHITEOUT, copy_attributes, whiteout_target
+from drivers.nydus.paths import find, resolve_directory
+from drivers.nydus.tree import Inode, Mark, directory, walk
+from shared.errors import CorruptLayerError
+
+
+class Overlay:
+    """The image's tree so far. Layers are applied lowest first; their trees are left as they are."""
+
+    def __init__(self) -> None:
+        self.root = directory(mark=Mark.IMPLIED)
+
+    def apply(self, layer: Inode) -> None:
+        """Apply one layer's tree.
+
+        Whiteouts hide what *lower* layers have, wherever in the tar they stood; the layer's own entries survive.
+
+        Raises:
+            CorruptLayerError: a hard link to a path that no lower layer has.
+        """
+        links = self._lower_links(layer)
+        if layer.mark is not Mark.IMPLIED:
+            copy_attributes(layer, self.root)
+        pending = [(self.root, b"", layer)]
+        while pending:
+            lower, path, upper = pending.pop()
+            self._apply_directory(lower, path, upper, links, pending)
+
+    def _lower_links(self, layer: Inode) -> dict[Inode, Inode]:
+        """What links into lower layers mean, looked up before this layer changes anything."""
+        found: dict[Inode, Inode] = {}
+        for path, inode in walk(layer):
+            if inode.mark is Mark.LOWER_LINK and inode not in found:
+                target = find(self.root, inode.target.split(b"/"))
+                if target is None or target.children is not None:
+                    raise CorruptLayerError(
+                        f"{path[:200]!r} is a hard link to {inode.target[:200]!r}, which is no file of the image"
+                    )
+                found[inode] = target
+        return found
+
+    def _apply_directory(
+        self,
+        lower: Inode,
+        path: bytes,
+        upper: Inode,
+        links: dict[Inode, Inode],
+        pending: list[tuple[Inode, bytes, Inode]],
+    ) -> None:
+        below = lower.children
+        above = upper.children
+        if below is None or above is None:
+            raise CorruptLayerError(f"{path[:200]!r} is used as a directory and is none")
+        if below:
+            if OPAQUE in above:
+                below.clear()
+            else:
+                for name in above:
+                    hidden = whiteout_target(name)
+                    if hidden is not None:
+                        below.pop(hidden, None)
+        for name, inode in above.items():
+            if name.startswith(WHITEOUT):
+                continue
+            if inode.children is None:
+                below[name] = links.get(inode, inode)
+                continue
+            child_path = path + name + b"/"
+            pending.append((self._directory(below, child_path, name, inode), child_path, inode))
+
+    def _directory(self, below: dict[bytes, Inode], path: bytes, name: bytes, upper: Inode) -> Inode:
+        """The directory that ``upper``'s entries go into."""
+        old = below.get(name)
+        implied = upper.mark is Mark.IMPLIED
+        if old is not None and old.children is not None:
+            if not implied:
+                copy_attributes(upper, old)
+            return old
+        if old is not None and implied and old.is_symlink:
+            # The tar has no entry of its own here, so its files go where the lower layer's link leads.
+            target = resolve_directory(self.root, path.rstrip(b"/").split(b"/"), create=False)
+            if target is not None:
+                return target
+        new = directory()
+        copy_attributes(upper, new)
+        below[name] = new
+        return new
