@@ -165,6 +165,10 @@ class Console(Section):
     operator_credential: SecretStr | None = None
     """``user:password`` that may also replay and discard; without it nobody may over HTTP."""
     path_prefix: str = ""
+    trace_url: str = Field(default="", pattern=r"^(|https?://.*\{trace_id\}.*)$")
+    """Where a trace can be looked at, with ``{trace_id}``; the console links to it."""
+    history: int = Field(default=100_000, ge=100, le=1_000_000)
+    """Conversions that the status API and the console remember at most."""
 
 
 class Telemetry(Section):
