@@ -92,6 +92,7 @@ class Descriptor:
         platform = data.get("platform")
         if platform is not None and not isinstance(platform, dict):
             raise _invalid("a descriptor's platform is not an object")
+        artifact_type = data.get("artifactType")
         known = {"mediaType", "digest", "size", "annotations", "platform", "artifactType"}
         return cls(
             media_type=media_type,
@@ -99,7 +100,7 @@ class Descriptor:
             size=size,
             annotations={str(key): str(value) for key, value in annotations.items()},
             platform=None if platform is None else Platform.from_json(platform),
-            artifact_type=data.get("artifactType"),
+            artifact_type=artifact_type if isinstance(artifact_type, str) and artifact_type else None,
             extra={key: value for key, value in data.items() if key not in known},
         )
 

@@ -88,6 +88,7 @@ def parse_manifest(raw: bytes, media_type: str | None = None, digest: Digest | N
     if not kind or kind == "application/json":
         kind = media_types.OCI_INDEX if "manifests" in data else media_types.OCI_MANIFEST
     digest = digest or Digest.of(raw)
+    _refuse_ambiguity(data, kind)
     if kind in media_types.IMAGE_MANIFESTS:
         image = ImageManifest(raw, kind, digest, data)
         _ = image.config, image.layers, image.subject
@@ -97,6 +98,15 @@ def parse_manifest(raw: bytes, media_type: str | None = None, digest: Digest | N
         _ = index.manifests, index.subject
         return index
     raise PermanentError(f"unsupported manifest media type {kind[:200]!r}", code="unsupported_media_type")
+
+
+def _refuse_ambiguity(data: Mapping[str, Any], kind: str) -> None:
+    """A document that can be read as another kind than the one it is served as is refused (CVE-2021-41190)."""
+    own = data.get("mediaType")
+    if isinstance(own, str) and own in media_types.MANIFESTS and own != kind:
+        raise PermanentError(f"the manifest is served as {kind} and calls itself {own}", code="invalid_manifest")
+    if "manifests" in data and ("layers" in data or "config" in data):
+        raise PermanentError("the manifest is an image's and an index at once", code="invalid_manifest")
 
 
 def encode_manifest(data: Mapping[str, Any]) -> ImageManifest | Index:

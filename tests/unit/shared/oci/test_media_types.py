@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from shared.oci import media_types
+
+
+@pytest.mark.parametrize(
+    ("docker", "oci"),
+    [
+        (media_types.DOCKER_MANIFEST, media_types.OCI_MANIFEST),
+        (media_types.DOCKER_MANIFEST_LIST, media_types.OCI_INDEX),
+        (media_types.DOCKER_CONFIG, media_types.OCI_CONFIG),
+        (media_types.DOCKER_LAYER, media_types.OCI_LAYER),
+        (media_types.DOCKER_LAYER_GZIP, media_types.OCI_LAYER_GZIP),
+        (media_types.DOCKER_LAYER_ZSTD, media_types.OCI_LAYER_ZSTD),
+        (media_types.OCI_LAYER_GZIP, media_types.OCI_LAYER_GZIP),
+        ("application/x", "application/x"),
+    ],
+)
+def test_docker_types_have_an_oci_equivalent(docker: str, oci: str) -> None:
+    assert media_types.to_oci(docker) == oci
+
+
+def test_foreign_layers_are_known() -> None:
+    assert media_types.is_foreign_layer(media_types.DOCKER_FOREIGN_LAYER)
+    assert media_types.is_foreign_layer("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip")
+    assert not media_types.is_foreign_layer(media_types.OCI_LAYER_GZIP)
