@@ -73,10 +73,9 @@ class RegistryServer:
             self.process = None
 
     def upload_sessions(self) -> list[Path]:
-        """Folders of uploads that are neither committed nor cancelled."""
-        return [
-            path for path in self.root.glob("storage/docker/registry/v2/repositories/**/_uploads/*") if path.is_dir()
-        ]
+        """Folders of uploads neither committed nor cancelled (a cancelled one leaves an empty hash state behind)."""
+        found = self.root.glob("storage/docker/registry/v2/repositories/**/_uploads/*/startedat")
+        return [path.parent for path in found]
 
 
 def free_port() -> int:
