@@ -1,0 +1,78 @@
+"""What acceld's clients ask (``accelctl task list`` and its probes): ``GET /api/v1/conversions`` and ``GET /api/v1/health``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel
+
+from ingress.status.conversion import Conversion
+from ingress.status.service import Status
+from shared.errors import IcsError
+
+_GO_ZERO_TIME = "0001-01-01T00:00:00Z"
+_STATUS: dict[str, Literal["COMPLETED", "FAILED"]] = {
+    "succeeded": "COMPLETED",
+    "skipped": "COMPLETED",
+    "failed": "FAILED",
+    "discarded": "FAILED",
+}
+
+
+class Task(BaseModel):
+    id: str
+    created: str
+    finished: str
+    """Go's zero time while it runs."""
+    source: str
+    source_size: int
+    target_size: int
+    status: Literal["PROCESSING", "COMPLETED", "FAILED"]
+    reason: str
+
+
+def create_acceld_router(status: Status) -> APIRouter:
+    router = APIRouter(prefix="/api/v1", tags=["acceld"])
+
+    @router.get("/conversions", summary="acceld: tasks, newest first", dependencies=[Depends(status.access.read)])
+    async def tasks(limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> list[Task]:
+        return [_task(c) for c in status.history.newest_first()[:limit]]
+
+    @router.get(
+        "/health",
+        summary="acceld: Ok while conversions can be taken",
+        response_class=PlainTextResponse,
+        responses={500: {"description": "`{code, message}`"}},
+    )
+    async def health() -> PlainTextResponse | JSONResponse:
+        try:
+            await status.broker.check_health()
+        except IcsError as error:
+            return JSONResponse({"code": "ERR_UNHEALTHY", "message": error.message}, 500)
+        return PlainTextResponse("Ok")
+
+    return router
+
+
+def _task(c: Conversion) -> Task:
+    reason = c.reason
+    if c.status == "failed":
+        reason = next((a.message for a in reversed(c.attempts) if a.message), c.code)
+    source = f"{c.ref}:{c.tag}" if c.tag else f"{c.ref}@{c.source_digest}"
+    return Task(
+        id=c.id,
+        created=_rfc3339(c.created),
+        finished=_rfc3339(c.finished) if c.finished else _GO_ZERO_TIME,
+        source=source,
+        source_size=c.source_size or 0,
+        target_size=c.target_size or 0,
+        status=_STATUS.get(c.status, "PROCESSING"),
+        reason=reason,
+    )
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,142 @@
+"""``/api/v1/status/...``: conversions, the queue and its consumers, and live updates as server-sent events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
+from fastapi.responses import StreamingResponse
+
+from ingress.status.conversion import Status as ConversionStatus
+from ingress.status.live import Update
+from ingress.status.query import ConversionFilter, search
+from ingress.status.service import Status
+from ingress.status.views import ConsumerView, ConversionDetail, ConversionPage, Overview, QueueView
+from shared.errors import TransientError
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment keeps proxies from closing the stream."""
+
+
+def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> APIRouter:
+    """Everything is behind ``console.credential``."""
+    router = APIRouter(prefix="/api/v1/status", tags=["status"], dependencies=[Depends(status.access.read)])
+    views, history = status.views, status.history
+
+    @router.get("", summary="Counts, queue, consumers, registries, the last 24 hours")
+    async def overview() -> Overview:
+        return views.overview(time.time())
+
+    @router.get("/queue", summary="The broker's queues")
+    async def queue() -> QueueView:
+        return views.queue()
+
+    @router.get("/consumers", summary="Consumers that events have told of, last seen first")
+    async def consumers() -> list[ConsumerView]:
+        return views.consumers()
+
+    @router.get("/conversions", summary="List and search conversions, newest first")
+    async def conversions(
+        where: Annotated[ConversionFilter, Depends(conversion_filter)],
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        cursor: Annotated[str, Query(max_length=100, description="next of the page before")] = "",
+    ) -> ConversionPage:
+        try:
+            page = await search(history, where, limit=limit, cursor=cursor)
+        except ValueError:
+            raise HTTPException(422, "cursor: not one of ours") from None
+        return ConversionPage(
+            items=[views.summary(c) for c in page.items],
+            next=page.cursor,
+            as_of=views.as_of(),
+            rebuilding=status.follower.rebuilding,
+        )
+
+    @router.get(
+        "/conversions/{conversion_id}",
+        summary="One conversion with attempts and stages",
+        responses={404: {"description": "not known, or older than the history"}},
+    )
+    async def conversion(conversion_id: str) -> ConversionDetail:
+        found = history.get(conversion_id)
+        if found is None:
+            raise HTTPException(404, "no such conversion in the history")
+        return views.detail(found)
+
+    @router.get(
+        "/events",
+        summary="Live updates (server-sent events)",
+        response_class=StreamingResponse,
+        responses={
+            200: {
+                "content": {"text/event-stream": {}},
+                "description": "`conversion`: a summary, whenever it changes; `reset`: load lists again; comments keep it open",
+            },
+            503: {"description": "too many live connections"},
+        },
+    )
+    async def events(
+        request: Request,
+        last_event_id: Annotated[str, Header(max_length=200)] = "",
+        conversion: Annotated[str, Query(max_length=100, description="updates of this one only")] = "",
+    ) -> StreamingResponse:
+        subscription = status.live.subscribe(last_event_id)
+        try:
+            client = subscription.__enter__()  # before the answer's head: a refusal is a 503, not a broken stream
+        except TransientError as error:
+            raise HTTPException(503, error.message, {"Retry-After": "10"}) from error
+
+        async def stream() -> AsyncIterator[bytes]:
+            try:
+                yield b"retry: 3000\n\n"
+                async for batch in status.live.updates(client, heartbeat):
+                    if await request.is_disconnected():
+                        return
+                    frames = b"".join(_frame(status, update, conversion) for update in batch)
+                    yield frames or b":\n\n"
+            finally:
+                subscription.__exit__(None, None, None)
+
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
+
+    return router
+
+
+def conversion_filter(
+    *,
+    status: Annotated[list[ConversionStatus] | None, Query(description="one or several")] = None,
+    repository: Annotated[str, Query(max_length=300, description="glob over registry/repository or repository")] = "",
+    tag: Annotated[str, Query(max_length=150, description="glob")] = "",
+    driver: Annotated[str, Query(max_length=50)] = "",
+    code: Annotated[str, Query(max_length=100, description="error code")] = "",
+    q: Annotated[str, Query(max_length=300, description="part of a reference, id, digest or trace id")] = "",
+    since: Annotated[datetime | None, Query(description="requested at or after")] = None,
+    until: Annotated[datetime | None, Query(description="requested at or before")] = None,
+) -> ConversionFilter:
+    return ConversionFilter(
+        statuses=frozenset(status or ()),
+        repository=repository.strip(),
+        tag=tag.strip(),
+        driver=driver.strip(),
+        code=code.strip(),
+        text=q,
+        since=since.timestamp() if since else None,
+        until=until.timestamp() if until else None,
+    )
+
+
+def _frame(status: Status, update: Update, only: str) -> bytes:
+    """One server-sent event; empty when it is not for this client, or its conversion is forgotten."""
+    if update.conversion is None:
+        return b"event: reset\ndata: {}\n\n"
+    found = status.history.get(update.conversion)
+    if found is None or (only and update.conversion != only):
+        return b""
+    data = orjson.dumps(status.views.summary(found).model_dump(mode="json"))
+    event_id = "".join(c for c in update.event_id if c.isprintable())[:200]
+    return f"id: {event_id}\nevent: conversion\ndata: ".encode() + data + b"\n\n"

@@ -1,0 +1,240 @@
+"""One conversion as the read model keeps it: what lists and filters need in slots, the rest packed once it has settled.
+
+A hundred thousand of these are held by every ingress replica, so strings that repeat (repositories, consumers, codes) are
+shared, and attempts with their stages are compressed as soon as nothing changes them any more.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from typing import Any, Literal
+
+import orjson
+
+from shared.events import ConversionEvent
+from shared.messages import ConversionRequest
+
+Status = Literal["queued", "converting", "retrying", "succeeded", "skipped", "failed", "discarded"]
+AttemptOutcome = Literal["running", "interrupted", "retrying", "succeeded", "skipped", "failed"]
+SETTLED: frozenset[Status] = frozenset({"succeeded", "skipped", "failed", "discarded"})
+STATUSES: tuple[Status, ...] = ("queued", "converting", "retrying", "succeeded", "skipped", "failed", "discarded")
+
+
+class AttemptRecord:
+    """One delivery to a consumer. ``run`` counts from 1 and goes up with every replay; times are UNIX seconds."""
+
+    __slots__ = (
+        "code", "consumer", "details", "duration", "kind", "message", "number", "outcome", "queue_seconds",
+        "retry_in", "run", "stages", "started", "trace_id",
+    )  # fmt: skip
+
+    def __init__(self, run: int, number: int, started: float, consumer: str, trace_id: str) -> None:
+        self.run = run
+        self.number = number
+        self.started = started
+        self.consumer = consumer
+        self.trace_id = trace_id
+        self.outcome: AttemptOutcome = "running"
+        self.duration: float | None = None
+        self.queue_seconds: float | None = None
+        self.retry_in: float | None = None
+        self.code = ""
+        self.kind = ""
+        self.message = ""
+        self.details: dict[str, Any] = {}
+        self.stages: list[list[Any]] = []
+        """``[name, subject, start seconds, duration seconds, bytes]`` each."""
+
+    def to_list(self) -> list[Any]:
+        return [getattr(self, name) for name in self.__slots__]
+
+    @classmethod
+    def from_list(cls, values: list[Any]) -> AttemptRecord:
+        record = cls.__new__(cls)
+        for name, value in zip(cls.__slots__, values, strict=True):
+            setattr(record, name, value)
+        return record
+
+
+class Conversion:
+    """State of one request id; :meth:`apply` moves it on."""
+
+    __slots__ = (
+        "_live", "_packed", "attempt", "code", "consumer", "created", "dead_letter_id", "driver", "finished",
+        "id", "layers_reused", "layers_total", "priority", "reason", "ref", "retry_at", "rule", "run", "source_digest",
+        "source_size", "started", "status", "tag", "target", "target_digest", "target_size", "trace_id",
+    )  # fmt: skip
+
+    def __init__(self, request: ConversionRequest, time: float) -> None:
+        share = sys.intern
+        self.id = request.id
+        self.ref = share(request.ref)
+        self.tag = share(request.source.tag or "")
+        self.source_digest = str(request.source.digest or "")
+        self.target = str(request.target)
+        self.driver = share(request.driver.type)
+        self.rule = share(request.rule)
+        self.priority = share(request.priority)
+        self.status: Status = "queued"
+        self.created = request.requested_at.timestamp() or time
+        self.started: float | None = None
+        self.finished: float | None = None
+        self.retry_at: float | None = None
+        self.run = 1
+        self.attempt = 0
+        self.code = ""
+        self.reason = ""
+        self.consumer = ""
+        self.trace_id = ""
+        self.dead_letter_id = ""
+        self.target_digest = ""
+        self.source_size: int | None = None
+        self.target_size: int | None = None
+        self.layers_total: int | None = None
+        self.layers_reused: int | None = None
+        extra: dict[str, Any] = {
+            "operator": request.operator,
+            "event_id": request.event_id,
+            "harbor_request_id": request.harbor_request_id,
+            "platforms": list(request.platforms),
+            "options": request.driver.config,
+            "replays": [],
+        }
+        self._live: tuple[list[AttemptRecord], dict[str, Any]] | None = ([], extra)
+        self._packed = b""
+
+    @property
+    def settled(self) -> bool:
+        return self.status in SETTLED
+
+    @property
+    def attempts(self) -> list[AttemptRecord]:
+        """Oldest first."""
+        return self._unpacked()[0]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What only the detail shows: operator, ids of the event, platforms, options, ``replays`` (time and actor each)."""
+        return self._unpacked()[1]
+
+    def apply(self, event: ConversionEvent) -> bool:
+        """Move on by one event of this conversion; False when it changes nothing (a duplicate, an older one)."""
+        changed = self._apply(event)
+        if self.settled and self._live is not None:
+            attempts, extra = self._live
+            self._packed = zlib.compress(orjson.dumps([[a.to_list() for a in attempts], extra]), 1)
+            self._live = None
+        return changed
+
+    def _apply(self, event: ConversionEvent) -> bool:
+        time, data = event.time.timestamp(), event.data
+        match event.kind:
+            case "requested":
+                if self.attempt == 0 and not self.trace_id:
+                    self.trace_id = data.trace_id or _trace_id(event.traceparent)
+                    return True
+                return False
+            case "started":
+                return self._start(event, time)
+            case "retrying":
+                return self._end(event, time, "retrying")
+            case "succeeded" | "skipped" | "failed" as outcome:
+                return self._end(event, time, outcome)
+            case "replayed":
+                return self._replay(time, data.actor)
+            case "discarded":
+                attempts, extra = self._open()
+                if self.status != "failed" and attempts:
+                    return False
+                extra["discarded_by"] = data.actor
+                self.status, self.dead_letter_id = "discarded", ""
+                self.finished = self.finished or time
+                return True
+        return False
+
+    def _replay(self, time: float, actor: str) -> bool:
+        _, extra = self._open()
+        if [time, actor] in extra["replays"]:
+            return False
+        extra["replays"].append([time, actor])
+        if self.status in ("failed", "discarded"):  # else its start was told before it: publishers are not ordered
+            self.status, self.run, self.attempt = "queued", self.run + 1, 0
+            self.finished, self.dead_letter_id, self.code, self.reason = None, "", "", ""
+        return True
+
+    def _start(self, event: ConversionEvent, time: float) -> bool:
+        data = event.data
+        trace_id = data.trace_id or _trace_id(event.traceparent)
+        attempts, _ = self._open()
+        if attempts and time <= attempts[-1].started:
+            return False  # the stream promises at least once, and one order per publisher only
+        if self.status in ("failed", "discarded"):
+            self.run += 1
+        if attempts and attempts[-1].outcome == "running":
+            attempts[-1].outcome = "interrupted"  # its consumer vanished: the broker delivered again
+        record = AttemptRecord(self.run, data.attempt, time, sys.intern(data.consumer), trace_id)
+        record.queue_seconds = data.queue_seconds
+        attempts.append(record)
+        self.status, self.attempt, self.consumer, self.trace_id = "converting", data.attempt, record.consumer, trace_id
+        self.started, self.finished, self.retry_at = time, None, None
+        return True
+
+    def _end(
+        self, event: ConversionEvent, time: float, outcome: Literal["retrying", "succeeded", "skipped", "failed"]
+    ) -> bool:
+        data = event.data
+        attempts, _ = self._open()
+        same = [a for a in attempts if a.run == self.run and a.number == data.attempt]
+        ended = next((a for a in same if a.outcome == "running"), None)
+        if ended is None:
+            if any(a.outcome == outcome for a in same):
+                return False
+            # Its start is not known: a message that could not be parsed, one that kills its consumers, a lost event.
+            started = time - (data.duration_seconds or 0)
+            ended = AttemptRecord(self.run, data.attempt, started, sys.intern(data.consumer), data.trace_id)
+            attempts.append(ended)
+        ended.outcome = outcome
+        ended.duration = data.duration_seconds if data.duration_seconds is not None else time - ended.started
+        ended.retry_in = data.retry_in_seconds
+        ended.stages = [
+            [s.name, s.subject, round(s.start_seconds, 4), round(s.duration_seconds, 4), s.bytes] for s in data.stages
+        ]
+        if data.failure is not None:
+            ended.code, ended.kind = data.failure.code, data.failure.kind
+            ended.message, ended.details = data.failure.message, dict(data.failure.details)
+        self.consumer = ended.consumer or self.consumer
+        self.attempt = max(self.attempt, data.attempt)
+        self.trace_id = data.trace_id or self.trace_id
+        self.started = self.started if self.started is not None else ended.started
+        self.code = sys.intern(ended.code)
+        self.reason = sys.intern(data.reason)
+        self.finished = None if outcome == "retrying" else time
+        self.retry_at = time + (data.retry_in_seconds or 0) if outcome == "retrying" else None
+        self.dead_letter_id = data.dead_letter_id if outcome == "failed" else ""
+        if outcome == "skipped" and self.target_digest:
+            self.status = "succeeded"  # the same push told twice: the second found the first's result up to date
+        else:
+            self.status = outcome
+        if outcome == "succeeded":
+            self.target_digest = data.target_digest
+            self.source_size, self.target_size = data.source_size, data.target_size
+            self.layers_total, self.layers_reused = data.layers_total, data.layers_reused
+        return True
+
+    def _open(self) -> tuple[list[AttemptRecord], dict[str, Any]]:
+        """Attempts and extra to be changed; :meth:`apply` packs them again."""
+        if self._live is None:
+            self._live, self._packed = self._unpacked(), b""
+        return self._live
+
+    def _unpacked(self) -> tuple[list[AttemptRecord], dict[str, Any]]:
+        if self._live is not None:
+            return self._live
+        attempts, extra = orjson.loads(zlib.decompress(self._packed))
+        return [AttemptRecord.from_list(values) for values in attempts], extra
+
+
+def _trace_id(traceparent: str) -> str:
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""

@@ -1,0 +1,98 @@
+"""Looks at the broker every few seconds, for the status API, the console and the metrics alike: nobody else asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from shared.broker.api import Broker, BrokerStats
+from shared.errors import IcsError
+from shared.telemetry.metrics import Metrics
+
+_PERIOD = 5.0
+_PATIENCE = 10.0
+_RECOUNT = 60.0
+"""Seconds after which dead letters are grouped again even though their number is the same."""
+UNKNOWN = BrokerStats(ready=None, in_flight=None, retrying=None, dead=None, consumers=None)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSnapshot:
+    """What the broker said last."""
+
+    stats: BrokerStats = UNKNOWN
+    checked_at: float = 0.0
+    """UNIX time; 0 before the first look."""
+    error: str = ""
+    """Why it did not answer; empty while it does."""
+    dead_by_code: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def up(self) -> bool:
+        return self.checked_at > 0 and not self.error
+
+
+class BrokerMonitor:
+    """One task: ``await monitor.run()`` until cancelled; ``monitor.snapshot`` is what is known."""
+
+    def __init__(self, broker: Broker, metrics: Metrics, *, period: float = _PERIOD) -> None:
+        self._broker, self._metrics, self._period = broker, metrics, period
+        self._counted: tuple[int | None, float] = (None, 0.0)
+        self.snapshot = BrokerSnapshot()
+
+    async def run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self._period)
+
+    async def look(self) -> None:
+        """Ask once, now. Never raises a broker's error: it becomes part of the snapshot."""
+        by_code = self.snapshot.dead_by_code
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                stats = await self._broker.stats()
+        except (IcsError, TimeoutError) as error:
+            message = error.message if isinstance(error, IcsError) else f"no answer within {_PATIENCE:.0f} s"
+            if not self.snapshot.error:
+                _log.warning("broker: %s", message)
+            self.snapshot = BrokerSnapshot(checked_at=time.time(), error=message, dead_by_code=by_code)
+            self._metrics.broker_up(False)
+            self._tell(UNKNOWN)
+            return
+        self.snapshot = BrokerSnapshot(stats, time.time(), dead_by_code=by_code)
+        self._metrics.broker_up(True)
+        self._tell(stats)
+        if self._stale(stats):
+            await self._group(stats)
+
+    def _stale(self, stats: BrokerStats) -> bool:
+        number, at = self._counted
+        return stats.dead != number or time.monotonic() - at > _RECOUNT
+
+    async def _group(self, stats: BrokerStats) -> None:
+        """Group the dead letters by code; what cannot be read now is tried at the next look."""
+        codes: Counter[str] = Counter()
+        try:
+            async with asyncio.timeout(_RECOUNT):
+                async for letter in self._broker.dead_letters.list():
+                    codes[letter.failure.code] += 1
+        except (IcsError, TimeoutError) as error:
+            _log.warning("dead letters could not be counted: %s", error)
+            return
+        self._counted = (stats.dead, time.monotonic())
+        self.snapshot = replace(self.snapshot, dead_by_code=dict(codes))
+        self._metrics.dead_letters(codes)
+
+    def _tell(self, stats: BrokerStats) -> None:
+        states = {
+            "ready": stats.ready,
+            "in_flight": stats.in_flight,
+            "retrying": stats.retrying,
+            "dead": stats.dead,
+        }
+        self._metrics.queue(states, stats.consumers, stats.oldest_age_seconds)

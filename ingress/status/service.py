@@ -1,0 +1,61 @@
+"""The status side of one ingress replica, put together: read model, follower, broker monitor, live updates, access."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from ingress.status.access import Access
+from ingress.status.follower import Follower
+from ingress.status.history import History
+from ingress.status.live import Live
+from ingress.status.monitor import BrokerMonitor
+from ingress.status.views import StatusViews
+from shared.broker.api import Broker
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the status API and the console are made from. Close ``live`` when the server is told to stop."""
+
+    broker: Broker
+    metrics: Metrics
+    history: History
+    live: Live
+    follower: Follower
+    monitor: BrokerMonitor
+    views: StatusViews
+    access: Access
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The tasks behind it, for as long as the block lasts. A broker that is away only makes the data old."""
+        tasks = [asyncio.create_task(self.follower.run()), asyncio.create_task(self.monitor.run())]
+        try:
+            yield
+        finally:
+            self.live.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def create_status(settings: Settings, broker: Broker, metrics: Metrics) -> Status:
+    history = History(settings.console.history, settings.broker.events_max_age)
+    live = Live()
+    follower = Follower(broker.events, history, live, metrics)
+    monitor = BrokerMonitor(broker, metrics)
+    return Status(
+        broker=broker,
+        metrics=metrics,
+        history=history,
+        live=live,
+        follower=follower,
+        monitor=monitor,
+        views=StatusViews(history, follower, monitor, settings.console.trace_url),
+        access=Access(settings.console),
+    )
