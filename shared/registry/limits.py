@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import aiohttp
 
+from shared.errors import LimitExceededError
 from shared.registry.errors import Operation
 
 
-async def read_limited(response: aiohttp.ClientResponse, limit: int, operation: Operation) -> bytes:
+async def read_limited(
+    response: aiohttp.ClientResponse, limit: int, operation: Operation, name: str = "answer_size"
+) -> bytes:
     """The whole body.
 
     Raises:
-        PermanentError: code ``answer_too_large`` above ``limit`` bytes.
+        LimitExceededError: more than ``limit`` bytes; ``name`` is the limit's.
     """
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > limit:
-            raise operation.permanent(f"the answer is larger than {limit} bytes", code="answer_too_large", limit=limit)
+            raise LimitExceededError(
+                f"{operation}: the answer is larger than {limit} bytes ({name})", limit=name, **operation.details()
+            )
     return bytes(body)

@@ -87,7 +87,9 @@ async def _pages(
     seen: set[str] = set()
     for _ in range(_MAXIMUM_PAGES):
         answer = await transport.send(
-            Request(operation, "GET", target, frozenset({200}), scopes), limit=MAXIMUM_MANIFEST_SIZE
+            Request(operation, "GET", target, frozenset({200}), scopes),
+            limit=MAXIMUM_MANIFEST_SIZE,
+            limit_name="page_size",
         )
         yield answer
         following = _NEXT.search(answer.headers.get("Link", ""))

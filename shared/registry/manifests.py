@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from shared.errors import LimitExceededError, PermanentError
+from shared.errors import PermanentError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -65,16 +65,7 @@ async def get(transport: Transport, reference: Reference) -> ImageManifest | Ind
     request = Request(
         operation, "GET", _path(reference, subject), frozenset({200}), _pull(reference), {"Accept": _ACCEPT}
     )
-    try:
-        answer = await transport.send(request, limit=MAXIMUM_MANIFEST_SIZE)
-    except PermanentError as error:
-        if error.code == "answer_too_large":
-            raise LimitExceededError(
-                f"{operation}: the manifest is larger than {MAXIMUM_MANIFEST_SIZE} bytes",
-                limit="manifest_size",
-                **operation.details(),
-            ) from error
-        raise
+    answer = await transport.send(request, limit=MAXIMUM_MANIFEST_SIZE, limit_name="manifest_size")
     expected = reference.digest or _announced(answer)
     actual = _digest_of(answer.body, expected)
     if expected is not None and actual != expected:

@@ -128,7 +128,9 @@ class Transport:
         """What would be used for a registry."""
         return await self._authenticator.credential(self.access.of(registry))
 
-    async def send(self, request: Request, *, limit: int = MAXIMUM_ERROR_BODY, repeat: bool = True) -> Answer:
+    async def send(
+        self, request: Request, *, limit: int = MAXIMUM_ERROR_BODY, limit_name: str = "answer_size", repeat: bool = True
+    ) -> Answer:
         """An operation with a small answer: bounded in time and in the answer's size, repeated if ``repeat``.
 
         A request with a :class:`Body` may take long as long as it moves; any other has a time-out in all.
@@ -144,7 +146,7 @@ class Transport:
                     asyncio.timeout(total),
                     self.exchange(request) as response,
                 ):
-                    body = await read_limited(response, limit, request.operation)
+                    body = await read_limited(response, limit, request.operation, limit_name)
                     return Answer(response.status, response.headers, body, response.url)
             except TimeoutError as error:
                 raise from_exception(request.operation, error) from error
