@@ -45,7 +45,7 @@ async def stream_blob(transport: Transport, repository: Reference, blob: Descrip
                     blob_path(repository, blob.digest),
                     frozenset({200, 206}),
                     (f"repository:{repository.repository}:pull",),
-                    {"Range": f"bytes={position}-"} if position else {},
+                    headers={"Range": f"bytes={position}-"} if position else {},
                 )
             ) as response:
                 _check_length(operation, response.status, response.headers.get("Content-Length"), position, blob)
@@ -126,7 +126,7 @@ async def read_range(transport: Transport, repository: Reference, digest: Digest
                     blob_path(repository, digest),
                     frozenset({200, 206}),
                     (f"repository:{repository.repository}:pull",),
-                    {"Range": f"bytes={start}-{end - 1}"},
+                    headers={"Range": f"bytes={start}-{end - 1}"},
                 )
             ) as response:
                 skip = start if response.status == 200 else 0

@@ -64,7 +64,9 @@ class Operation:
 
 def redacted(url: URL | str) -> str:
     """``url`` without user information, query and fragment: signatures and upload states are secrets."""
-    return str(URL(url).with_user(None).with_query(None).with_fragment(None))
+    url = URL(url)
+    port = "" if url.explicit_port is None else f":{url.explicit_port}"
+    return f"{url.scheme}://{url.host_subcomponent or ''}{port}{url.raw_path}"[:300]
 
 
 def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:
@@ -215,11 +217,12 @@ def from_exception(operation: Operation, error: BaseException) -> IcsError:
 
 
 def _from_tls(operation: Operation, error: BaseException) -> IcsError:
-    reasons = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
-    reason = str(reasons[0].reason or "") if reasons else ""
+    # aiohttp's certificate error is an ssl.CertificateError by inheritance, without the attributes of one.
+    causes = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
+    reason = next((str(text) for cause in causes if (text := getattr(cause, "reason", None))), "")
     if "EOF" in reason:
         return operation.transient("the connection was cut during the TLS handshake", code="registry_unavailable")
-    verify = next((str(getattr(cause, "verify_message", "")) for cause in reasons), "")
+    verify = next((str(text) for cause in causes if (text := getattr(cause, "verify_message", None))), "")
     return operation.permanent(
         f"TLS failed: {scrubbed(verify or reason or type(error).__name__)}. "
         "Check the certificate, `ca`, the client certificate, or `insecure`",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from yarl import URL
@@ -19,7 +18,7 @@ from shared.registry import manifests
 from shared.registry.errors import Operation
 from shared.registry.transport import Answer, Request, Transport, joined
 
-_PAGE = 1000
+_PAGE = "1000"
 _MAXIMUM_PAGES = 100_000
 _NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
 
@@ -27,9 +26,11 @@ _NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
 async def tags(transport: Transport, repository: Reference) -> AsyncGenerator[str, None]:
     """Every tag of a repository; what no tag can be is left out. An unknown repository has none."""
     operation = Operation("list_tags", repository.registry, repository.repository)
-    path = f"/v2/{repository.repository}/tags/list?n={_PAGE}"
+    path = f"/v2/{repository.repository}/tags/list"
     try:
-        async for page in _pages(transport, operation, path, (f"repository:{repository.repository}:pull",)):
+        async for page in _pages(
+            transport, operation, path, (f"repository:{repository.repository}:pull",), {"n": _PAGE}
+        ):
             for tag in _names(operation, page, "tags"):
                 if is_tag(tag):
                     yield tag
@@ -41,7 +42,7 @@ async def tags(transport: Transport, repository: Reference) -> AsyncGenerator[st
 async def repositories(transport: Transport, registry: str) -> AsyncGenerator[str, None]:
     """Every repository of a registry that its credentials may list (``_catalog``, which the spec leaves to registries)."""
     operation = Operation("list_repositories", registry)
-    async for page in _pages(transport, operation, f"/v2/_catalog?n={_PAGE}", ("registry:catalog:*",)):
+    async for page in _pages(transport, operation, "/v2/_catalog", ("registry:catalog:*",), {"n": _PAGE}):
         for name in _names(operation, page, "repositories"):
             if is_repository(name):
                 yield name
@@ -55,11 +56,10 @@ async def referrers(
         raise ValueError("referrers are asked of a digest")
     operation = Operation("list_referrers", subject.registry, subject.repository, str(subject.digest))
     path = f"/v2/{subject.repository}/referrers/{subject.digest}"
-    if artifact_type:
-        path += f"?artifactType={quote(artifact_type, safe='')}"
+    query = {"artifactType": artifact_type} if artifact_type else {}
     found: list[Descriptor] = []
     try:
-        async for page in _pages(transport, operation, path, (f"repository:{subject.repository}:pull",)):
+        async for page in _pages(transport, operation, path, (f"repository:{subject.repository}:pull",), query):
             index = parse_manifest(page.body, media_types.OCI_INDEX)
             found += index.manifests if isinstance(index, Index) else ()
     except PermanentError as error:
@@ -81,13 +81,13 @@ async def _by_tag(transport: Transport, subject: Reference) -> tuple[Descriptor,
 
 
 async def _pages(
-    transport: Transport, operation: Operation, path: str, scopes: tuple[str, ...]
+    transport: Transport, operation: Operation, path: str, scopes: tuple[str, ...], query: Mapping[str, str]
 ) -> AsyncGenerator[Answer, None]:
     target: str | URL = path
     seen: set[str] = set()
     for _ in range(_MAXIMUM_PAGES):
         answer = await transport.send(
-            Request(operation, "GET", target, frozenset({200}), scopes),
+            Request(operation, "GET", target, frozenset({200}), scopes, query),
             limit=MAXIMUM_MANIFEST_SIZE,
             limit_name="page_size",
         )

@@ -35,7 +35,7 @@ async def resolve(transport: Transport, reference: Reference) -> Descriptor | No
             _path(reference, subject),
             frozenset({200, 404}),
             _pull(reference),
-            {"Accept": _ACCEPT},
+            headers={"Accept": _ACCEPT},
         )
     )
     if answer.status == 404:
@@ -63,7 +63,7 @@ async def get(transport: Transport, reference: Reference) -> ImageManifest | Ind
     subject = str(reference.digest or reference.tag or "latest")
     operation = Operation("get_manifest", reference.registry, reference.repository, subject)
     request = Request(
-        operation, "GET", _path(reference, subject), frozenset({200}), _pull(reference), {"Accept": _ACCEPT}
+        operation, "GET", _path(reference, subject), frozenset({200}), _pull(reference), headers={"Accept": _ACCEPT}
     )
     answer = await transport.send(request, limit=MAXIMUM_MANIFEST_SIZE, limit_name="manifest_size")
     expected = reference.digest or _announced(answer)
@@ -94,8 +94,8 @@ async def put(transport: Transport, reference: Reference, manifest: ImageManifes
             _path(reference, subject),
             frozenset({200, 201, 202}),
             (f"repository:{reference.repository}:pull,push",),
-            {"Content-Type": manifest.media_type},
-            manifest.raw,
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.raw,
         )
     )
     stored = _announced(answer)

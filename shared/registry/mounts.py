@@ -26,9 +26,10 @@ async def mount(transport: Transport, repository: Reference, digest: Digest, sou
     request = Request(
         operation,
         "POST",
-        f"/v2/{repository.repository}/blobs/uploads/?mount={digest}&from={source.repository}",
+        f"/v2/{repository.repository}/blobs/uploads/",
         frozenset({201, 202}),
         scopes,
+        {"mount": digest, "from": source.repository},
     )
     try:
         answer = await transport.send(request)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlencode
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -28,7 +29,7 @@ _MAXIMUM_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = "image-conversion-service"
 
-_SAFE_PATH = re.compile(r"/v2/[A-Za-z0-9._/:-]*(?:\?[A-Za-z0-9._~/:=&%,*-]*)?")
+_SAFE_PATH = re.compile(r"/v2/[A-Za-z0-9._/:-]*")
 """What our own paths are made of; references are parsed strictly, and this holds should one ever not be."""
 
 Pieces = Callable[[], AsyncIterator[bytes | memoryview]]
@@ -50,10 +51,12 @@ class Request:
     operation: Operation
     method: str
     target: str | URL
-    """A path below the registry's base, already safe to put in a URL, or a URL that the registry gave us."""
+    """A path below the registry's base, or a URL that the registry gave us."""
     expect: frozenset[int]
     """Statuses that are wanted; any other is an error."""
     scopes: tuple[str, ...] = ()
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Of a path."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Body = b""
     fixed_authorization: bool = False
@@ -205,7 +208,9 @@ class Transport:
         else:
             if not _SAFE_PATH.fullmatch(request.target) or ".." in request.target:
                 raise request.operation.permanent("not a reference that can be requested", code="invalid_reference")
-            destination = Destination(URL(f"{access.base}{request.target}", encoded=True), access.tls, trusted=True)
+            query = f"?{urlencode(request.query)}" if request.query else ""
+            url = URL(f"{access.base}{request.target}{query}", encoded=True)
+            destination = Destination(url, access.tls, trusted=True)
         for _ in range(_MAXIMUM_REDIRECTS + 1):
             response = await self.once(
                 request.operation,

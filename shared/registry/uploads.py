@@ -179,11 +179,11 @@ class BlobUpload:
                     session,
                     frozenset({202, 204}),
                     self._scopes,
-                    {
+                    headers={
                         "Content-Type": "application/octet-stream",
                         "Content-Range": f"{self._acknowledged}-{self._acknowledged + len(rest) - 1}",
                     },
-                    _body(rest),
+                    body=_body(rest),
                 ),
                 repeat=False,
             )
@@ -270,8 +270,8 @@ class BlobUpload:
                     target,
                     frozenset({201, 204}),
                     self._scopes,
-                    {"Content-Type": "application/octet-stream"},
-                    body,
+                    headers={"Content-Type": "application/octet-stream"},
+                    body=body,
                 ),
                 repeat=False,
             )
