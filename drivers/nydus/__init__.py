@@ -1,0 +1,3 @@
+from drivers.nydus.driver import NydusDriver
+
+__all__ = ["NydusDriver"]

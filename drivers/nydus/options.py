@@ -67,7 +67,12 @@ class NydusOptions(DriverOptions):
         return value
 
     @model_validator(mode="after")
-    def _external_builder_is_stock(self) -> Self:
+    def _check_combinations(self) -> Self:
+        if self.with_referrer and self.multi_platform:
+            raise ValueError(
+                "with_referrer and multi_platform exclude each other: beside its original, a Nydus manifest has a config media "
+                "type that Harbor does not take for an accessory"
+            )
         if self.builder_path is not None:
             for name in ("digester", "compression_level"):
                 if getattr(self, name) != type(self).model_fields[name].default:

@@ -10,7 +10,6 @@ from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, ChunkInfo, 
 from drivers.nydus.blob.tar_header import encode_tar_header
 from drivers.nydus.blob.toc import TocEntry, encode_toc
 from drivers.nydus.compression import compress
-from drivers.nydus.merge import prefetch_inodes
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
@@ -148,7 +147,7 @@ class BlobAssembler:
             chunk_size=parameters.chunk_size,
             compressor=parameters.compressor,
             digester=parameters.digester,
-            prefetch=prefetch_inodes(root, parameters.prefetch_patterns),
+            prefetch=[root],
         )
         plain = encode_bootstrap(bootstrap)
         packed = compress(plain, Compressor.ZSTD)

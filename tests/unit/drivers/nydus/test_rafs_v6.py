@@ -254,7 +254,7 @@ def test_damage_to_a_fixed_structure_names_its_field(offset: int, value: bytes, 
     assert caught.value.code == "invalid_nydus"
 
 
-def inode_at(data: bytes, path_nid: int) -> int:
+def inode_at(data: bytes | bytearray, path_nid: int) -> int:
     meta = int.from_bytes(data[SUPERBLOCK + 40 : SUPERBLOCK + 44], "little") * 4096
     return meta + 32 * path_nid
 

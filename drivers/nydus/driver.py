@@ -1,0 +1,116 @@
+"""``NydusDriver``: every selected platform of a source becomes a Nydus image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import orjson
+
+from drivers.api import (
+    ANNOTATION_DRIVER_NAME,
+    ANNOTATION_DRIVER_VERSION,
+    ANNOTATION_FINGERPRINT,
+    ANNOTATION_SOURCE_DIGEST,
+    Content,
+    DriverOptions,
+    OptionsModel,
+    Result,
+    Source,
+)
+from drivers.limits import LayerLimits
+from drivers.nydus.build_cache import BuildCache
+from drivers.nydus.builder import Builder
+from drivers.nydus.conversion import Conversion
+from drivers.nydus.external import ExternalBuilder
+from drivers.nydus.image import is_nydus
+from drivers.nydus.native import NativeBuilder
+from drivers.nydus.options import NydusOptions
+from shared.errors import PermanentError
+from shared.oci.manifest import ImageManifest
+
+_IN_FLIGHT = 2
+"""Batches per worker that one layer may have under way: enough that no worker waits, little memory."""
+
+
+class NydusDriver:
+    """RAFS v6 images; see :class:`drivers.nydus.options.NydusOptions`."""
+
+    type: ClassVar[str] = "nydus"
+    version: ClassVar[str] = "1"
+    options: ClassVar[OptionsModel] = NydusOptions
+
+    def __init__(self, limits: LayerLimits | None = None) -> None:
+        workers = os.cpu_count() or 2
+        self._limits = limits or LayerLimits()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="nydus")
+        self._native = NativeBuilder(pool, self._limits, in_flight=_IN_FLIGHT * workers + 2)
+
+    async def check_health(self, option: DriverOptions | None = None) -> None:
+        if option is not None:
+            await self._builder(_options(option)).version()
+
+    def fingerprint(self, option: DriverOptions) -> str:
+        chosen = _options(option)
+        return _hash(
+            self.layer_fingerprint(chosen),
+            chosen.multi_platform,
+            chosen.with_referrer,
+            chosen.prefetch_patterns,
+        )
+
+    def layer_fingerprint(self, option: NydusOptions) -> str:
+        """Equal for options that give equal blobs; the layer cache's key beside the source layer."""
+        return _hash(
+            self.type,
+            self.version,
+            "external" if option.builder_path else "native",
+            option.compressor,
+            option.compression_level,
+            option.digester,
+            option.chunk_size,
+        )
+
+    def recognises(self, manifest: ImageManifest) -> bool:
+        return is_nydus(manifest)
+
+    async def convert(self, source: Source, content: Content, option: DriverOptions) -> Result:
+        chosen = _options(option)
+        builder = self._builder(chosen)
+        cache = None
+        if chosen.build_cache_tag:
+            cache = BuildCache(content, chosen.build_cache_tag, chosen.build_cache_version, chosen.build_cache_size)
+            await cache.load()
+        conversion = Conversion(
+            source,
+            content,
+            chosen,
+            builder=builder,
+            layer_fingerprint=self.layer_fingerprint(chosen),
+            marks={
+                ANNOTATION_DRIVER_NAME: self.type,
+                ANNOTATION_DRIVER_VERSION: self.version,
+                ANNOTATION_SOURCE_DIGEST: str(source.manifest.digest),
+                ANNOTATION_FINGERPRINT: self.fingerprint(chosen),
+            },
+            cache=cache,
+        )
+        result = await conversion.run()
+        if cache is not None:
+            await cache.save()
+        return result
+
+    def _builder(self, option: NydusOptions) -> Builder:
+        return ExternalBuilder(option, self._limits) if option.builder_path else self._native
+
+
+def _options(option: DriverOptions) -> NydusOptions:
+    if not isinstance(option, NydusOptions):
+        raise PermanentError(f"not options of the nydus driver: {type(option).__name__}", code="invalid_options")
+    return option
+
+
+def _hash(*values: object) -> str:
+    return hashlib.sha256(orjson.dumps(values)).hexdigest()

@@ -1,0 +1,86 @@
+"""From the event loop to a thread: bytes that arrive asynchronously, read by blocking calls, with back-pressure both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+
+_ROOM = 4 << 20
+"""Bytes that may wait for the thread."""
+
+
+class FeedClosedError(Exception):
+    """Raised in the reading thread when nobody wants its work any more."""
+
+
+class ByteFeed:
+    """One writer (a task on the loop that made it) and one reader (a thread)."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._room = asyncio.Event()
+
+    async def pump(self, pieces: AsyncIterator[bytes], passed: Callable[[int], None]) -> None:
+        """Hand on everything; an error of ``pieces`` is raised again where the thread reads. ``passed`` hears of every piece."""
+        try:
+            async for piece in pieces:
+                passed(len(piece))
+                if self._put(piece):
+                    await self._room.wait()
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again in the thread
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _put(self, piece: bytes) -> bool:
+        """Returns whether the writer must wait for room."""
+        with self._condition:
+            self._pieces.append(piece)
+            self._waiting += len(piece)
+            self._condition.notify()
+            full = self._waiting > _ROOM
+            if full:
+                self._room.clear()
+            return full
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._condition:
+            self._ended = True
+            self._error = error
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Wake the thread with :class:`FeedClosedError`; may be called more than once, and after the end."""
+        with self._condition:
+            self._pieces.clear()
+            self._ended = True
+            self._error = FeedClosedError()
+            self._condition.notify()
+
+    def read(self) -> Iterator[bytes]:
+        """For the thread: every piece, then the writer's error if it had one."""
+        while True:
+            with self._condition:
+                while not self._pieces and not self._ended:
+                    self._condition.wait()
+                if not self._pieces:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                piece = self._pieces.popleft()
+                had_no_room = self._waiting > _ROOM
+                self._waiting -= len(piece)
+                has_room = self._waiting <= _ROOM
+            if had_no_room and has_room:
+                self._loop.call_soon_threadsafe(self._room.set)
+            yield piece

@@ -1,0 +1,131 @@
+"""One layer's pipeline: a walker thread reads the tar, a pool compresses, the event loop writes in order.
+
+Memory is bounded by the batches in flight: the walker waits for a free place before it hands on the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from drivers.api import BlobWriter
+from drivers.nydus.blob.assembler import BlobAssembler, Ending, PackedChunk
+from drivers.nydus.compression import compress, digest
+from drivers.nydus.parameters import Parameters
+from drivers.nydus.tree import Inode
+
+_BATCH_BYTES = 1 << 20
+_BATCH_CHUNKS = 256
+"""Small files share a job: a job's own cost is that of compressing about ten of them."""
+
+Batch = list[tuple[Inode, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The reading of one tar."""
+
+    run: Callable[[ChunkSink], Inode]
+    """For a thread of its own: gives every file's content to the sink in chunks, returns the layer's root."""
+    abandon: Callable[[], None]
+    """Makes ``run`` end soon, wherever it waits."""
+
+
+class AbandonedError(Exception):
+    """Raised in the walker's thread when nobody wants its chunks any more."""
+
+
+class ChunkSink:
+    """The walker's side. ``put`` blocks while enough is in flight."""
+
+    def __init__(self, submit: Callable[[Batch], None]) -> None:
+        self._submit = submit
+        self._batch: Batch = []
+        self._bytes = 0
+
+    def put(self, inode: Inode, chunk: bytes) -> None:
+        """The next chunk of ``inode``; chunks of one file come in order, without others between them."""
+        self._batch.append((inode, chunk))
+        self._bytes += len(chunk)
+        if self._bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_CHUNKS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._batch:
+            batch, self._batch, self._bytes = self._batch, [], 0
+            self._submit(batch)
+
+
+class LayerPipeline:
+    """Runs once."""
+
+    def __init__(self, parameters: Parameters, pool: Executor, *, in_flight: int) -> None:
+        self._parameters = parameters
+        self._pool = pool
+        self._assembler = BlobAssembler(parameters)
+        self._places = threading.Semaphore(in_flight)
+        self._abandoned = threading.Event()
+        self._jobs: asyncio.Queue[tuple[Batch, Future[list[PackedChunk]]] | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, walk: Walk, writer: BlobWriter) -> Ending:
+        """Write the whole blob to ``writer`` (without committing it).
+
+        Raises:
+            PermanentError, TransientError: of the walk, of the format's limits, of the writer.
+        """
+        walker = asyncio.create_task(asyncio.to_thread(self._walk, walk))
+        try:
+            while (job := await self._jobs.get()) is not None:
+                batch, future = job
+                packed = await asyncio.wrap_future(future)
+                data = self._assemble(batch, packed)
+                self._places.release()
+                if data:
+                    await writer.write(data)
+            root = await walker
+        except BaseException:
+            self._abandoned.set()
+            self._places.release()
+            walk.abandon()
+            # The thread ends at its next put or read; its own error, if any, is this one or a consequence of it.
+            await asyncio.gather(walker, return_exceptions=True)
+            raise
+        ending = await asyncio.to_thread(self._assembler.finish, root)
+        await writer.write(ending.tail)
+        return ending
+
+    def _walk(self, walk: Walk) -> Inode:
+        sink = ChunkSink(self._submit)
+        try:
+            root = walk.run(sink)
+            sink.flush()
+            return root
+        finally:
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+
+    def _submit(self, batch: Batch) -> None:
+        self._places.acquire()
+        if self._abandoned.is_set():
+            raise AbandonedError
+        future = self._pool.submit(self._pack, batch)
+        self._loop.call_soon_threadsafe(self._jobs.put_nowait, (batch, future))
+
+    def _pack(self, batch: Batch) -> list[PackedChunk]:
+        parameters = self._parameters
+        known = self._assembler.known
+        packed = []
+        for _, chunk in batch:
+            name = digest(chunk, parameters.digester)
+            # What the assembler knows stays known, so leaving the data out never changes its decision.
+            data = None if (name, len(chunk)) in known else compress(chunk, parameters.compressor, parameters.level)
+            packed.append(PackedChunk(name, len(chunk), data))
+        return packed
+
+    def _assemble(self, batch: Batch, packed: list[PackedChunk]) -> bytes:
+        add = self._assembler.add
+        pieces = [add(inode, chunk) for (inode, _), chunk in zip(batch, packed, strict=True)]
+        return b"".join([piece for piece in pieces if piece is not None])

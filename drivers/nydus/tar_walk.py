@@ -1,0 +1,185 @@
+"""A source layer, inflated and walked entry by entry in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from drivers.api import Content
+from drivers.inflate import Inflater
+from drivers.limits import LayerLimits
+from drivers.nydus.feed import ByteFeed
+from drivers.nydus.layer_tree import LayerTree
+from drivers.nydus.pipeline import ChunkSink, Walk
+from drivers.nydus.rafs_v6.xattrs import is_storable
+from drivers.nydus.tree import Inode
+from drivers.tar import TarEntry, TarParser
+from drivers.tar.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, GLOBAL_PAX, HARD_LINK, REGULAR, SYMLINK
+from shared.errors import CorruptLayerError, UnsupportedError
+from shared.oci.descriptor import Descriptor
+
+_log = logging.getLogger(__name__)
+
+_CONTIGUOUS: Final = b"7"
+_KINDS: Final = {
+    REGULAR: stat.S_IFREG,
+    _CONTIGUOUS: stat.S_IFREG,
+    DIRECTORY: stat.S_IFDIR,
+    SYMLINK: stat.S_IFLNK,
+    CHARACTER: stat.S_IFCHR,
+    BLOCK: stat.S_IFBLK,
+    FIFO: stat.S_IFIFO,
+}
+
+
+@asynccontextmanager
+async def open_walk(layer: Descriptor, content: Content, limits: LayerLimits, chunk_size: int) -> AsyncIterator[Walk]:
+    """What :meth:`LayerPipeline.run` runs; the source is open until the context ends, and read to its verified end."""
+    async with _feed(layer, content) as feed:
+
+        def run(sink: ChunkSink) -> Inode:
+            return _Walker(sink, chunk_size).walk(_inflate(feed.read(), limits), limits)
+
+        yield Walk(run, feed.close)
+
+
+@asynccontextmanager
+async def open_inflated(layer: Descriptor, content: Content, limits: LayerLimits) -> AsyncIterator[Iterator[bytes]]:
+    """The plain tar as blocking reads, for a thread."""
+    async with _feed(layer, content) as feed:
+        yield _inflate(feed.read(), limits)
+
+
+@asynccontextmanager
+async def _feed(layer: Descriptor, content: Content) -> AsyncIterator[ByteFeed]:
+    feed = ByteFeed()
+    done = 0
+
+    def passed(count: int) -> None:
+        nonlocal done
+        done += count
+        content.progress.layer(layer.digest, done, layer.size)
+
+    async with content.open(layer) as pieces:
+        pump = asyncio.create_task(feed.pump(pieces, passed))
+        try:
+            yield feed
+        finally:
+            feed.close()
+            pump.cancel()
+            with suppress(asyncio.CancelledError):
+                await pump
+
+
+def _inflate(pieces: Iterator[bytes], limits: LayerLimits) -> Iterator[bytes]:
+    inflater = Inflater(limits)
+    for piece in pieces:
+        yield from inflater.feed(piece)
+    yield from inflater.finish()
+
+
+class _Walker:
+    """Tar entries into a tree, file content into the sink."""
+
+    def __init__(self, sink: ChunkSink, chunk_size: int) -> None:
+        self._sink = sink
+        self._chunk_size = chunk_size
+        self._tree = LayerTree()
+        self._inode: Inode | None = None
+        self._left = 0
+        self._parts: list[memoryview] = []
+        self._have = 0
+        self._skipped_xattrs = 0
+
+    def walk(self, pieces: Iterator[bytes], limits: LayerLimits) -> Inode:
+        """Raises CorruptLayerError, LimitExceededError, UnsupportedError."""
+        parser = TarParser(limits)
+        for piece in pieces:
+            for event in parser.feed(piece):
+                if isinstance(event, TarEntry):
+                    self._entry(event)
+                else:
+                    self._content(event)
+            # The views of this piece end here, so that no more than one chunk and one piece are ever held.
+            self._parts = [memoryview(b"".join(self._parts))] if self._parts else []
+        parser.finish()
+        if self._skipped_xattrs:
+            _log.warning("attributes that EROFS cannot hold were left out", extra={"attributes": self._skipped_xattrs})
+        return self._tree.root
+
+    def _entry(self, entry: TarEntry) -> None:
+        kind = entry.type
+        if kind == GLOBAL_PAX:
+            return
+        path = _bytes(entry.name)
+        if kind == HARD_LINK:
+            self._tree.link(path, _bytes(entry.link))
+            return
+        if entry.sparse:
+            raise UnsupportedError(f"{entry.name[:200]!r} is stored as a GNU sparse file")
+        form = _KINDS.get(kind)
+        if form is None:
+            raise UnsupportedError(f"{entry.name[:200]!r} has the unknown tar type {kind!r}")
+        if not (0 <= entry.uid <= 0xFFFFFFFF and 0 <= entry.gid <= 0xFFFFFFFF):
+            raise CorruptLayerError(f"{entry.name[:200]!r} has the owner {entry.uid}:{entry.gid}")
+        target = _bytes(entry.link) if form == stat.S_IFLNK else b""
+        if form == stat.S_IFLNK and not target:
+            raise CorruptLayerError(f"{entry.name[:200]!r} is a symbolic link to nothing")
+        inode = Inode(
+            form | entry.mode & 0o7777,
+            entry.uid,
+            entry.gid,
+            max(entry.mtime, 0),
+            entry.mtime_nsec if entry.mtime >= 0 else 0,
+            size=entry.size if form == stat.S_IFREG else 0,
+            rdev=_device(entry.major, entry.minor) if kind in {CHARACTER, BLOCK} else 0,
+            target=target,
+            xattrs=self._xattrs(entry) if entry.xattrs else (),
+        )
+        self._tree.add(path, inode)
+        if form == stat.S_IFREG:
+            self._inode = inode
+            self._left = entry.size
+        else:
+            self._inode = None
+
+    def _xattrs(self, entry: TarEntry) -> tuple[tuple[bytes, bytes], ...]:
+        found = sorted((_bytes(key), value) for key, value in entry.xattrs.items())
+        kept = tuple((key, value) for key, value in found if is_storable(key, value))
+        self._skipped_xattrs += len(found) - len(kept)
+        return kept
+
+    def _content(self, view: memoryview) -> None:
+        inode = self._inode
+        if inode is None:
+            return  # the payload of an entry that cannot have one
+        size = len(view)
+        if not self._have and size == self._left <= self._chunk_size:
+            self._left = 0
+            self._sink.put(inode, bytes(view))
+            return
+        while size:
+            taken = min(size, self._chunk_size - self._have)
+            self._parts.append(view[:taken])
+            self._have += taken
+            self._left -= taken
+            view = view[taken:]
+            size -= taken
+            if self._have == self._chunk_size or not self._left:
+                chunk = b"".join(self._parts)
+                self._parts = []
+                self._have = 0
+                self._sink.put(inode, chunk)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _device(major: int, minor: int) -> int:
+    """As Linux's ``new_encode_dev``."""
+    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12

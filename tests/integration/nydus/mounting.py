@@ -1,0 +1,46 @@
+"""From a converted image in a repository to a mounted tree."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from drivers.nydus.media import BOOTSTRAP_FILE
+from drivers.nydus.rafs_v6.decode import validate_bootstrap
+from drivers.nydus.rafs_v6.layout import Compressor
+from shared.oci.digest import Digest
+from shared.oci.manifest import ImageManifest
+from tests.integration.nydus.erofs import check_with_fsck, expand_blob, mounted
+from tests.unit.drivers.nydus.memory_content import Repository
+
+
+def bootstrap_of(repository: Repository, image: ImageManifest) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(repository.blobs[image.layers[-1].digest]), mode="r:gz") as tar:
+        member = tar.extractfile(BOOTSTRAP_FILE)
+        assert member is not None
+        return member.read()
+
+
+def expand_image(repository: Repository, image: ImageManifest, folder: Path) -> tuple[Path, list[Path]]:
+    """The bootstrap's file and the expanded blobs, in the blob table's order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    boot = folder / "image.boot"
+    boot.write_bytes(bootstrap_of(repository, image))
+    devices = []
+    for blob in validate_bootstrap(boot.read_bytes()).blobs:
+        device = folder / blob.id
+        expand_blob(repository.blobs[Digest(f"sha256:{blob.id}")], Compressor(blob.compressor), device)
+        devices.append(device)
+    return boot, devices
+
+
+@contextmanager
+def mounted_image(repository: Repository, image: ImageManifest, folder: Path) -> Iterator[Path]:
+    """Checked with fsck.erofs, then mounted by the kernel."""
+    boot, devices = expand_image(repository, image, folder)
+    check_with_fsck(boot, devices)
+    with mounted(boot, devices, folder / "mount") as root:
+        yield root

@@ -1,0 +1,197 @@
+"""The kernel mounts what we make, and sees the tree that umoci unpacks from the source image."""
+
+from __future__ import annotations
+
+import os
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from drivers.nydus import NydusDriver
+from drivers.nydus.options import NydusOptions
+from shared.oci.manifest import ImageManifest
+from tests.integration.nydus.mounting import mounted_image
+from tests.integration.nydus.trees import differences, tree_facts
+from tests.integration.nydus.umoci import unpack
+from tests.unit.drivers.nydus.images import MTIME, Tar, add_image, as_source
+from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
+
+
+async def convert(
+    repository: Repository, image: ImageManifest, option: NydusOptions
+) -> tuple[Repository, ImageManifest]:
+    content = MemoryContent(repository)
+    result = await NydusDriver().convert(as_source(image), content, option)
+    assert isinstance(result.root, ImageManifest)
+    return content.target_repository, result.root
+
+
+async def assert_same_tree(
+    repository: Repository, image: ImageManifest, tmp_path: Path, option: NydusOptions | None = None
+) -> int:
+    """Returns the number of entries compared."""
+    target, converted = await convert(repository, image, option or NydusOptions())
+    expected = tree_facts(unpack(repository, image, tmp_path / "umoci"))
+    with mounted_image(target, converted, tmp_path / "nydus") as root:
+        found = tree_facts(root)
+    assert differences(expected, found) == []
+    return len(expected)
+
+
+def every_kind_of_file() -> bytes:
+    rng = random.Random(5)
+    return (
+        Tar()
+        .folder("./")
+        .folder("bin", mode=0o1777, uid=10, gid=20)
+        .file("bin/setuid", rng.randbytes(3_000_000), mode=0o4755, uid=1, gid=2)
+        .file("bin/setgid", b"g", mode=0o2755)
+        .file("bin/empty")
+        .file("bin/text", b"text\n" * 100_000, xattrs={"user.foo": "bar", "security.x": "y", "trusted.t": "z"})
+        .file("bin/same", b"text\n" * 100_000)
+        .hardlink("bin/hard", "bin/text")
+        .symlink("bin/link", "text")
+        .hardlink("bin/hardlink-of-a-link", "bin/link")
+        .symlink("bin/absolute", "/bin/text")
+        .symlink("bin/long", "x" * 4095)
+        .entry("bin/fifo", b"6")
+        .entry("bin/char", b"3", devmajor=1, devminor=3, mode=0o666)
+        .entry("bin/block", b"4", devmajor=259, devminor=70000)
+        .folder("n" * 100)
+        .file("n" * 100 + "/" + "m" * 255, b"long")
+        .file("caf\udce9-\udcff", b"not utf-8")
+        .bytes()
+    )
+
+
+@pytest.mark.parametrize("compressor", ["zstd", "lz4_block", "none"])
+@pytest.mark.parametrize("digester", ["blake3", "sha256"])
+async def test_every_kind_of_file(compressor: str, digester: str, tmp_path: Path) -> None:
+    repository = Repository()
+    option = NydusOptions.model_validate({"compressor": compressor, "digester": digester, "chunk_size": 0x10000})
+    await assert_same_tree(repository, add_image(repository, [every_kind_of_file()]), tmp_path, option)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+async def test_layers_of_every_compression(compression: str, tmp_path: Path) -> None:
+    repository = Repository()
+    layers = [every_kind_of_file(), Tar().bytes()]
+    target, converted = await convert(
+        repository, add_image(repository, layers, compression=compression), NydusOptions()
+    )
+    # Debian's umoci knows gzip only.
+    expected = tree_facts(unpack(repository, add_image(repository, layers), tmp_path / "umoci"))
+    with mounted_image(target, converted, tmp_path / "nydus") as root:
+        assert differences(expected, tree_facts(root)) == []
+
+
+OVERLAYS: dict[str, list[Tar]] = {
+    "whiteouts remove files, links and whole directories": [
+        Tar().folder("d").file("d/a", b"a").file("d/b", b"b").folder("d/sub").file("d/sub/x").symlink("l", "d"),
+        Tar().folder("d").file("d/.wh.a").file("d/.wh.sub").file(".wh.l"),
+    ],
+    "an opaque directory hides what is below and keeps what is beside": [
+        Tar().folder("d").file("d/a").folder("d/sub").file("d/sub/x").file("e"),
+        Tar().folder("d", uid=7).file("d/b", b"b").file("d/.wh..wh..opq"),
+    ],
+    "a whiteout and a new file of the same name": [
+        Tar().folder("d").file("d/a", b"old"),
+        Tar().file("d/.wh.a").file("d/a", b"new", mode=0o600),
+    ],
+    "a directory replaced by a file and back": [
+        Tar().folder("d").file("d/a").folder("e").file("e/x"),
+        Tar().file("d", b"now a file").symlink("e", "d"),
+        Tar().folder("d", mode=0o700).file("d/b", b"b"),
+    ],
+    "directories change their attributes and keep their files": [
+        Tar().folder("d").file("d/a", b"a"),
+        Tar().folder("d", mode=0o1777, uid=3, gid=4, xattrs={"user.k": "v"}, mtime=MTIME + 5),
+    ],
+    "an implied directory keeps the lower layer's attributes": [
+        Tar().folder("d", mode=0o700, uid=3, gid=4).folder("d/e", mode=0o711),
+        Tar().file("d/e/f", b"f"),
+    ],
+    "a file below a lower layer's symbolic link goes where the link leads": [
+        Tar().folder("usr").folder("usr/lib").symlink("lib", "usr/lib").symlink("abs", "/usr/lib"),
+        Tar().file("lib/x", b"x").file("abs/y", b"y"),
+    ],
+    "hard links to files of a lower layer": [
+        Tar().folder("d").file("d/a", b"a" * 70000),
+        Tar().hardlink("d/b", "d/a").hardlink("c", "d/a"),
+    ],
+    "hard links that lose a name above": [
+        Tar().file("a", b"a" * 70000).hardlink("b", "a").hardlink("c", "a"),
+        Tar().file(".wh.b"),
+        Tar().file("a", b"other"),
+    ],
+    "the same layer twice": [Tar().folder("d").file("d/a", b"a"), Tar().folder("d").file("d/a", b"a")],
+    "a duplicate entry: the last one wins": [
+        Tar().file("a", b"first").file("b", b"b").file("a", b"second", mode=0o600).folder("d").folder("d", mode=0o700),
+    ],
+    "a new version of a hard-linked file": [
+        Tar().file("a", b"1").hardlink("b", "a"),
+        Tar().file("a", b"2"),
+    ],
+    "names that sort around the dots": [Tar().file("!x", b"1").file("-", b"2").file("+a").file("...").file(".a")],
+    "dots in paths": [Tar().folder("./d/").file("././d//a", b"a").folder("/abs").file("/abs/b", b"b")],
+    "an empty image": [Tar(), Tar()],
+    "only directories": [Tar().folder("a").folder("a/b"), Tar()],
+}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+async def test_layers_overlay_as_umoci_applies_them(name: str, tmp_path: Path) -> None:
+    repository = Repository()
+    image = add_image(repository, [layer.bytes() for layer in OVERLAYS[name]])
+    await assert_same_tree(repository, image, tmp_path)
+
+
+async def test_127_layers_that_add_change_and_remove(tmp_path: Path) -> None:
+    layers = [Tar().folder("d").bytes()]
+    for number in range(1, 127):
+        tar = Tar().file(f"d/{number}", b"%d" % number * number).file("d/newest", b"%d" % number)
+        if number > 5 and number % 3 == 0:
+            tar.file(f"d/.wh.{number - 5}")
+        if number % 10 == 0:
+            tar = Tar()
+        layers.append(tar.bytes())
+    repository = Repository()
+    await assert_same_tree(repository, add_image(repository, layers), tmp_path)
+
+
+async def test_100_000_files_in_one_directory(tmp_path: Path) -> None:
+    tar = Tar(format=tarfile.USTAR_FORMAT).folder("d")
+    for number in range(100_000):
+        tar.file(f"d/file-{number}", b"%d" % (number % 1000))
+    repository = Repository()
+    target, converted = await convert(
+        repository, add_image(repository, [tar.bytes()], compression="zstd"), NydusOptions()
+    )
+    with mounted_image(target, converted, tmp_path) as root:
+        assert sum(1 for _ in (root / "d").iterdir()) == 100_000
+        for number in range(0, 100_000, 997):
+            assert (root / "d" / f"file-{number}").read_bytes() == b"%d" % (number % 1000)
+
+
+async def test_names_links_and_attributes_at_their_limits(tmp_path: Path) -> None:
+    tar = Tar().folder("d")
+    for length in (1, 100, 101, 254, 255):
+        tar.file("d/" + "n" * length, b"x" * length)
+    for length in (1, 99, 100, 4000, 4031, 4032, 4033, 4094, 4095):
+        tar.symlink(f"d/link-{length}", "t" * length)
+    tar.folder("d/acl", xattrs={f"trusted.{number}": str(number) for number in range(50)})
+    repository = Repository()
+    await assert_same_tree(repository, add_image(repository, [tar.bytes()]), tmp_path)
+
+
+async def test_more_attributes_than_the_disk_under_umoci_could_hold(tmp_path: Path) -> None:
+    attributes = {f"user.key-{number}": "v" * (number * 40) for number in range(100)}
+    tar = Tar().file("many", b"a", xattrs=attributes).file("large", b"b", xattrs={"user.x": "v" * 0xFFFF})
+    repository = Repository()
+    target, converted = await convert(repository, add_image(repository, [tar.bytes()]), NydusOptions())
+    with mounted_image(target, converted, tmp_path) as root:
+        found = {name: os.getxattr(root / "many", name).decode() for name in os.listxattr(root / "many")}
+        assert found == attributes
+        assert os.getxattr(root / "large", "user.x") == b"v" * 0xFFFF
