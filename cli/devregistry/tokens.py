@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import math
 import re
 import secrets
 import time
@@ -74,7 +75,7 @@ class Gate:
         self.issued += 1
         self._tokens[text] = (time.monotonic() + self.lifetime, frozenset(grants))
         announced = self.lifetime if self.announced_lifetime is None else self.announced_lifetime
-        return web.json_response({"token": text, "expires_in": announced})
+        return web.json_response({"token": text, "expires_in": math.ceil(announced)})
 
     def _is_right(self, encoded: str) -> bool:
         try:

@@ -89,7 +89,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     repository, colon, tag = remainder.partition(":")
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
-    if not _HOST.fullmatch(registry):
+    if not is_registry(registry):
         raise _invalid(f"not a registry host: {registry[:150]!r}")
     if not is_repository(repository):
         raise _invalid(f"not a repository name (lower-case path): {repository[:150]!r}")
@@ -101,6 +101,11 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     if not tag and digest is None:
         tag = default_tag or ""
     return Reference(registry, repository, tag or None, digest)
+
+
+def is_registry(text: str) -> bool:
+    """Whether ``text`` is a ``host[:port]``."""
+    return _HOST.fullmatch(text) is not None
 
 
 def is_repository(text: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from yarl import URL
 
 from shared.errors import PermanentError
-from shared.oci.reference import DOCKER_HUB
+from shared.oci.reference import DOCKER_HUB, is_registry
 from shared.registry.addresses import refused
 from shared.registry.errors import redacted
 from shared.settings.model import Auth, Settings
@@ -210,10 +210,7 @@ def _matches(url: URL, pattern: str) -> bool:
 def _access(registry: str, auth: Auth, endpoint: str | None) -> RegistryAccess:
     hub = registry == DOCKER_HUB and endpoint is None
     host = endpoint or (_DOCKER_HUB_ENDPOINT if registry == DOCKER_HUB else registry)
-    try:
-        base = URL(f"{'http' if auth.insecure else 'https'}://{host}").origin()
-    except ValueError as error:
-        raise PermanentError(f"not a host[:port]: {host!r}", code="invalid_host", registry=registry) from error
+    base = _origin("http" if auth.insecure else "https", host, registry)
     credential = None
     if auth.auth is not None:
         credential = decode_basic(auth.auth.get_secret_value(), f"auths.{registry}.auth")
@@ -227,6 +224,15 @@ def _access(registry: str, auth: Auth, endpoint: str | None) -> RegistryAccess:
         tls=None if auth.insecure else _context(registry, auth, with_client_certificate=True),
         foreign_tls=_context(registry, auth, with_client_certificate=False),
     )
+
+
+def _origin(scheme: str, host: str, registry: str) -> URL:
+    try:
+        if is_registry(host):
+            return URL(f"{scheme}://{host}").origin()
+    except ValueError:  # a port out of range
+        pass
+    raise PermanentError(f"not a host[:port]: {host[:150]!r}", code="invalid_host", registry=registry[:150])
 
 
 def _read(path: Path, registry: str) -> str:

@@ -24,11 +24,14 @@ class RetryPolicy:
     """Seconds; upper bound of the first delay, doubles with every attempt."""
     maximum: float = 8.0
     """Seconds; no delay is longer, and a registry that asks for a longer one is not waited for here."""
+    timeout_attempts: int = 2
+    """A registry that hangs is not waited for as often as one that answers."""
     random: Callable[[], float] = field(default=random.random)  # jitter, no secret
 
     def delay(self, attempt: int, error: TransientError) -> float | None:
         """Seconds before the attempt after ``attempt`` (the first is 1); None: give up."""
-        if attempt >= self.attempts:
+        limit = min(self.attempts, self.timeout_attempts) if error.code == "registry_timeout" else self.attempts
+        if attempt >= limit:
             return None
         if error.retry_after is not None and error.retry_after > self.maximum:
             return None

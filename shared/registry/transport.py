@@ -25,6 +25,7 @@ from shared.registry.observer import Observer
 from shared.registry.retry import RetryPolicy, repeated
 
 _READ_BUFFER = 1 << 20
+_PIECE = 256 << 10
 _MAXIMUM_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = "image-conversion-service"
@@ -42,6 +43,17 @@ class Body:
     pieces: Pieces
     length: int
     """Bytes."""
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Body:
+        """``data`` without a copy; it must not change while it is sent."""
+        view = memoryview(data)
+
+        async def pieces() -> AsyncIterator[bytes | memoryview]:
+            for at in range(0, len(view), _PIECE):
+                yield view[at : at + _PIECE]
+
+        return cls(pieces, len(view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +285,9 @@ class Transport:
         self, body: bytes | Body, headers: CIMultiDict[str], stall: asyncio.Timeout
     ) -> bytes | AsyncIterator[bytes | memoryview] | None:
         if isinstance(body, bytes):
-            return body or None
+            if len(body) <= _PIECE:
+                return body or None
+            body = Body.of(body)
         headers["Content-Length"] = str(body.length)
         loop = asyncio.get_running_loop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,12 @@ from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import Index, encode_manifest
-from shared.oci.reference import Reference
+from shared.oci.reference import Reference, parse_reference
+from shared.registry.api import ImageStore
 from shared.registry.client import RegistryClient
+from tests.integration.registry.conftest import OpenClient
 from tests.integration.registry.images import pull, push, push_image
+from tests.servers.registry import RegistryServer
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) + 17])
@@ -65,6 +69,11 @@ async def test_a_manifest_is_resolved_read_and_kept_byte_by_byte(client: Registr
     by_digest = await client.manifest(replace(repository, tag=None, digest=pushed.digest))
     assert by_tag.raw == by_digest.raw == pushed.raw
     assert by_tag.media_type == media_types.OCI_MANIFEST
+
+
+async def test_a_large_manifest_is_pushed(client: RegistryClient, repository: Reference) -> None:
+    pushed = await push_image(client, repository, annotations={"large": "x" * 3_000_000})
+    assert (await client.manifest(repository)).raw == pushed.raw
 
 
 async def test_docker_manifests_and_lists_are_served_as_such(client: RegistryClient, repository: Reference) -> None:
@@ -185,6 +194,52 @@ def _sessions(request: pytest.FixtureRequest, repository: Reference) -> int:
         return sum(repository.repository in str(path) for path in server.upload_sessions())
     (root,) = request.getfixturevalue("tmp_path").glob("registry/uploads")
     return len(list(root.iterdir()))
+
+
+async def test_a_stream_that_is_left_early_harms_nothing(client: RegistryClient, repository: Reference) -> None:
+    data = os.urandom(8 << 20)
+    blob = await push(client, repository, data)
+    for _ in range(3):
+        async with client.open_blob(repository, blob) as stream:
+            async for piece in stream:
+                assert data.startswith(piece)
+                break
+    assert await pull(client, repository, blob) == data
+
+
+async def test_a_transfer_costs_no_more_memory_than_its_chunks(
+    open_client: OpenClient, shared_docker_registry: RegistryServer
+) -> None:
+    size, chunk = 96 << 20, 4 << 20
+    client = await open_client(shared_docker_registry.host, chunk_size=chunk)
+    repository = parse_reference(f"{shared_docker_registry.host}/project/large")
+    block = os.urandom(1 << 20)
+    tracemalloc.start()
+    try:
+        async with client.upload(repository) as upload:
+            for _ in range(size // len(block)):
+                await upload.write(block)
+            blob = await upload.commit("application/octet-stream")
+        pushed = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        received = 0
+        async with client.open_blob(repository, blob) as stream:
+            async for piece in stream:
+                received += len(piece)
+        pulled = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert received == size
+    assert pushed < 3 * chunk
+    assert pulled < 3 * chunk
+
+
+def as_store(client: RegistryClient) -> ImageStore:
+    return client  # the type checker is the test
+
+
+async def test_the_client_is_a_store(client: RegistryClient, repository: Reference) -> None:
+    assert await as_store(client).resolve(repository) is None
 
 
 async def test_tags_are_listed(client: RegistryClient, repository: Reference) -> None:

@@ -29,6 +29,8 @@ def test_every_key_survives_a_round_trip() -> None:
     }
     assert Descriptor.from_json(data).to_json() == data
     assert Descriptor.from_json(LAYER).to_json() == LAYER
+    without_variant = LAYER | {"platform": {"architecture": "amd64", "os": "linux"}}
+    assert Descriptor.from_json(without_variant).to_json() == without_variant
 
 
 def test_annotations_are_added_to_a_copy() -> None:

@@ -12,7 +12,7 @@ from yarl import URL
 
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
-from shared.oci.reference import Reference, is_repository, is_tag, parse_reference
+from shared.oci.reference import Reference, is_registry, is_repository, is_tag, parse_reference
 from tests.unit.shared.oci.strategies import digests, registries, repositories, tags
 
 HEX = "a" * 64
@@ -102,6 +102,8 @@ def test_a_tag_replaces_the_digest_and_a_digest_joins_the_tag() -> None:
 def test_names_are_judged_whole() -> None:
     assert is_tag("latest")
     assert not is_tag("latest\n")
+    assert is_registry("[::1]:5000")
+    assert not is_registry("h.io\n")
     assert is_repository("a/b")
     assert not is_repository("a/b\n")
 
