@@ -7,9 +7,21 @@ passes in, since ``shared`` knows no driver) live in :mod:`shared.settings.load`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+
+def _as_list(value: Any) -> Any:
+    """One value where a list may stand."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+def _as_commas(value: Any) -> Any:
+    """A list where comma-separated text may stand."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return value
 
 
 class Section(BaseModel):
@@ -63,8 +75,8 @@ class DriverSettings(Section):
 
 
 class Globs(Section):
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
+    include: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("*",)
+    exclude: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
 
 
 class Match(Section):
@@ -88,7 +100,7 @@ class Rule(Section):
     """``nydus`` turns ``latest`` into ``latest_nydus``; a suffix beginning with ``-``, ``_`` or ``.`` is used as it is."""
     target_repository: str = ""
     """Another repository to push to: ``[registry/]path`` with ``{registry}``, ``{repository}``, ``{project}``, ``{name}``."""
-    platform: str = ""
+    platform: Annotated[str, BeforeValidator(_as_commas)] = ""
     """Comma-separated ``os/architecture[/variant]``; empty means all."""
     driver: DriverSettings | None = None
     """Instead of the top-level one."""
@@ -211,7 +223,7 @@ class Settings(Section):
     https: Https | None = None
     endpoint: str = "/conversion"
     metric: Metric = Metric()
-    auth_header: tuple[SecretStr, ...] = ()
+    auth_header: Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list)] = ()
     """One or several (rotation) exact ``Authorization`` values; empty accepts requests without any."""
     auth_header_file: Path | None = None
     """One value a line."""
@@ -221,7 +233,7 @@ class Settings(Section):
     endpoints: dict[str, str] = Field(default_factory=dict)
     """Harbor's external host[:port] → the host[:port] to contact instead."""
     log: Log = Log()
-    rules: tuple[Rule, ...] = (Rule(target_suffix="esgz"),)
+    rules: Annotated[tuple[Rule, ...], BeforeValidator(_as_list)] = (Rule(target_suffix="esgz"),)
     """One mapping or a list."""
     driver: DriverSettings = DriverSettings()
     work_dir: Path = Path("var/work")

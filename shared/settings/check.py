@@ -1,0 +1,179 @@
+"""What spans several keys, or needs a look outside the file: certificates, driver options, conflicts between rules."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from shared.oci.descriptor import Platform
+from shared.settings.model import Auth, DriverSettings, Rule, Settings
+from shared.settings.problems import Problem, from_validation, join
+
+BROKER_SCHEMES = ("embedded", "memory", "nats", "tls", "amqp", "amqps")
+_SUFFIX = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+
+
+def check(settings: Settings, option_models: Mapping[str, type[BaseModel]]) -> list[Problem]:
+    """Every problem of settings whose single values are fine."""
+    return [
+        *_server(settings),
+        *_registries(settings),
+        *_rules(settings, option_models),
+        *_broker(settings),
+        *_secret_files(settings),
+    ]
+
+
+def _server(settings: Settings) -> Iterator[Problem]:
+    for path, value in (("endpoint", settings.endpoint), ("metric.path", settings.metric.path)):
+        if not re.fullmatch(r"/[A-Za-z0-9/_.-]*", value):
+            yield Problem(path, "must be a path: / and then letters, digits, / _ . -")
+    for number, header in enumerate(settings.auth_header):
+        value = header.get_secret_value()
+        if not value.strip() or not value.isascii() or any(ord(character) < 32 for character in value):
+            yield Problem(f"auth_header[{number}]", "must be printable ASCII, and not empty")
+    if settings.https is not None:
+        yield from _key_pair("https.certificate", settings.https.certificate, settings.https.private_key)
+        if settings.https.port == settings.http.port != 0:
+            yield Problem("https.port", "must differ from http.port, which answers with a redirect to it")
+    for path, credential in (
+        ("console.credential", settings.console.credential),
+        ("console.operator_credential", settings.console.operator_credential),
+    ):
+        if credential is not None and not re.fullmatch(r"[^:]+:.+", credential.get_secret_value()):
+            yield Problem(path, "must be user:password")
+
+
+def _registries(settings: Settings) -> Iterator[Problem]:
+    for host, auth in settings.auths.items():
+        path = join("auths", (host,))
+        if not _HOST.fullmatch(host):
+            yield Problem(path, "must be host or host:port, without a scheme or a path")
+        yield from _auth(path, auth)
+    for host, target in settings.endpoints.items():
+        for name in (host, target):
+            if not _HOST.fullmatch(name):
+                yield Problem(
+                    join("endpoints", (host,)), "must map host[:port] to host[:port], without a scheme or a path"
+                )
+                break
+
+
+def _auth(path: str, auth: Auth) -> Iterator[Problem]:
+    if auth.auth is not None and auth.auth_file is not None:
+        yield Problem(path, "auth and auth_file conflict: set one")
+    if auth.auth is not None and not _is_basic(auth.auth.get_secret_value()):
+        yield Problem(f"{path}.auth", "must be base64 of user:password")
+    if auth.ca is not None:
+        try:
+            ssl.create_default_context(cafile=str(auth.ca))
+        except (OSError, ssl.SSLError) as error:
+            yield Problem(f"{path}.ca", f"cannot load {auth.ca} as PEM certificates: {_reason(error)}")
+    if (auth.client_certificate is None) != (auth.client_key is None):
+        yield Problem(path, "client_certificate and client_key belong together")
+    elif auth.client_certificate is not None and auth.client_key is not None:
+        yield from _key_pair(f"{path}.client_certificate", auth.client_certificate, auth.client_key)
+
+
+def _rules(settings: Settings, option_models: Mapping[str, type[BaseModel]]) -> Iterator[Problem]:
+    if not settings.rules:
+        yield Problem("rules", "must name at least one rule")
+    names: dict[str, int] = {}
+    targets: dict[tuple[object, ...], int] = {}
+    for number, rule in enumerate(settings.rules):
+        path = f"rules[{number}]"
+        yield from _rule(path, rule)
+        if rule.driver is not None:
+            yield from _driver(f"{path}.driver", rule.driver, option_models)
+        if rule.name in names:
+            yield Problem(f"{path}.name", f"{rule.name!r} is the name of rules[{names[rule.name]}] too")
+        names.setdefault(rule.name, number)
+        target = (rule.match, rule.overwrite, rule.target_suffix, rule.target_repository)
+        if target in targets:
+            yield Problem(path, f"pushes the same images to the same targets as rules[{targets[target]}]")
+        targets.setdefault(target, number)
+    if any(rule.driver is None for rule in settings.rules):
+        yield from _driver("driver", settings.driver, option_models)
+
+
+def _rule(path: str, rule: Rule) -> Iterator[Problem]:
+    if rule.overwrite and rule.target_suffix:
+        yield Problem(path, "overwrite and target_suffix conflict: set one")
+    if rule.overwrite and rule.target_repository:
+        yield Problem(path, "overwrite and target_repository conflict: overwriting means the source's own tag")
+    if not (rule.overwrite or rule.target_suffix or rule.target_repository):
+        yield Problem(path, "says not where the result goes: set target_suffix, target_repository, or overwrite: true")
+    if rule.target_suffix and not _SUFFIX.fullmatch(rule.target_suffix):
+        yield Problem(f"{path}.target_suffix", "must be 1 to 100 of A-Z a-z 0-9 _ . -")
+    for text in filter(None, (part.strip() for part in rule.platform.split(","))):
+        try:
+            Platform.parse(text)
+        except ValueError as error:
+            yield Problem(f"{path}.platform", str(error))
+
+
+def _driver(path: str, driver: DriverSettings, option_models: Mapping[str, type[BaseModel]]) -> Iterator[Problem]:
+    model = option_models.get(driver.type)
+    if model is None:
+        yield Problem(f"{path}.type", f"no driver {driver.type!r}; there are: {', '.join(sorted(option_models))}")
+        return
+    try:
+        # By way of JSON: options are strict, and only there a list is as good as a tuple.
+        model.model_validate_json(orjson.dumps(driver.config))
+    except ValidationError as error:
+        yield from from_validation(error, model, f"{path}.config")
+    except orjson.JSONEncodeError:
+        yield Problem(f"{path}.config", "must hold plain values: text, numbers, booleans, lists, mappings")
+
+
+def _broker(settings: Settings) -> Iterator[Problem]:
+    url = settings.broker.url.get_secret_value()
+    if settings.broker.url_file is None and urlsplit(url).scheme not in BROKER_SCHEMES:
+        yield Problem("broker.url", f"must begin with one of {', '.join(f'{scheme}:' for scheme in BROKER_SCHEMES)}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.broker.prefix):
+        yield Problem("broker.prefix", "must be 1 to 64 of A-Z a-z 0-9 _ -")
+
+
+def _secret_files(settings: Settings) -> Iterator[Problem]:
+    named: list[tuple[str, Path | None]] = [
+        ("auth_header_file", settings.auth_header_file),
+        ("broker.url_file", settings.broker.url_file),
+        ("broker.ca", settings.broker.ca),
+    ]
+    named += [(f"{join('auths', (host,))}.auth_file", auth.auth_file) for host, auth in settings.auths.items()]
+    named += [
+        (f"{join('harbor', (host,))}.password_file", harbor.password_file) for host, harbor in settings.harbor.items()
+    ]
+    for path, file in named:
+        if file is not None:
+            try:
+                file.read_bytes()
+            except OSError as error:
+                yield Problem(path, f"cannot read {file}: {_reason(error)}")
+
+
+def _key_pair(path: str, certificate: Path, key: Path) -> Iterator[Problem]:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        yield Problem(path, f"cannot load {certificate} with key {key}: {_reason(error)}")
+
+
+def _is_basic(text: str) -> bool:
+    try:
+        return b":" in base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(getattr(error, "reason", "") or "not readable")

@@ -1,0 +1,136 @@
+"""Reading ``config.yml`` and the environment into checked :class:`Settings`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from shared.settings.check import check
+from shared.settings.environment import overrides
+from shared.settings.model import Rule, Settings
+from shared.settings.problems import ConfigError, Problem, from_validation
+
+
+def load_settings(
+    path: Path | None, *, environ: Mapping[str, str], option_models: Mapping[str, type[BaseModel]]
+) -> Settings:
+    """The settings of ``path`` (None: defaults), overridden by ``ICS_*`` variables of ``environ``.
+
+    Args:
+        path: a YAML file.
+        environ: usually ``os.environ``.
+        option_models: driver type → model of its options.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    data = _read(path) if path is not None else {}
+    from_environment, problems = overrides(environ)
+    merged = _merged(data, from_environment)
+    single_rule = isinstance(merged.get("rules"), dict)
+    settings, invalid = _validated(merged)
+    problems += invalid
+    if settings is not None:
+        settings = _named(settings)
+        problems += check(settings, option_models)
+    if settings is None or problems:
+        raise ConfigError(_without_index(problems, single_rule=single_rule))
+    return _with_header_file(settings)
+
+
+def render_settings(settings: Settings) -> str:
+    """YAML of what is in force, defaults included, secrets masked."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _validated(data: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:
+    """The settings and what is wrong with single values.
+
+    Values that are wrong are left out and the rest is validated again, so that what spans several keys is still checked and
+    all problems come at once.
+    """
+    try:
+        return Settings.model_validate(data), []
+    except ValidationError as error:
+        problems = from_validation(error, Settings)
+        remaining = copy.deepcopy(data)
+        for finding in error.errors(include_url=False, include_input=False):
+            _remove(remaining, finding["loc"])
+    try:
+        return Settings.model_validate(remaining), problems
+    except ValidationError:
+        return None, problems
+
+
+def _remove(root: Any, location: tuple[int | str, ...]) -> None:
+    """Take the value at ``location`` out, if it is there; a rule given without a list counts as its first."""
+    for part in location[:-1]:
+        if (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        ):
+            data = data[part]
+        elif part != 0:
+            return
+    if isinstance(data, dict):
+        data.pop(location[-1], None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([Problem("", f"cannot read {path}: {error.strerror}")]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError([Problem("", f"{path} is not YAML{where}")]) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError([Problem("", f"{path} does not hold a mapping of keys")])
+    return {str(key): value for key, value in data.items()}
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` wins; mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _named(settings: Settings) -> Settings:
+    """Every rule gets its name: it is part of each request's identity."""
+    several = len(settings.rules) > 1
+    rules = tuple(
+        rule if rule.name else rule.model_copy(update={"name": f"rule-{number}" if several else "default"})
+        for number, rule in enumerate(settings.rules, 1)
+    )
+    return settings.model_copy(update={"rules": rules})
+
+
+def _with_header_file(settings: Settings) -> Settings:
+    if settings.auth_header_file is None:
+        return settings
+    lines = [line.strip() for line in settings.auth_header_file.read_text().splitlines()]
+    values = (*settings.auth_header, *(SecretStr(line) for line in lines if line))
+    return settings.model_copy(update={"auth_header": values})
+
+
+def _without_index(problems: list[Problem], *, single_rule: bool) -> list[Problem]:
+    """``rules`` may be one mapping: then the file has no index to point at."""
+    if not single_rule:
+        return problems
+    return [Problem(problem.path.replace("rules[0]", "rules", 1), problem.message) for problem in problems]
+
+
+def rule_driver(settings: Settings, rule: Rule) -> tuple[str, dict[str, Any]]:
+    """Type and options of the driver that a rule uses."""
+    driver = rule.driver or settings.driver
+    return driver.type, driver.config

@@ -1,0 +1,224 @@
+"""Configuration: the proposal's keys, overrides, secrets from files, and every problem at once with its path."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from drivers.api import DriverOptions
+from shared.settings.load import load_settings, render_settings
+from shared.settings.model import Settings
+from shared.settings.problems import ConfigError
+
+
+class Options(DriverOptions):
+    level: int = Field(default=6, ge=0, le=9)
+    files: tuple[str, ...] = ()
+
+
+MODELS = {"estargz": Options, "nydus": Options}
+PROPOSAL = """
+hostname: 127.0.0.1
+http: {port: 8081}
+endpoint: /conversion
+metric: {enabled: true, port: 9091, path: /metrics}
+auth_header: Bearer test
+maximum_concurrency: 5
+auths: {harbor1.example.com: {auth: cm9ib3Q6c2VjcmV0LWNhbmFyeQ==, insecure: false}}
+log: {level: info}
+rules: {oci: true, overwrite: false, target_suffix: nydus, platform: "linux/amd64,linux/arm64"}
+driver: {type: nydus, config: {level: 3, files: [bin/sh]}}
+"""
+
+
+def load(tmp_path: Path, text: str, **environ: str) -> Settings:
+    path = tmp_path / "config.yml"
+    path.write_text(text)
+    return load_settings(path, environ=environ, option_models=MODELS)
+
+
+def problems(tmp_path: Path, text: str, **environ: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text, **environ)
+    assert error.value.code == "invalid_configuration"
+    return {problem.path: problem.message for problem in error.value.problems}
+
+
+def test_the_proposals_file_is_understood(tmp_path: Path) -> None:
+    settings = load(tmp_path, PROPOSAL)
+    assert settings.maximum_concurrency == 5
+    assert [header.get_secret_value() for header in settings.auth_header] == ["Bearer test"]
+    (rule,) = settings.rules
+    assert (rule.name, rule.target_suffix, rule.platform) == ("default", "nydus", "linux/amd64,linux/arm64")
+    assert settings.driver.type == "nydus"
+    assert settings.broker.url.get_secret_value() == "embedded:"
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    settings = load_settings(None, environ={}, option_models=MODELS)
+    assert settings.http.port == 8081
+    assert settings.rules[0].name == "default"
+
+
+def test_rules_may_be_a_list_with_a_driver_each(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        "rules:\n- {target_suffix: a, match: {repositories: {include: library/*}}}\n"
+        "- {name: second, target_suffix: b, platform: [linux/amd64], driver: {type: nydus}}",
+    )
+    assert [rule.name for rule in settings.rules] == ["rule-1", "second"]
+    assert settings.rules[0].match.repositories.include == ("library/*",)
+    assert settings.rules[1].platform == "linux/amd64"
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        PROPOSAL,
+        ICS_BROKER__URL="amqp://user:word@host/",
+        ICS_HTTP__PORT="9000",
+        ICS_AUTH_HEADER='["Bearer one", "Bearer two"]',
+        ICS_AUTHS='{"other.example.com": {"insecure": true}}',
+        ICS_CONFIG="ignored",
+        UNRELATED="x",
+    )
+    assert settings.http.port == 9000
+    assert settings.broker.url.get_secret_value() == "amqp://user:word@host/"
+    assert [header.get_secret_value() for header in settings.auth_header] == ["Bearer one", "Bearer two"]
+    assert set(settings.auths) == {"harbor1.example.com", "other.example.com"}
+
+
+def test_secrets_come_from_files(tmp_path: Path) -> None:
+    (tmp_path / "headers").write_text("Bearer old\nBearer new\n")
+    (tmp_path / "credential").write_text("user:word\n")
+    settings = load(
+        tmp_path,
+        f"auth_header_file: {tmp_path / 'headers'}",
+        ICS_CONSOLE__CREDENTIAL_FILE=str(tmp_path / "credential"),
+    )
+    assert [header.get_secret_value() for header in settings.auth_header] == ["Bearer old", "Bearer new"]
+    assert settings.console.credential is not None
+    assert settings.console.credential.get_secret_value() == "user:word"
+
+
+def test_every_problem_comes_at_once_with_its_path(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """
+        hostnam: x
+        http: {port: 99999}
+        endpoint: conversion
+        https: {certificate: /nowhere/c.pem, private_key: /nowhere/k.pem}
+        auths: {h.example.com: {auth: zzz, insecur: true}, "https://x": {}}
+        rules:
+        - {overwrite: true, target_suffix: x}
+        - {target_suffix: y, platform: linux, driver: {type: estargz, config: {level: 12, lvel: 1}}}
+        - {target_suffix: z, driver: {type: squash}}
+        - {}
+        broker: {url: "kafka://h"}
+        """,
+        ICS_BROKR="x",
+    )
+    assert set(found) == {
+        "hostnam",
+        "http.port",
+        "endpoint",
+        "https.certificate",
+        'auths."h.example.com".auth',
+        'auths."h.example.com".insecur',
+        'auths."https://x"',
+        "rules[0]",
+        "rules[1].platform",
+        "rules[1].driver.config.level",
+        "rules[1].driver.config.lvel",
+        "rules[2].driver.type",
+        "rules[3]",
+        "broker.url",
+        "ICS_BROKR",
+    }
+    assert "did you mean hostname?" in found["hostnam"]
+    assert "65535" in found["http.port"]
+    assert "did you mean level?" in found["rules[1].driver.config.lvel"]
+    assert "9" in found["rules[1].driver.config.level"]
+    assert "estargz, nydus" in found["rules[2].driver.type"]
+
+
+def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
+    assert set(problems(tmp_path, "rules: {overwrite: true, target_suffix: x}")) == {"rules"}
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("rules: [{target_suffix: a, name: n}, {target_suffix: b, name: n}]", "rules[1].name"),
+        ("rules: [{target_suffix: a}, {target_suffix: a}]", "rules[1]"),
+        ("rules: []", "rules"),
+        ("rules: {target_suffix: 'a b'}", "rules.target_suffix"),
+        ("rules: {overwrite: true, target_repository: x}", "rules"),
+        ("auth_header: ''", "auth_header[0]"),
+        ('auth_header: "a\\nb"', "auth_header[0]"),
+        ("auth_header_file: /nowhere", "auth_header_file"),
+        ("broker: {url_file: /nowhere}", "broker.url_file"),
+        ("broker: {prefix: a.b}", "broker.prefix"),
+        ("console: {credential: word}", "console.credential"),
+        ("auths: {h: {client_certificate: /c}}", "auths.h"),
+        ("auths: {h: {ca: /nowhere}}", "auths.h.ca"),
+        ("auths: {h: {auth: dTpw, auth_file: /nowhere}}", "auths.h"),
+        ("endpoints: {a: 'https://b'}", "endpoints.a"),
+        ("[1, 2]", ""),
+        ("a: [", ""),
+        ("maximum_concurrency: 0", "maximum_concurrency"),
+        ("driver: {config: {files: {a: 1}}}", "driver.config.files"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_its_path(tmp_path: Path, text: str, path: str) -> None:
+    assert path in problems(tmp_path, text)
+
+
+def test_a_missing_file_is_a_clear_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_settings(tmp_path / "none.yml", environ={}, option_models=MODELS)
+
+
+def test_secrets_are_masked_when_shown(tmp_path: Path) -> None:
+    text = render_settings(load(tmp_path, PROPOSAL, ICS_BROKER__URL="amqp://user:canary-word@host/"))
+    assert "canary" not in text
+    assert "cm9ib3Q6" not in text
+    assert "Bearer test" not in text
+    assert yaml.safe_load(text)["rules"][0]["target_suffix"] == "nydus"
+
+
+def test_a_problem_never_repeats_a_value(tmp_path: Path) -> None:
+    canary = base64.b64encode(b"no colon canary").decode()
+    with pytest.raises(ConfigError) as error:
+        load(
+            tmp_path,
+            f"auths: {{h: {{auth: {canary}}}}}\nbroker: {{url: 'canary://user:canary@h'}}\nauth_header: [[canary]]",
+        )
+    assert "canary" not in str(error.value)
+    assert canary not in str(error.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Settings.model_fields)) | st.text(max_size=10), json_values, max_size=4))
+def test_whatever_the_file_holds_the_answer_is_settings_or_a_list_of_problems(data: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yml"
+        path.write_text(yaml.safe_dump(data))
+        with contextlib.suppress(ConfigError):
+            load_settings(path, environ={}, option_models=MODELS)
