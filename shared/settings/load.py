@@ -69,15 +69,16 @@ def _validated(data: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:
 
 def _remove(root: Any, location: tuple[int | str, ...]) -> None:
     """Take the value at ``location`` out, if it is there; a rule given without a list counts as its first."""
+    value = root
     for part in location[:-1]:
-        if (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        ):
-            data = data[part]
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
         elif part != 0:
             return
-    if isinstance(data, dict):
-        data.pop(location[-1], None)
+    if isinstance(value, dict):
+        value.pop(location[-1], None)
 
 
 def _read(path: Path) -> dict[str, Any]:
