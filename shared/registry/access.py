@@ -136,9 +136,9 @@ class AccessList:
         Raises:
             PermanentError: ``host_not_allowed``, ``plain_http_refused``.
         """
-        if url.scheme not in {"http", "https"} or not url.host or url.user is not None:
+        if url.scheme not in {"http", "https"} or not _has_place(url) or url.user is not None:
             raise PermanentError(
-                f"{access.registry} sent us to a URL that is not plain http or https: {redacted(url)[:200]}",
+                f"{access.registry} sent us to a URL that may not be requested: {redacted(url)}",
                 code="host_not_allowed",
                 registry=access.registry,
             )
@@ -170,6 +170,13 @@ class AccessList:
             registry=access.registry,
             host=url.host,
         )
+
+
+def _has_place(url: URL) -> bool:
+    try:
+        return bool(url.host) and url.port is not None
+    except ValueError:  # a port out of range, which is only found when it is asked for
+        return False
 
 
 def _plain_http(registry: str, url: URL) -> PermanentError:

@@ -65,8 +65,11 @@ class Operation:
 def redacted(url: URL | str) -> str:
     """``url`` without user information, query and fragment: signatures and upload states are secrets."""
     url = URL(url)
-    port = "" if url.explicit_port is None else f":{url.explicit_port}"
-    return f"{url.scheme}://{url.host_subcomponent or ''}{port}{url.raw_path}"[:300]
+    try:
+        port = "" if url.explicit_port is None else f":{url.explicit_port}"
+        return f"{url.scheme}://{url.host_subcomponent or ''}{port}{url.raw_path}"[:300]
+    except ValueError:  # a port out of range, which is only found when it is asked for
+        return f"{url.scheme}:"
 
 
 def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:

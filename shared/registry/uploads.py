@@ -33,7 +33,7 @@ DEFAULT_CHUNK_SIZE = 16 << 20
 _MAXIMUM_CHUNK_SIZE = 64 << 20
 """Bytes; what a registry's ``OCI-Chunk-Min-Length`` can ask for at most."""
 _CANCEL_TIMEOUT = 5.0
-"""Seconds that leaving an upload may wait for the registry."""
+"""Seconds that leaving an upload waits for the chunk under way, and again for the session's end."""
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 _SESSION_LOST = frozenset({"upload_unknown", "upload_invalid", "range_refused"})
 
@@ -90,14 +90,14 @@ class BlobUpload:
 
     async def close(self) -> None:
         """Cancel what was not committed; bounded, never raises."""
-        with contextlib.suppress(IcsError, TimeoutError):
-            async with asyncio.timeout(_CANCEL_TIMEOUT):
-                # A session whose request is cut cannot be cancelled at some registries: let the chunk arrive.
-                await self._acknowledgement()
-                await self._cancel_session()
         if self._sending is not None:
+            # A session whose request is cut cannot be cancelled at some registries: let the chunk arrive.
+            await asyncio.wait({self._sending}, timeout=_CANCEL_TIMEOUT)
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
+        with contextlib.suppress(IcsError, TimeoutError):
+            async with asyncio.timeout(_CANCEL_TIMEOUT):
+                await self._cancel_session()
 
     async def _cancel_session(self) -> None:
         session, self._session = self._session, None

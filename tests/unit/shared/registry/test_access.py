@@ -95,6 +95,7 @@ def test_destinations_that_are_allowed(url: str, trusted: bool) -> None:
         ("http://auth.h.io/x", "plain_http_refused"),
         ("ftp://h.io/x", "host_not_allowed"),
         ("https://user@h.io/x", "host_not_allowed"),
+        ("https://h.io:99999/x", "host_not_allowed"),
     ],
 )
 def test_destinations_that_are_not(url: str, code: str) -> None:

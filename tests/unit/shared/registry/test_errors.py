@@ -194,9 +194,10 @@ def test_messages_hold_no_secrets() -> None:
         ("https://u:p@h.io:444/a/b?sig=x#f", "https://h.io:444/a/b"),
         ("http://[::1]:5000/x?y", "http://[::1]:5000/x"),
         ("file:///etc/passwd", "file:///etc/passwd"),
+        (URL("http://h.io:99999/x", encoded=True), "http:"),
     ],
 )
-def test_urls_are_written_without_secrets(url: str, expected: str) -> None:
+def test_urls_are_written_without_secrets(url: URL | str, expected: str) -> None:
     assert redacted(url) == expected
 
 
