@@ -71,9 +71,9 @@ def _remove(root: Any, location: tuple[int | str, ...]) -> None:
     """Take the value at ``location`` out, if it is there; a rule given without a list counts as its first."""
     value = root
     for part in location[:-1]:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
             value = value[part]
         elif part != 0:
             return
