@@ -1,0 +1,51 @@
+"""Which drivers there are: the ``ics.drivers`` entry points of the installed distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import cast
+
+from drivers.api import Driver, DriverOptions, OptionsModel
+from drivers.limits import LayerLimits
+from shared.errors import PermanentError
+from shared.settings.model import Limits
+
+GROUP = "ics.drivers"
+
+
+@cache
+def driver_types() -> dict[str, type[Driver]]:
+    """Driver type → class, in the order of the names."""
+    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: cast("type[Driver]", entry.load()) for entry in found}
+
+
+def option_models() -> dict[str, OptionsModel]:
+    """Driver type → model of its options, as ``load_settings`` wants them."""
+    return {name: driver.options for name, driver in driver_types().items()}
+
+
+def create_drivers(limits: Limits) -> dict[str, Driver]:
+    """One instance of each; they share nothing but the machine."""
+    layer_limits = LayerLimits(
+        layer_size=limits.layer_size,
+        layer_entries=limits.layer_entries,
+        compression_ratio=limits.compression_ratio,
+        pax_record=limits.pax_record,
+    )
+    made = cast("Mapping[str, Callable[[LayerLimits], Driver]]", driver_types())
+    return {name: make(layer_limits) for name, make in made.items()}
+
+
+def parse_options(driver: Driver, config: bytes) -> DriverOptions:
+    """Options out of a message's JSON.
+
+    Raises:
+        PermanentError: ``invalid_options``, naming the keys.
+    """
+    try:
+        return driver.options.model_validate_json(config)
+    except ValueError as error:
+        raise PermanentError(f"options of driver {driver.type}: {error}", code="invalid_options") from None

@@ -1,0 +1,73 @@
+"""What every driver does around its layers: which manifests are images, which are selected, and how a config is edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shared.errors import PermanentError
+from shared.oci import media_types
+from shared.oci.descriptor import Descriptor, Platform
+from shared.oci.digest import Digest
+from shared.oci.manifest import ImageManifest
+
+MAXIMUM_CONFIG_SIZE = 8 << 20
+"""Bytes; registries refuse manifests over 4 MiB, and configs are of the same order."""
+ATTESTATION_TYPE = "vnd.docker.reference.type"
+ATTESTATION_SUBJECT = "vnd.docker.reference.digest"
+
+
+def is_attestation(descriptor: Descriptor) -> bool:
+    """Buildx's attestation manifests stand in an index for platform unknown/unknown."""
+    unknown = descriptor.platform is not None and descriptor.platform.os == "unknown"
+    return unknown or descriptor.annotations.get(ATTESTATION_TYPE) == "attestation-manifest"
+
+
+def is_image(manifest: ImageManifest) -> bool:
+    """An image with a config and layers, and not a signature, chart, SBOM or other artifact."""
+    return manifest.config.media_type in media_types.IMAGE_CONFIGS and manifest.artifact_type in {
+        None,
+        "",
+        manifest.config.media_type,
+    }
+
+
+def selected(platform: Platform, wanted: Sequence[Platform]) -> bool:
+    """Whether a selection (empty: all) names ``platform``."""
+    return not wanted or any(platform.matches(each) for each in wanted)
+
+
+@dataclass(frozen=True)
+class Config:
+    """An image config: what the drivers read of it, and all that they leave alone."""
+
+    data: Mapping[str, Any]
+    diff_ids: Sequence[Digest]
+    platform: Platform
+
+    def with_diff_ids(self, diff_ids: Sequence[Digest]) -> bytes:
+        """The config with other layers; key order and unknown keys survive."""
+        rootfs = {**self.data["rootfs"], "diff_ids": [str(diff_id) for diff_id in diff_ids]}
+        return orjson.dumps({**self.data, "rootfs": rootfs})
+
+
+def parse_config(raw: bytes, layers: int) -> Config:
+    """An image config (OCI image spec, config.md) that must have one diff ID for each of ``layers``.
+
+    Raises:
+        PermanentError: ``invalid_config``.
+    """
+    try:
+        data = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise PermanentError(f"the image config is not JSON: {error}", code="invalid_config") from error
+    rootfs = data.get("rootfs") if isinstance(data, dict) else None
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list) or not all(isinstance(diff_id, str) for diff_id in found):
+        raise PermanentError("the image config has no list rootfs.diff_ids", code="invalid_config")
+    if len(found) != layers:
+        raise PermanentError(f"the image config has {len(found)} diff IDs for {layers} layers", code="invalid_config")
+    return Config(data, tuple(Digest(diff_id) for diff_id in found), Platform.from_json(data))

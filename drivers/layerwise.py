@@ -1,0 +1,323 @@
+"""A whole driver out of one that converts layers: image manifests, configs and indexes around it.
+
+What a converted image keeps: every key and annotation of manifest, config and index that need not change, the order of layers
+and platforms, foreign layers, layers that the format cannot hold (as they are, reported), and layers that are in the format
+already. What it does not keep: attestations of images that were converted, since they describe other digests; ``subject``,
+which may not exist in the target repository; platforms that are not selected. Each is reported in ``Result.left_out``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from drivers.api import (
+    ANNOTATION_DRIVER_NAME,
+    ANNOTATION_DRIVER_VERSION,
+    ANNOTATION_FINGERPRINT,
+    ANNOTATION_SOURCE_DIGEST,
+    BlobWriter,
+    Content,
+    ConvertedLayer,
+    DriverOptions,
+    OpenBlob,
+    OptionsModel,
+    Result,
+    Source,
+    UnconvertibleLayerError,
+)
+from drivers.image import (
+    ATTESTATION_SUBJECT,
+    MAXIMUM_CONFIG_SIZE,
+    Config,
+    is_attestation,
+    is_image,
+    parse_config,
+    selected,
+)
+from shared.errors import PermanentError, SkippedError, UnsupportedError
+from shared.oci import media_types
+from shared.oci.descriptor import Descriptor, Platform
+from shared.oci.digest import Digest
+from shared.oci.manifest import ImageManifest, Index, encode_manifest
+
+LAYERS_AT_ONCE = 4
+"""Per conversion: while one downloads and one computes, another finishes its upload."""
+
+
+class LayerwiseDriver(ABC):
+    """Base of drivers that satisfy ``drivers.api.LayerDriver``; makes them satisfy ``drivers.api.Driver``."""
+
+    type: ClassVar[str]
+    version: ClassVar[str]
+    options: ClassVar[OptionsModel]
+
+    @abstractmethod
+    def fingerprint(self, option: DriverOptions) -> str: ...
+
+    @abstractmethod
+    def recognises_layer(self, layer: Descriptor) -> bool: ...
+
+    @abstractmethod
+    async def convert_layer(
+        self, layer: Descriptor, open_blob: OpenBlob, writer: BlobWriter, option: DriverOptions
+    ) -> ConvertedLayer: ...
+
+    async def check_health(self, option: DriverOptions | None = None) -> None:  # noqa: B027  most formats have nothing to check
+        """Nothing but this process is needed."""
+
+    def recognises(self, manifest: ImageManifest) -> bool:
+        convertible = [layer for layer in manifest.layers if not media_types.is_foreign_layer(layer.media_type)]
+        return bool(convertible) and all(self.recognises_layer(layer) for layer in convertible)
+
+    async def convert(self, source: Source, content: Content, option: DriverOptions) -> Result:
+        return await _Conversion(self, source, content, option).run()
+
+
+@dataclass(slots=True)
+class _Totals:
+    layers: int = 0
+    reused: int = 0
+    source_size: int = 0
+    target_size: int = 0
+    converted: int = 0
+    platforms: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What stands in the converted manifest for one source layer."""
+
+    descriptor: Descriptor
+    diff_id: Digest | None
+    """None: unchanged."""
+    reused: bool = False
+    converted: bool = True
+
+
+class _Conversion:
+    """Runs once."""
+
+    def __init__(self, driver: LayerwiseDriver, source: Source, content: Content, option: DriverOptions) -> None:
+        self._driver = driver
+        self._source = source
+        self._content = content
+        self._option = option
+        self._fingerprint = driver.fingerprint(option)
+        self._totals = _Totals()
+        self._slots = asyncio.Semaphore(LAYERS_AT_ONCE)
+        self._layers: dict[Digest, asyncio.Task[_Layer]] = {}
+
+    async def run(self) -> Result:
+        manifest = self._source.manifest
+        docker = manifest.media_type in {media_types.DOCKER_MANIFEST, media_types.DOCKER_MANIFEST_LIST}
+        if docker and not self._source.oci:
+            raise PermanentError(
+                f"the {self._driver.type} format needs OCI media types: a Docker manifest cannot carry the annotations that make"
+                " its layers lazy. Set oci: true in the rule",
+                code="oci_required",
+            )
+        root: ImageManifest | Index
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if isinstance(manifest, ImageManifest):
+                    root = await self._single(manifest)
+                else:
+                    root = await self._index(manifest)
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from failures
+        totals = self._totals
+        return Result(
+            root=root,
+            platforms=tuple(totals.platforms),
+            layers_total=totals.layers,
+            layers_reused=totals.reused,
+            source_size=totals.source_size,
+            target_size=totals.target_size,
+            left_out=tuple(dict.fromkeys(totals.left_out)),
+        )
+
+    async def _single(self, manifest: ImageManifest) -> ImageManifest:
+        if not is_image(manifest) or not manifest.layers:
+            raise SkippedError("not a container image")
+        if self._driver.recognises(manifest):
+            raise SkippedError("already in the format")
+        config = await self._config(manifest)
+        if not selected(config.platform, self._source.platforms):
+            raise SkippedError("no selected platform")
+        converted = await self._image(manifest, config, self._source.manifest.digest)
+        if not self._totals.converted:
+            raise SkippedError("no layer can be converted")
+        return converted
+
+    async def _index(self, index: Index) -> Index:
+        """Children keep their order; the ones that are converted are pushed by digest here."""
+        chosen: dict[Digest, ImageManifest] = {}
+        in_format: dict[Digest, ImageManifest] = {}
+        for child in index.manifests:
+            if is_attestation(child):
+                continue
+            name = f"{child.platform or 'manifest'} ({child.digest.short})"
+            if child.media_type not in media_types.IMAGE_MANIFESTS:
+                self._totals.left_out.append(f"{name}: {child.media_type} is not an image")
+            elif child.platform is not None and not selected(child.platform, self._source.platforms):
+                self._totals.left_out.append(f"{name}: platform not selected")
+            else:
+                manifest = await self._content.manifest(child)
+                if not isinstance(manifest, ImageManifest) or not is_image(manifest) or not manifest.layers:
+                    self._totals.left_out.append(f"{name}: not a container image")
+                else:
+                    (in_format if self._driver.recognises(manifest) else chosen)[child.digest] = manifest
+        if not chosen:
+            raise SkippedError("already in the format" if in_format else "no selected platform")
+        new: dict[Digest, Descriptor] = {}
+        tasks = {digest: self._group.create_task(self._child(manifest)) for digest, manifest in chosen.items()}
+        for digest, task in tasks.items():
+            new[digest] = await task
+        if not self._totals.converted:
+            raise SkippedError("no layer can be converted")
+        kept = {digest: await self._keep(manifest) for digest, manifest in in_format.items()}
+        return await self._rebuilt(index, new, kept)
+
+    async def _rebuilt(self, index: Index, new: dict[Digest, Descriptor], kept: dict[Digest, Descriptor]) -> Index:
+        manifests: list[dict[str, Any]] = []
+        for child in index.manifests:
+            if child.digest in new:
+                pushed = new[child.digest]
+                changed = replace(child, media_type=pushed.media_type, digest=pushed.digest, size=pushed.size)
+                manifests.append(replace(changed, artifact_type=None).to_json())
+            elif child.digest in kept:
+                manifests.append(child.to_json())
+            elif is_attestation(child):
+                described = child.annotations.get(ATTESTATION_SUBJECT, "")
+                if described in kept:
+                    manifest = await self._content.manifest(child)
+                    if isinstance(manifest, ImageManifest):
+                        await self._keep(manifest)
+                        manifests.append(child.to_json())
+                        continue
+                self._totals.left_out.append(
+                    f"attestation ({child.digest.short}): it describes an image that is not in the converted index"
+                )
+        rebuilt = {
+            **{key: value for key, value in index.data.items() if key not in {"subject", "artifactType"}},
+            "mediaType": media_types.OCI_INDEX,
+            "manifests": manifests,
+            "annotations": {**index.annotations, **self._marks(index.digest)},
+        }
+        result = encode_manifest(_ordered(rebuilt))
+        assert isinstance(result, Index)  # noqa: S101  by its media type
+        return result
+
+    async def _child(self, manifest: ImageManifest) -> Descriptor:
+        config = await self._config(manifest)
+        image = await self._image(manifest, config, manifest.digest)
+        return await self._content.push_manifest(image)
+
+    async def _keep(self, manifest: ImageManifest) -> Descriptor:
+        """Make an image available in the target repository as it is."""
+        for blob in (manifest.config, *manifest.layers):
+            if not media_types.is_foreign_layer(blob.media_type):
+                await self._content.copy(blob)
+        return await self._content.push_manifest(manifest)
+
+    async def _config(self, manifest: ImageManifest) -> Config:
+        raw = await self._content.read(manifest.config, limit=MAXIMUM_CONFIG_SIZE)
+        return parse_config(raw, len(manifest.layers))
+
+    async def _image(self, manifest: ImageManifest, config: Config, source_digest: Digest) -> ImageManifest:
+        """Layers, then the config that names them, then the manifest, which is not pushed here."""
+        tasks = [self._task(layer) for layer in manifest.layers]
+        layers = [await task for task in tasks]
+        self._count(config.platform, manifest.layers, layers)
+        diff_ids = [layer.diff_id or old for layer, old in zip(layers, config.diff_ids, strict=True)]
+        async with self._content.progress.stage("manifest", str(config.platform)):
+            pushed = await self._content.push(config.with_diff_ids(diff_ids), media_types.OCI_CONFIG)
+        new = {
+            **{key: value for key, value in manifest.data.items() if key not in {"subject", "artifactType"}},
+            "mediaType": media_types.OCI_MANIFEST,
+            "config": replace(
+                manifest.config, media_type=pushed.media_type, digest=pushed.digest, size=pushed.size
+            ).to_json(),
+            "layers": [layer.descriptor.to_json() for layer in layers],
+            "annotations": {**manifest.annotations, **self._marks(source_digest)},
+        }
+        result = encode_manifest(_ordered(new))
+        assert isinstance(result, ImageManifest)  # noqa: S101  by its media type
+        return result
+
+    def _count(self, platform: Platform, before: Sequence[Descriptor], after: Sequence[_Layer]) -> None:
+        totals = self._totals
+        totals.platforms.append(str(platform))
+        totals.layers += len(after)
+        totals.reused += sum(layer.reused for layer in after)
+        totals.converted += sum(layer.converted for layer in after)
+        totals.source_size += sum(layer.size for layer in before)
+        totals.target_size += sum(layer.descriptor.size for layer in after)
+
+    def _task(self, layer: Descriptor) -> asyncio.Task[_Layer]:
+        """One task a digest: a layer that stands in two platforms, or twice in one, is converted once."""
+        if layer.digest not in self._layers:
+            self._layers[layer.digest] = self._group.create_task(self._layer(layer))
+        return self._layers[layer.digest]
+
+    async def _layer(self, layer: Descriptor) -> _Layer:
+        content = self._content
+        if media_types.is_foreign_layer(layer.media_type):
+            return _Layer(layer, None, converted=False)
+        if layer.media_type not in media_types.LAYERS:
+            raise UnsupportedError(f"layer {layer.digest} has media type {layer.media_type}, which is no plain layer")
+        if self._driver.recognises_layer(layer):
+            return await self._as_it_is(layer)
+        async with self._slots, content.layer_lock(layer, self._fingerprint):
+            found = await content.cached_layer(layer, self._fingerprint)
+            if found is not None:
+                return _Layer(_described(layer, found), found.diff_id, reused=True)
+            try:
+                async with content.progress.stage("convert", layer.digest) as stage, content.create() as writer:
+                    converted = await self._driver.convert_layer(
+                        layer, lambda: content.open(layer), writer, self._option
+                    )
+                    stage.bytes = layer.size
+            except UnconvertibleLayerError as error:
+                self._totals.left_out.append(f"layer {layer.digest.short} stays as it is: {error.reason}")
+                return await self._as_it_is(layer)
+            await content.remember_layer(layer, self._fingerprint, converted)
+        return _Layer(_described(layer, converted), converted.diff_id)
+
+    async def _as_it_is(self, layer: Descriptor) -> _Layer:
+        await self._content.copy(layer)
+        return _Layer(replace(layer, media_type=media_types.to_oci(layer.media_type)), None, converted=False)
+
+    def _marks(self, source_digest: Digest) -> dict[str, str]:
+        return {
+            ANNOTATION_DRIVER_NAME: self._driver.type,
+            ANNOTATION_DRIVER_VERSION: self._driver.version,
+            ANNOTATION_SOURCE_DIGEST: str(source_digest),
+            ANNOTATION_FINGERPRINT: self._fingerprint,
+        }
+
+
+def _described(source: Descriptor, converted: ConvertedLayer) -> Descriptor:
+    """The converted blob under the source's own annotations, the format's on top."""
+    annotations = {**source.annotations, **converted.descriptor.annotations}
+    return replace(converted.descriptor, annotations=annotations)
+
+
+def _ordered(manifest: dict[str, Any]) -> dict[str, Any]:
+    """``schemaVersion`` and ``mediaType`` first, wherever the source had them (a list may have had no media type)."""
+    first = {"schemaVersion": 2, "mediaType": manifest["mediaType"]}
+    return first | {key: value for key, value in manifest.items() if key not in first}
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that ended a group of parallel tasks."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
