@@ -1,0 +1,248 @@
+"""Cuts a source layer's tar stream into the batches of members of an eStargz layer.
+
+A member begins at the first byte of every regular file's data and at every chunk of it; headers follow in the member of the
+data before them. Header bytes pass through as they came. Where the cuts lie depends on the content alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import orjson
+
+from drivers.estargz.batch import BATCH_SIZE, Batch, Piece
+from drivers.estargz.layout import (
+    LANDMARK_CONTENT,
+    NO_PREFETCH_LANDMARK,
+    PREFETCH_LANDMARK,
+    RESERVED_NAMES,
+    regular_header,
+)
+from drivers.estargz.lines import EMPTY_DIGEST, LineWriter
+from drivers.estargz.priorities import Prioritized
+from drivers.estargz.toc import Names
+from drivers.inflate import Inflater
+from drivers.limits import LayerLimits
+from drivers.tar.entry import GLOBAL_PAX, HARD_LINK, NO_XATTRS, REGULAR, TarEntry, clean
+from drivers.tar.parser import TarParser
+
+HEADERS_SIZE: Final = 1 << 20
+"""Bytes of headers without any file data between after which a member of headers begins: memory stays bounded."""
+_PADDING: Final = [bytes(-size % 512) for size in range(512)]
+
+
+class Cutter:
+    """Feed compressed source bytes, take batches, in order.
+
+    Args:
+        chunk_size: bytes of file data a member at most.
+        limits: what the layer may ask for.
+        names: told every path in the table's order.
+        prioritized: what goes first; None means that prefetch was not asked for.
+    """
+
+    def __init__(
+        self, chunk_size: int, limits: LayerLimits, names: Names, prioritized: Sequence[Prioritized] | None
+    ) -> None:
+        self._inflater = Inflater(limits)
+        self._parser = TarParser(limits)
+        self._chunk_size = chunk_size
+        self._names = names
+        self._prioritized = prioritized
+        self._moved: Mapping[str, object] = {clean(item.entry.name): None for item in prioritized or ()}
+        self._lines = LineWriter()
+        self._batch = Batch(pieces=[Piece(0, 0)])
+        self._headers_from = 0  # where the current member's headers begin in the batch
+        self._file_left = 0
+        self._chunk_left = 0
+        self._position = 0
+        self._file_name = b""
+        self._skipping = False
+
+    def start(self) -> Iterator[Batch]:
+        """Prioritised files and the landmark; once, before the first :meth:`feed`."""
+        for item in self._prioritized or ():
+            yield from self._entry(item.entry)
+            if item.entry.size:
+                yield from self._payload(memoryview(item.payload))
+        yield from self._landmark()
+
+    def feed(self, data: bytes) -> Iterator[Batch]:
+        """Compressed bytes; batches come as they fill. Exhaust it before the next call.
+
+        Raises:
+            CorruptLayerError, LimitExceededError, UnsupportedError: the source is not what it should be.
+            UnconvertibleLayerError: sound, but not expressible.
+        """
+        for piece in self._inflater.feed(data):
+            yield from self._tar(piece)
+
+    def finish(self) -> Iterator[Batch]:
+        """After the last byte."""
+        for piece in self._inflater.finish():
+            yield from self._tar(piece)
+        self._parser.finish()
+        yield self._batch
+
+    def _tar(self, piece: bytes) -> Iterator[Batch]:
+        for event in self._parser.feed(piece):
+            if isinstance(event, TarEntry):
+                path = clean(event.name)
+                # A global PAX header's "name" is a temporary one of its writer: it is no path.
+                if event.type != GLOBAL_PAX and (path in RESERVED_NAMES or path in self._moved):
+                    self._skipping = event.size > 0
+                    continue
+                self._skipping = False
+                yield from self._entry(event, path)
+            elif not self._skipping:
+                yield from self._payload(event)
+
+    def _entry(self, entry: TarEntry, path: str | None = None) -> Iterator[Batch]:
+        batch = self._batch
+        if batch.size - self._headers_from > HEADERS_SIZE:
+            yield from self._member(0)
+            batch = self._batch
+        if entry.type == GLOBAL_PAX:
+            batch.parts.append(entry.raw)
+            batch.size += len(entry.raw)
+            return
+        head = self._lines.head(entry)
+        self._names.add(clean(entry.name) if path is None else path)
+        if entry.type == HARD_LINK:
+            self._names.link(clean(entry.link))
+        batch.parts.append(entry.raw)
+        batch.size += len(entry.raw)
+        if entry.size and entry.type == REGULAR:
+            yield from self._file(entry, head)
+        elif entry.type == REGULAR:
+            batch.pieces[-1].lines.append(head + EMPTY_DIGEST + b"}")
+        else:
+            batch.pieces[-1].lines.append(head + b"}")
+
+    def _file(self, entry: TarEntry, head: bytes) -> Iterator[Batch]:
+        size = entry.size
+        self._file_left = size
+        self._position = 0
+        single = size <= self._chunk_size
+        self._chunk_left = size if single else self._chunk_size
+        yield from self._member(self._chunk_left)
+        piece = self._batch.pieces[-1]
+        piece.head = head
+        if not single:
+            piece.last = False
+            self._file_name = orjson.dumps(entry.name)
+
+    def _payload(self, data: memoryview) -> Iterator[Batch]:
+        while data:
+            batch = self._batch
+            part = data[: self._chunk_left]
+            taken = len(part)
+            batch.parts.append(part)
+            batch.size += taken
+            self._file_left -= taken
+            self._chunk_left -= taken
+            data = data[taken:]
+            if self._chunk_left:
+                return
+            if self._file_left:
+                self._position += self._chunk_size
+                self._chunk_left = min(self._chunk_size, self._file_left)
+                yield from self._member(self._chunk_left)
+                piece = self._batch.pieces[-1]
+                piece.name = self._file_name
+                piece.position = self._position
+                piece.last = self._file_left == self._chunk_left
+            else:
+                padding = _PADDING[(self._position + batch.pieces[-1].payload) % 512]
+                if padding:
+                    batch.parts.append(padding)
+                    batch.size += len(padding)
+                self._headers_from = batch.size
+
+    def _member(self, payload: int) -> Iterator[Batch]:
+        """Begin a member, in the next batch when this one is full."""
+        if self._batch.size >= BATCH_SIZE:
+            yield self._batch
+            self._batch = Batch()
+        self._batch.pieces.append(Piece(self._batch.size, payload))
+        self._headers_from = self._batch.size + payload
+
+    def _landmark(self) -> Iterator[Batch]:
+        name = NO_PREFETCH_LANDMARK if self._prioritized is None else PREFETCH_LANDMARK
+        size = len(LANDMARK_CONTENT)
+        header = regular_header(name, size)
+        entry = TarEntry(
+            REGULAR, name, "", size, 0, 0, 0, "", "", 0, 0, 0, 0, NO_XATTRS, sparse=False, raw=header, offset=0
+        )
+        self._names.add(name)
+        self._batch.parts.append(header)
+        self._batch.size += len(header)
+        # As the reference builder writes it: no owner, mode or time.
+        yield from self._file(entry, b'{"name":"%b","type":"reg","size":%d' % (name.encode("ascii"), size))
+        yield from self._payload(memoryview(LANDMARK_CONTENT))
+
+
+class Assembler:
+    """Takes the compressed batches in order; knows offsets, digests and the diff ID.
+
+    Attributes:
+        offset: bytes of the blob so far.
+        uncompressed: bytes of the layer's tar so far.
+        diff: sha256 of them.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.uncompressed = 0
+        self.diff = hashlib.sha256()
+        self._file = hashlib.sha256()
+        self._file_head = b""
+        self._chunks: list[bytes] = []
+
+    def take(self, batch: Batch) -> tuple[bytes, list[bytes]]:
+        """The batch's part of the blob, and the table's lines that are complete with it."""
+        data = batch.data
+        self.diff.update(data)
+        self.uncompressed += len(data)
+        offset = self.offset
+        lines: list[bytes] = []
+        for piece, digest, member in zip(batch.pieces, batch.digests, batch.members, strict=True):
+            if piece.payload:
+                if piece.head and piece.last:
+                    hexed = digest.encode("ascii")
+                    lines.append(
+                        b'%b,"offset":%d,"digest":"sha256:%b","chunkDigest":"sha256:%b"}'
+                        % (piece.head, offset, hexed, hexed)
+                    )
+                else:
+                    self._chunk(
+                        piece,
+                        digest.encode("ascii"),
+                        memoryview(data)[piece.start : piece.start + piece.payload],
+                        offset,
+                    )
+                    if piece.last:
+                        lines.append(self._file_head % self._file.hexdigest().encode("ascii"))
+                        lines += self._chunks
+            if piece.lines:
+                lines += piece.lines
+            offset += len(member)
+        self.offset = offset
+        return b"".join(batch.members), lines
+
+    def _chunk(self, piece: Piece, digest: bytes, payload: memoryview, offset: int) -> None:
+        """One of several chunks. The file's digest stands in its first line, so its lines wait for the last chunk."""
+        size = b"" if piece.last else b',"chunkSize":%d' % piece.payload
+        tail = b'%b,"chunkDigest":"sha256:%b"}' % (size, digest)
+        if piece.head:
+            self._file = hashlib.sha256()
+            escaped = piece.head.replace(b"%", b"%%")
+            self._file_head = b'%b,"offset":%d,"digest":"sha256:%%b"%b' % (escaped, offset, tail)
+            self._chunks = []
+        else:
+            self._chunks.append(
+                b'{"type":"chunk","name":%b,"offset":%d,"chunkOffset":%d%b' % (piece.name, offset, piece.position, tail)
+            )
+        self._file.update(payload)

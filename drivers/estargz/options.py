@@ -1,0 +1,36 @@
+"""``driver.config`` of the eStargz driver."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field
+
+from drivers.api import DriverOptions
+
+DEFAULT_CHUNK_SIZE: Final = 4 << 20
+DEFAULT_LEVEL: Final = 6
+"""libdeflate's level that no layer measured came out larger with than with the Go builder's level 9."""
+
+
+class EstargzOptions(DriverOptions):
+    """The Harbor proposal's keys, and ``prioritized_files``."""
+
+    estargz_compression_level: int = Field(default=-1, ge=-1, le=9)
+    """0 stores, 1 is fastest, 9 smallest, as for gzip; -1 means 6. They are libdeflate's levels: 6 is smaller than gzip's 9."""
+    estargz_chunk_size: int = Field(default=0, ge=0, le=32 << 20)
+    """Payload bytes a chunk, which is what one lazy read fetches at least; 0 means 4 MiB."""
+    uncompress: bool = False
+    """Only inflate the layers: plain tar, same diff ID, **not** lazily pullable (for registries or disks that compress)."""
+    prioritized_files: tuple[str, ...] = ()
+    """Paths to put first and to fetch at mount (``.prefetch.landmark``), in this order; a layer passes over what it lacks."""
+
+    @property
+    def level(self) -> int:
+        """Of libdeflate."""
+        return DEFAULT_LEVEL if self.estargz_compression_level < 0 else self.estargz_compression_level
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes."""
+        return self.estargz_chunk_size or DEFAULT_CHUNK_SIZE

@@ -1,0 +1,251 @@
+"""One layer's way through: read ahead ▸ inflate and cut ▸ hash and compress on all cores ▸ assemble ▸ write.
+
+Every arrow is bounded. What computes runs in worker threads in steps of a few milliseconds, so that a cancelled conversion
+leaves no thread behind; what waits is asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from drivers.api import BlobWriter, OpenBlob, UnconvertibleLayerError
+from drivers.estargz.batch import Batch
+from drivers.estargz.cutter import Assembler, Cutter
+from drivers.estargz.layout import footer
+from drivers.estargz.options import EstargzOptions
+from drivers.estargz.priorities import Prioritized, PriorityScan
+from drivers.estargz.toc import FinishedToc, Names, TocWriter
+from drivers.inflate import Inflater
+from drivers.limits import LayerLimits
+from drivers.tar.entry import clean
+from shared.oci.digest import Digest
+
+READ_SIZE: Final = 256 << 10
+"""Source bytes a step, at least, where the stream gives smaller pieces."""
+READ_AHEAD: Final = 8
+"""Steps of source bytes held."""
+PRIORITY_PASSES: Final = 4
+"""Over a layer at most, while hard links among the prioritised files lead to others."""
+
+_Returned = TypeVar("_Returned")
+
+
+class Workers:
+    """The process's threads for all layers, and the bytes that may be under way between them.
+
+    Compression has as many threads as there are cores; cutting and assembling, which Python's lock makes one at a time
+    anyway, have their own, so that a queue of compressions does not hold them up.
+    """
+
+    def __init__(self, *, threads: int | None = None, memory: int = 128 << 20) -> None:
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._compression = ThreadPoolExecutor(self.threads, thread_name_prefix="compress")
+        self._steps = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="layer")
+        self._free = memory
+        self._memory = memory
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def step(self, function: Callable[[], _Returned]) -> _Returned:
+        """Run a short piece of a layer's own, ordered work."""
+        return await asyncio.get_running_loop().run_in_executor(self._steps, function)
+
+    def compress(self, batch: Batch, level: int) -> asyncio.Future[Batch]:
+        """Queue a batch."""
+        return asyncio.get_running_loop().run_in_executor(self._compression, batch.compress, level)
+
+    async def reserve(self, size: int) -> None:
+        """Wait until ``size`` bytes may be under way; more than there are at all counts as all.
+
+        Whoever holds bytes gives them back without reserving more, so layers that wait for each other cannot lock up.
+        """
+        size = min(size, self._memory)
+        while self._free < size:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._wake()
+                raise
+            finally:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+        self._free -= size
+
+    def release(self, size: int) -> None:
+        """Give back what :meth:`reserve` gave."""
+        self._free += min(size, self._memory)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What a layer became, all of it written but not committed."""
+
+    diff_id: Digest
+    toc_digest: str
+    uncompressed: int
+    """Bytes of the layer's tar, table included."""
+
+
+async def build(
+    open_blob: OpenBlob, writer: BlobWriter, option: EstargzOptions, limits: LayerLimits, workers: Workers
+) -> Assembled:
+    """Write a layer's eStargz form to ``writer``.
+
+    Raises:
+        UnconvertibleLayerError: the layer should stay as it is.
+        CorruptLayerError, LimitExceededError, UnsupportedError: of the source; and whatever ``open_blob`` and ``writer`` raise.
+    """
+    prioritized = await _prioritized(open_blob, option, limits, workers) if option.prioritized_files else None
+    names = Names()
+    cutter = Cutter(option.chunk_size, limits, names, prioritized)
+    layer = _Layer(cutter, TocWriter(names), writer, option.level, workers)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            source: asyncio.Queue[bytes | None] = asyncio.Queue(READ_AHEAD)
+            tasks.create_task(_read(open_blob, source))
+            tasks.create_task(layer.cut(source))
+            tasks.create_task(layer.assemble())
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    finally:
+        layer.close()
+    return await layer.finish()
+
+
+class _Layer:
+    """The state of one conversion under way."""
+
+    def __init__(self, cutter: Cutter, toc: TocWriter, writer: BlobWriter, level: int, workers: Workers) -> None:
+        self._cutter = cutter
+        self._toc = toc
+        self._assembler = Assembler()
+        self._writer = writer
+        self._level = level
+        self._workers = workers
+        self._reserved = 0
+        # Enough for every compression thread to have a batch in hand and one waiting; one more to be written.
+        self._queue: asyncio.Queue[tuple[int, asyncio.Future[Batch]] | None] = asyncio.Queue(2 * workers.threads + 1)
+
+    async def cut(self, source: asyncio.Queue[bytes | None]) -> None:
+        await self._drain(self._cutter.start())
+        while (data := await source.get()) is not None:
+            await self._drain(self._cutter.feed(data))
+        await self._drain(self._cutter.finish())
+        await self._queue.put(None)
+
+    async def _drain(self, batches: Iterator[Batch]) -> None:
+        while (batch := await self._workers.step(lambda: next(batches, None))) is not None:
+            size = batch.size
+            await self._workers.reserve(size)
+            self._reserved += size
+            await self._queue.put((size, self._workers.compress(batch, self._level)))
+
+    async def assemble(self) -> None:
+        while (item := await self._queue.get()) is not None:
+            size, future = item
+            batch = await future
+            data = await self._workers.step(lambda batch=batch: self._take(batch))  # type: ignore[misc]
+            del batch, future, item
+            await self._writer.write(data)
+            self._reserved -= size
+            self._workers.release(size)
+
+    def _take(self, batch: Batch) -> bytes:
+        data, lines = self._assembler.take(batch)
+        self._toc.add(lines)
+        return data
+
+    async def finish(self) -> Assembled:
+        assembler = self._assembler
+        toc: FinishedToc = await self._workers.step(lambda: self._toc.finish(assembler.diff))
+        for piece in toc.member:
+            await self._writer.write(piece)
+        await self._writer.write(footer(assembler.offset))
+        diff_id = Digest(f"sha256:{assembler.diff.hexdigest()}")
+        return Assembled(diff_id, toc.digest, assembler.uncompressed + toc.padded_size)
+
+    def close(self) -> None:
+        """Give back what an aborted conversion still holds."""
+        self._workers.release(self._reserved)
+        self._reserved = 0
+        while not self._queue.empty():
+            item = self._queue.get_nowait()
+            if item is not None:
+                item[1].cancel()
+
+
+async def _read(open_blob: OpenBlob, source: asyncio.Queue[bytes | None]) -> None:
+    async with open_blob() as blob:
+        async for data in _gathered(blob):
+            await source.put(data)
+    await source.put(None)
+
+
+async def _gathered(blob: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pieces of at least :data:`READ_SIZE` bytes: a step costs a hundred microseconds however small it is."""
+    pieces: list[bytes] = []
+    size = 0
+    async for data in blob:
+        pieces.append(data)
+        size += len(data)
+        if size >= READ_SIZE:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    if pieces:
+        yield b"".join(pieces)
+
+
+async def _prioritized(
+    open_blob: OpenBlob, option: EstargzOptions, limits: LayerLimits, workers: Workers
+) -> list[Prioritized]:
+    paths = [clean(path) for path in option.prioritized_files]
+    wanted = list(paths)
+    for _ in range(PRIORITY_PASSES):
+        scan = PriorityScan(wanted, limits)
+        async with open_blob() as blob:
+            async for data in _gathered(blob):
+                await workers.step(lambda scan=scan, data=data: scan.feed(data))  # type: ignore[misc]
+        await workers.step(scan.finish)
+        missing = scan.missing_targets()
+        if not missing:
+            return scan.order(paths)
+        wanted += missing
+    message = f"hard links of prioritised files lead on and on: {missing[0][:200]!r}"
+    raise UnconvertibleLayerError(message)
+
+
+async def inflate(open_blob: OpenBlob, writer: BlobWriter, limits: LayerLimits, workers: Workers) -> None:
+    """``uncompress``: write the layer's tar as it is.
+
+    Raises:
+        CorruptLayerError, LimitExceededError, UnsupportedError: of the source.
+    """
+    inflater = Inflater(limits)
+    async with open_blob() as blob:
+        async for data in _gathered(blob):
+            await _write_all(inflater.feed(data), writer, workers)
+    await _write_all(inflater.finish(), writer, workers)
+
+
+async def _write_all(pieces: Iterator[bytes], writer: BlobWriter, workers: Workers) -> None:
+    while (piece := await workers.step(lambda: next(pieces, None))) is not None:
+        await writer.write(piece)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the group; the tasks that it cancelled raised none."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
