@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 
 _ROOM = 4 << 20
 """Bytes that may wait for the thread."""
@@ -84,3 +85,19 @@ class ByteFeed:
             if had_no_room and has_room:
                 self._loop.call_soon_threadsafe(self._room.set)
             yield piece
+
+
+@asynccontextmanager
+async def feeding(
+    pieces: AsyncIterator[bytes], passed: Callable[[int], None] = lambda _: None
+) -> AsyncIterator[ByteFeed]:
+    """A feed that is pumped in the background; leaving ends the thread that reads it."""
+    feed = ByteFeed()
+    pump = asyncio.create_task(feed.pump(pieces, passed))
+    try:
+        yield feed
+    finally:
+        feed.close()
+        pump.cancel()
+        with suppress(asyncio.CancelledError):
+            await pump

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from drivers.api import Content
 from drivers.inflate import Inflater
 from drivers.limits import LayerLimits
-from drivers.nydus.feed import ByteFeed
+from drivers.nydus.feed import ByteFeed, feeding
 from drivers.nydus.layer_tree import LayerTree
 from drivers.nydus.pipeline import ChunkSink, Walk
 from drivers.nydus.rafs_v6.xattrs import is_storable
@@ -42,7 +41,7 @@ async def open_walk(layer: Descriptor, content: Content, limits: LayerLimits, ch
     async with _feed(layer, content) as feed:
 
         def run(sink: ChunkSink) -> Inode:
-            return _Walker(sink, chunk_size).walk(_inflate(feed.read(), limits), limits)
+            return TarWalker(sink.put, chunk_size).walk(inflate(feed.read(), limits), limits)
 
         yield Walk(run, feed.close)
 
@@ -51,12 +50,11 @@ async def open_walk(layer: Descriptor, content: Content, limits: LayerLimits, ch
 async def open_inflated(layer: Descriptor, content: Content, limits: LayerLimits) -> AsyncIterator[Iterator[bytes]]:
     """The plain tar as blocking reads, for a thread."""
     async with _feed(layer, content) as feed:
-        yield _inflate(feed.read(), limits)
+        yield inflate(feed.read(), limits)
 
 
 @asynccontextmanager
 async def _feed(layer: Descriptor, content: Content) -> AsyncIterator[ByteFeed]:
-    feed = ByteFeed()
     done = 0
 
     def passed(count: int) -> None:
@@ -64,29 +62,23 @@ async def _feed(layer: Descriptor, content: Content) -> AsyncIterator[ByteFeed]:
         done += count
         content.progress.layer(layer.digest, done, layer.size)
 
-    async with content.open(layer) as pieces:
-        pump = asyncio.create_task(feed.pump(pieces, passed))
-        try:
-            yield feed
-        finally:
-            feed.close()
-            pump.cancel()
-            with suppress(asyncio.CancelledError):
-                await pump
+    async with content.open(layer) as pieces, feeding(pieces, passed) as feed:
+        yield feed
 
 
-def _inflate(pieces: Iterator[bytes], limits: LayerLimits) -> Iterator[bytes]:
+def inflate(pieces: Iterator[bytes], limits: LayerLimits) -> Iterator[bytes]:
+    """Plain bytes of a compressed layer, in a thread."""
     inflater = Inflater(limits)
     for piece in pieces:
         yield from inflater.feed(piece)
     yield from inflater.finish()
 
 
-class _Walker:
-    """Tar entries into a tree, file content into the sink."""
+class TarWalker:
+    """Tar entries into a tree; file content, in chunks, to ``put``."""
 
-    def __init__(self, sink: ChunkSink, chunk_size: int) -> None:
-        self._sink = sink
+    def __init__(self, put: Callable[[Inode, bytes], None], chunk_size: int) -> None:
+        self._put = put
         self._chunk_size = chunk_size
         self._tree = LayerTree()
         self._inode: Inode | None = None
@@ -160,7 +152,7 @@ class _Walker:
         size = len(view)
         if not self._have and size == self._left <= self._chunk_size:
             self._left = 0
-            self._sink.put(inode, bytes(view))
+            self._put(inode, bytes(view))
             return
         while size:
             taken = min(size, self._chunk_size - self._have)
@@ -173,7 +165,7 @@ class _Walker:
                 chunk = b"".join(self._parts)
                 self._parts = []
                 self._have = 0
-                self._sink.put(inode, chunk)
+                self._put(inode, chunk)
 
 
 def _bytes(text: str) -> bytes:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from drivers.nydus.media import BOOTSTRAP_FILE
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest
 from tests.integration.nydus.erofs import check_with_fsck, expand_blob, mounted
+from tests.unit.drivers.nydus.images import bootstrap_of
 from tests.unit.drivers.nydus.memory_content import Repository
-
-
-def bootstrap_of(repository: Repository, image: ImageManifest) -> bytes:
-    with tarfile.open(fileobj=io.BytesIO(repository.blobs[image.layers[-1].digest]), mode="r:gz") as tar:
-        member = tar.extractfile(BOOTSTRAP_FILE)
-        assert member is not None
-        return member.read()
 
 
 def expand_image(repository: Repository, image: ImageManifest, folder: Path) -> tuple[Path, list[Path]]:

@@ -96,9 +96,10 @@ class MemoryContent:
     @asynccontextmanager
     async def create(self) -> AsyncIterator[MemoryWriter]:
         writer = MemoryWriter(self.target_repository)
-        yield writer
-        if not writer.committed:
-            self.abandoned += 1
+        try:
+            yield writer
+        finally:
+            self.abandoned += not writer.committed
 
     async def push(self, data: bytes, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
         descriptor = self.target_repository.add(data, media_type)

@@ -1,0 +1,200 @@
+"""A Nydus image read back from a store, every structure checked against the format's rules."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from drivers.limits import LayerLimits
+from drivers.nydus import media
+from drivers.nydus.blob.chunk_info import ENTRY_SIZE, ChunkInfo, decode_chunk_infos
+from drivers.nydus.compression import decompress, digest
+from drivers.nydus.errors import InvalidNydusError, require
+from drivers.nydus.feed import feeding
+from drivers.nydus.image import MAXIMUM_CONFIG
+from drivers.nydus.layer_source import MAXIMUM_BOOTSTRAP, Layer, read_layer
+from drivers.nydus.manifests import parse_config
+from drivers.nydus.rafs_v6.bootstrap import Bootstrap
+from drivers.nydus.rafs_v6.decode import validate_bootstrap
+from drivers.nydus.rafs_v6.layout import Compressor, Digester
+from drivers.nydus.tar_walk import inflate
+from drivers.nydus.tree import Blob, walk
+from shared.oci import media_types
+from shared.oci.descriptor import Descriptor
+from shared.oci.digest import Digest
+from shared.oci.manifest import ImageManifest
+from shared.oci.reference import Reference
+from shared.registry.api import ImageStore
+
+
+@dataclass(frozen=True, slots=True)
+class ImageContent:
+    """The merged bootstrap, and each blob layer's own tables in the manifest's order."""
+
+    bootstrap: Bootstrap
+    layers: list[Layer]
+
+
+class ImageReader:
+    """Of one platform's image in one repository."""
+
+    def __init__(self, store: ImageStore, repository: Reference, limits: LayerLimits) -> None:
+        self._store = store
+        self._repository = repository
+        self._limits = limits
+
+    async def read(self, manifest: ImageManifest) -> ImageContent:
+        """Manifest, config, merged bootstrap and every layer's tables.
+
+        Raises:
+            InvalidNydusError: ``field`` names the structure that breaks a rule.
+            PermanentError, TransientError: of the store.
+        """
+        check_manifest(manifest)
+        config = parse_config(await self._small(manifest.config))
+        diff_ids = (config.get("rootfs") or {}).get("diff_ids") or []
+        require(
+            len(diff_ids) == len(manifest.layers),
+            "config.rootfs.diff_ids",
+            f"{len(diff_ids)} for {len(manifest.layers)} layers",
+        )
+        for layer, diff_id in zip(manifest.layers[:-1], diff_ids, strict=False):
+            require(diff_id == layer.digest, "config.rootfs.diff_ids", f"{diff_id} for the blob {layer.digest}")
+        tar = await self._bootstrap_tar(manifest.layers[-1])
+        require(Digest.of(tar) == diff_ids[-1], "config.rootfs.diff_ids", "the bootstrap layer's does not match")
+        files = await asyncio.to_thread(_tar_files, tar)
+        raw = files.get(media.BOOTSTRAP_FILE)
+        if raw is None:
+            raise InvalidNydusError("bootstrap_layer", f"has no {media.BOOTSTRAP_FILE}")
+        bootstrap = await asyncio.to_thread(validate_bootstrap, raw)
+        layers = [await read_layer(layer, self._read_range) for layer in manifest.layers[:-1]]
+        check_blobs(bootstrap, layers)
+        for content in layers:
+            name = f"image/{content.digest.hex}.blob.meta"
+            require(
+                not content.meta or files.get(name, content.meta) == content.meta, name, "differs from the blob's own"
+            )
+        return ImageContent(bootstrap, layers)
+
+    async def check_data(self, layer: Descriptor, content: Layer) -> int:
+        """Read a whole blob and check every chunk against its digest; the number of chunks.
+
+        Raises:
+            InvalidNydusError: fields ``chunk[i]`` and ``image.blob``.
+        """
+        own = [blob for blob in content.bootstrap.blobs if blob.id == layer.digest.hex]
+        if not own:
+            return 0
+        infos = decode_chunk_infos(content.meta[: ENTRY_SIZE * own[0].chunk_count])
+        digests = {chunk.index: chunk.digest for _, inode in walk(content.bootstrap.root) for chunk in inode.chunks}
+        async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
+            await asyncio.to_thread(_check_chunks, feed.read(), own[0], infos, digests)
+        return len(infos)
+
+    async def _bootstrap_tar(self, layer: Descriptor) -> bytes:
+        limits = replace(self._limits, layer_size=MAXIMUM_BOOTSTRAP)
+        async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
+            return await asyncio.to_thread(lambda: b"".join(inflate(feed.read(), limits)))
+
+    async def _small(self, descriptor: Descriptor) -> bytes:
+        require(descriptor.size <= MAXIMUM_CONFIG, "config.size", f"{descriptor.size} bytes")
+        async with self._store.open_blob(self._repository, descriptor) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    async def _read_range(self, blob: Descriptor, start: int, length: int) -> bytes:
+        return await self._store.read_range(self._repository, blob.digest, start, length)
+
+
+def check_manifest(manifest: ImageManifest) -> None:
+    """What snapshotters and ``nydusify check`` go by.
+
+    Raises:
+        InvalidNydusError: fields ``manifest.*``.
+    """
+    layers = manifest.layers
+    require(bool(layers), "manifest.layers", "is empty")
+    last = layers[-1]
+    require(last.annotations.get(media.NYDUS_BOOTSTRAP) == "true", "manifest.layers", "the last one is no bootstrap")
+    require(
+        last.media_type in {media_types.OCI_LAYER_GZIP, media_types.DOCKER_LAYER_GZIP},
+        "manifest.layers",
+        f"the bootstrap layer has media type {last.media_type!r}",
+    )
+    for layer in layers[:-1]:
+        require(
+            layer.media_type == media.BLOB_LAYER and layer.annotations.get(media.NYDUS_BLOB) == "true",
+            "manifest.layers",
+            f"{layer.digest} is no Nydus blob",
+        )
+
+
+def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
+    """The merged blob table and chunk table against those of the layers.
+
+    Raises:
+        InvalidNydusError: fields ``blob[i].*`` and ``chunk``.
+    """
+    known = {layer.digest.hex: layer for layer in layers}
+    own = {blob.id: blob for layer in layers for blob in layer.bootstrap.blobs if blob.id == layer.digest.hex}
+    for index, blob in enumerate(bootstrap.blobs):
+        require(blob.id in known, f"blob[{index}].id", f"{blob.id} is no layer of the image")
+        record = own.get(blob.id)
+        if record is None:
+            raise InvalidNydusError(f"blob[{index}].id", f"the layer {blob.id} has no data")
+        for name in ("chunk_count", "compressor", "digester", "uncompressed_size", "ci_offset", "ci_compressed_size"):
+            mine, theirs = getattr(blob, name), getattr(record, name)
+            require(mine == theirs, f"blob[{index}].{name}", f"is {mine}, the layer says {theirs}")
+    infos = {name: decode_chunk_infos(known[name].meta[: ENTRY_SIZE * blob.chunk_count]) for name, blob in own.items()}
+    for path, inode in walk(bootstrap.root):
+        for chunk in inode.chunks:
+            require(
+                infos[chunk.blob.id][chunk.index]
+                == (
+                    chunk.compressed_offset,
+                    chunk.compressed_size,
+                    chunk.uncompressed_offset,
+                    chunk.uncompressed_size,
+                ),
+                "chunk",
+                f"{chunk.index} of {path!r} differs from the blob's own table",
+            )
+
+
+def _tar_files(tar: bytes) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None:
+                    files.setdefault(member.name, file.read())
+    except tarfile.TarError as error:
+        raise InvalidNydusError("bootstrap_layer", f"is no tar: {error}") from error
+    return files
+
+
+def _check_chunks(
+    pieces: Iterator[bytes], blob: Blob, infos: Sequence[ChunkInfo], digests: Mapping[int, bytes]
+) -> None:
+    held = bytearray()
+    for index, info in enumerate(infos):
+        while len(held) < info.compressed_size:
+            piece = next(pieces, None)
+            if piece is None:
+                raise InvalidNydusError("image.blob", f"ends before chunk {index}")
+            held += piece
+        packed = bytes(held[: info.compressed_size])
+        del held[: info.compressed_size]
+        used = Compressor(blob.compressor) if info.compressed_size != info.uncompressed_size else Compressor.NONE
+        plain = decompress(packed, used, info.uncompressed_size, f"chunk[{index}]")
+        expected = digests.get(index)
+        require(
+            expected is None or digest(plain, Digester(blob.digester)) == expected,
+            f"chunk[{index}].digest",
+            "does not match the data",
+        )
+    for _ in pieces:  # to the blob's own verified end
+        pass
