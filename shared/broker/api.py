@@ -69,8 +69,8 @@ class Delivery(Protocol):
         ...
 
     async def dead_letter(self, failure: Failure, attempt: Attempt | None = None) -> DeadLetter: ...
-    async def release(self) -> None:
-        """Hand back unprocessed, at once: at drain, or when its registry's circuit is open."""
+    async def release(self, delay: float = 0) -> None:
+        """Hand back unprocessed, not counted as an attempt: at drain, or for ``delay`` seconds while its registry is down."""
         ...
 
     async def extend(self) -> None:
