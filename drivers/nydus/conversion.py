@@ -6,28 +6,25 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from drivers.api import ANNOTATION_SOURCE_DIGEST, Content, ConvertedLayer, Result, Source
+from drivers.image import MAXIMUM_CONFIG_SIZE, Config, is_attestation, is_image, parse_config, selected
 from drivers.nydus import media
 from drivers.nydus.build_cache import BuildCache
 from drivers.nydus.builder import Builder
-from drivers.nydus.image import MAXIMUM_CONFIG, BlobLayer, NydusImage, check_layers, is_nydus, push_image
+from drivers.nydus.image import BlobLayer, NydusImage, check_layers, is_nydus, push_image
 from drivers.nydus.layer_source import read_layer
 from drivers.nydus.manifests import (
     EMPTY_LAYER,
     EMPTY_LAYER_DIFF_ID,
-    config_platform,
     encode_config,
     image_index,
     original_manifest,
-    parse_config,
 )
 from drivers.nydus.options import NydusOptions
 from shared.errors import PermanentError, SkippedError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
-from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
 
 _log = logging.getLogger(__name__)
@@ -39,7 +36,7 @@ _LAYERS_AT_ONCE = 3
 class _Original:
     manifest: ImageManifest
     platform: Platform
-    config: Mapping[str, Any]
+    config: Config
 
 
 class Conversion:
@@ -89,38 +86,39 @@ class Conversion:
         wanted = self._source.platforms
         if isinstance(manifest, ImageManifest):
             original = await self._original(manifest, None)
-            if wanted and not any(original.platform.matches(platform) for platform in wanted):
-                raise SkippedError("no platform selected")
+            if not selected(original.platform, wanted):
+                raise SkippedError("no selected platform")
             return [original]
         found = []
         nydus = 0
         for descriptor in manifest.manifests:
             name = f"{descriptor.platform or 'manifest'} {descriptor.digest.short}"
-            if descriptor.media_type not in media_types.IMAGE_MANIFESTS or _is_attestation(descriptor):
+            if descriptor.media_type not in media_types.IMAGE_MANIFESTS or is_attestation(descriptor):
                 self._left_out.append(f"{name}: not an image")
-            elif wanted and not any(descriptor.platform and descriptor.platform.matches(each) for each in wanted):
+            elif descriptor.platform is not None and not selected(descriptor.platform, wanted):
                 self._left_out.append(f"{name}: platform not selected")
             else:
                 child = await self._content.manifest(descriptor)
-                if not isinstance(child, ImageManifest) or child.config.media_type not in media_types.IMAGE_CONFIGS:
-                    self._left_out.append(f"{name}: not an image")
+                if not isinstance(child, ImageManifest) or not is_image(child) or not child.layers:
+                    self._left_out.append(f"{name}: not a container image")
                 elif is_nydus(child):
                     nydus += 1
                     self._left_out.append(f"{name}: already a Nydus image")
                 else:
                     found.append(await self._original(child, descriptor.platform))
         if not found:
-            raise SkippedError("already converted" if nydus else "no platform selected")
+            raise SkippedError("already in the format" if nydus else "no selected platform")
         return found
 
     async def _original(self, manifest: ImageManifest, platform: Platform | None) -> _Original:
         if is_nydus(manifest):
-            raise SkippedError("already converted")
-        if manifest.config.media_type not in media_types.IMAGE_CONFIGS or not manifest.layers:
-            raise SkippedError("not an image with layers")
+            raise SkippedError("already in the format")
+        if not is_image(manifest) or not manifest.layers:
+            raise SkippedError("not a container image")
         check_layers(manifest)
-        config = parse_config(await self._content.read(manifest.config, limit=MAXIMUM_CONFIG))
-        return _Original(manifest, platform or config_platform(config), config)
+        raw = await self._content.read(manifest.config, limit=MAXIMUM_CONFIG_SIZE)
+        config = parse_config(raw, len(manifest.layers))
+        return _Original(manifest, platform or config.platform, config)
 
     async def _convert(self, original: _Original, builder_version: str | None, *, root: bool) -> NydusImage:
         content = self._content
@@ -228,26 +226,12 @@ class Conversion:
         for layer in original.manifest.layers:
             await content.copy(layer)
         empty = await content.push(EMPTY_LAYER, media_types.OCI_LAYER_GZIP, {media.NYDUS_EMPTY_LAYER: "true"})
-        diff_ids = [EMPTY_LAYER_DIFF_ID, *_diff_ids(original.config)]
+        diff_ids = [EMPTY_LAYER_DIFF_ID, *original.config.diff_ids]
         config = await content.push(encode_config(original.config, diff_ids, prepend=True), media_types.OCI_CONFIG)
         manifest = original_manifest(original.manifest, config, empty)
         pushed = await content.push_manifest(manifest)
         marks = {media.NYDUS_SOURCE_DIGEST: str(original.manifest.digest)}
         return replace(pushed, platform=original.platform, annotations=marks)
-
-
-def _is_attestation(descriptor: Descriptor) -> bool:
-    platform = descriptor.platform
-    unknown = platform is not None and platform.os == "unknown"
-    return unknown or descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
-
-
-def _diff_ids(config: Mapping[str, Any]) -> list[Digest]:
-    rootfs = config.get("rootfs")
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(found, list):
-        raise PermanentError("the image config has no rootfs.diff_ids", code="invalid_config")
-    return [Digest(str(diff_id)) for diff_id in found]
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from drivers.api import (
     Content,
 )
+from drivers.image import Config
 from drivers.nydus import media
 from drivers.nydus.bootstrap_layer import BootstrapLayer, build_bootstrap_layer
 from drivers.nydus.layer_source import Layer
@@ -21,9 +21,6 @@ from shared.errors import UnsupportedError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import ImageManifest
-
-MAXIMUM_CONFIG = 16 << 20
-"""Bytes of an image config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def merge_layers(layers: Iterable[Layer], parameters: Parameters) -> BootstrapLa
 async def push_image(
     content: Content,
     source: ImageManifest,
-    config: Mapping[str, Any],
+    config: Config,
     layers: Sequence[BlobLayer],
     bootstrap: BootstrapLayer,
     *,

@@ -8,20 +8,20 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from drivers.image import MAXIMUM_CONFIG_SIZE, parse_config
 from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, ChunkInfo, decode_chunk_infos
 from drivers.nydus.compression import decompress, digest
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.feed import feeding
-from drivers.nydus.image import MAXIMUM_CONFIG
 from drivers.nydus.layer_source import MAXIMUM_BOOTSTRAP, Layer, read_layer
-from drivers.nydus.manifests import parse_config
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tar_walk import inflate
 from drivers.nydus.tree import Blob, walk
+from shared.errors import PermanentError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -54,13 +54,11 @@ class ImageReader:
             PermanentError, TransientError: of the store.
         """
         check_manifest(manifest)
-        config = parse_config(await self._small(manifest.config))
-        diff_ids = (config.get("rootfs") or {}).get("diff_ids") or []
-        require(
-            len(diff_ids) == len(manifest.layers),
-            "config.rootfs.diff_ids",
-            f"{len(diff_ids)} for {len(manifest.layers)} layers",
-        )
+        raw_config = await self._small(manifest.config)
+        try:
+            diff_ids = parse_config(raw_config, len(manifest.layers)).diff_ids
+        except PermanentError as error:
+            raise InvalidNydusError("config", error.message) from error
         for layer, diff_id in zip(manifest.layers[:-1], diff_ids, strict=False):
             require(diff_id == layer.digest, "config.rootfs.diff_ids", f"{diff_id} for the blob {layer.digest}")
         tar = await self._bootstrap_tar(manifest.layers[-1])
@@ -100,7 +98,7 @@ class ImageReader:
             return await asyncio.to_thread(lambda: b"".join(inflate(feed.read(), limits)))
 
     async def _small(self, descriptor: Descriptor) -> bytes:
-        require(descriptor.size <= MAXIMUM_CONFIG, "config.size", f"{descriptor.size} bytes")
+        require(descriptor.size <= MAXIMUM_CONFIG_SIZE, "config.size", f"{descriptor.size} bytes")
         async with self._store.open_blob(self._repository, descriptor) as pieces:
             return b"".join([piece async for piece in pieces])
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-
+from drivers.image import Config
 from drivers.nydus import media
 from shared.errors import PermanentError
 from shared.oci import media_types
-from shared.oci.descriptor import Descriptor, Platform
+from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 
@@ -22,54 +20,21 @@ EMPTY_LAYER_DIFF_ID: Final = Digest("sha256:5f70bf18a086007016e948b04aed3b82103a
 _CREATED_BY: Final = "Nydus Converter"
 
 
-def parse_config(raw: bytes) -> dict[str, Any]:
-    """An image config.
-
-    Raises:
-        PermanentError: code ``invalid_config``.
-    """
-    try:
-        config = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        config = _loads_leniently(raw)
-    if not isinstance(config, dict):
-        raise PermanentError("the image config is not a JSON object", code="invalid_config")
-    return config
-
-
-def _loads_leniently(raw: bytes) -> Any:
-    """Docker's own encoder writes what strict parsers refuse (lone surrogates, integers above 64 bits)."""
-    try:
-        return json.loads(raw)
-    except ValueError as error:
-        raise PermanentError(f"the image config is not JSON: {error}", code="invalid_config") from error
-
-
-def config_platform(config: Mapping[str, Any]) -> Platform:
-    """What the config says of itself; ``linux/amd64`` where it is silent, as Docker assumes."""
-    os, architecture = config.get("os") or "linux", config.get("architecture") or "amd64"
-    return Platform(str(os), str(architecture), str(config.get("variant") or ""))
-
-
-def encode_config(config: Mapping[str, Any], diff_ids: Sequence[Digest], *, prepend: bool = False) -> bytes:
+def encode_config(config: Config, diff_ids: Sequence[Digest], *, prepend: bool = False) -> bytes:
     """The source's config with other layers; every key that is not about layers stays.
 
     Args:
-        config: the parsed source config.
+        config: the source's.
         diff_ids: of all layers of the new image.
         prepend: the added layer is the empty one in front instead of the bootstrap at the end.
     """
-    edited = dict(config)
-    edited["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
-    history = config.get("history")
+    history = config.data.get("history")
     if isinstance(history, list) and history:
         comment = "Nydus Empty Layer" if prepend else "Nydus Bootstrap Layer"
         item = {"created_by": _CREATED_BY, "comment": comment}
-        edited["history"] = [item, *history] if prepend else [*history, item]
-    try:
-        return orjson.dumps(edited)
-    except TypeError:
-        return json.dumps(edited, separators=(",", ":")).encode()
+        added = [item, *history] if prepend else [*history, item]
+        config = replace(config, data={**config.data, "history": added})
+    return config.with_diff_ids(diff_ids)
 
 
 def image_manifest(
