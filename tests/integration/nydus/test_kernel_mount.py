@@ -9,35 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
-from shared.oci.manifest import ImageManifest
+from tests.integration.nydus.comparing import assert_same_tree, convert
 from tests.integration.nydus.mounting import mounted_image
 from tests.integration.nydus.trees import differences, tree_facts
 from tests.integration.nydus.umoci import unpack
-from tests.unit.drivers.nydus.images import MTIME, Tar, add_image, as_source
-from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
-
-
-async def convert(
-    repository: Repository, image: ImageManifest, option: NydusOptions
-) -> tuple[Repository, ImageManifest]:
-    content = MemoryContent(repository)
-    result = await NydusDriver().convert(as_source(image), content, option)
-    assert isinstance(result.root, ImageManifest)
-    return content.target_repository, result.root
-
-
-async def assert_same_tree(
-    repository: Repository, image: ImageManifest, tmp_path: Path, option: NydusOptions | None = None
-) -> int:
-    """Returns the number of entries compared."""
-    target, converted = await convert(repository, image, option or NydusOptions())
-    expected = tree_facts(unpack(repository, image, tmp_path / "umoci"))
-    with mounted_image(target, converted, tmp_path / "nydus") as root:
-        found = tree_facts(root)
-    assert differences(expected, found) == []
-    return len(expected)
+from tests.unit.drivers.nydus.images import MTIME, Tar, add_image
+from tests.unit.drivers.nydus.memory_content import Repository
 
 
 def every_kind_of_file() -> bytes:
