@@ -1,0 +1,1 @@
+"""Taking deliveries, running conversions, deciding what becomes of them."""

@@ -1,0 +1,271 @@
+"""One attempt at one delivery: convert within the time limit, tell what happened, settle exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+from opentelemetry.trace import Span
+
+from consumer.circuit import CircuitBreaker
+from consumer.conversion import Converted, Converter
+from consumer.events import EventReporter
+from consumer.outcome import Ack, Dead, Leave, Retry, decide
+from consumer.progress import ConversionProgress
+from shared.broker.api import Delivery
+from shared.errors import IcsError, TransientError
+from shared.events import EventType, conversion_event
+from shared.messages import Attempt, Failure
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.metrics import Outcome as CountedOutcome
+from shared.telemetry.spans import process_span, record_error
+from shared.telemetry.tracing import Tracing, trace_id, traceparent
+
+CONSUMER = f"{socket.gethostname()}/{os.getpid()}"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every attempt of a process uses."""
+
+    settings: Settings
+    converter: Converter
+    circuits: CircuitBreaker
+    reporter: EventReporter
+    metrics: Metrics
+    tracing: Tracing
+    system: str
+    """``messaging.system`` of spans: ``rabbitmq``, ``nats`` ..."""
+    extend_interval: float
+
+
+class AttemptRun:
+    """Handles one delivery, once."""
+
+    def __init__(self, workshop: Workshop, delivery: Delivery) -> None:
+        self._shop = workshop
+        self._delivery = delivery
+        self._request = delivery.request
+        self._started_at = datetime.now(UTC)
+        self._began = monotonic()
+        self._number = len(delivery.attempts) + 1
+
+    async def handle(self) -> None:
+        """Never raises but for cancellation; a delivery that could not be settled is delivered again by the broker."""
+        shop, request = self._shop, self._request
+        pause = max(shop.circuits.wait(host) for host in self._hosts)
+        if pause > 0:
+            _log.info("%s waits %.0f s: its registry is down", request.source, pause)
+            await self._settle_safely(self._delivery.release(pause))
+            return
+        queued = self._queue_seconds()
+        destination = f"{shop.settings.broker.prefix}.conversions"
+        with process_span(
+            shop.tracing,
+            request,
+            headers=self._delivery.headers,
+            attempts=self._delivery.attempts,
+            queue_seconds=queued,
+            system=shop.system,
+            destination=destination,
+            redelivered=self._delivery.redelivered,
+        ) as span:
+            shop.metrics.queue_time(queued, trace_id(span))
+            shop.metrics.conversion_started(request.ref, request.tag)
+            counted: CountedOutcome = "released"
+            try:
+                async with self._heartbeat():
+                    counted = await self._convert_and_settle(span, queued)
+            finally:
+                seconds = monotonic() - self._began
+                shop.metrics.conversion_finished(request.ref, request.tag, counted, seconds, trace_id(span))
+
+    async def _convert_and_settle(self, span: Span, queued: float) -> CountedOutcome:
+        shop = self._shop
+        progress = ConversionProgress(shop.tracing, shop.metrics, self._report_progress)
+        self._tell("started", span, queue_seconds=queued)
+        converted: Converted | None = None
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(shop.settings.timeouts.conversion) as limit:
+                converted = await shop.converter.convert(self._request, progress)
+        except BaseException as raised:  # noqa: BLE001  whatever it is, decide() says what becomes of the delivery
+            error = raised
+            if isinstance(raised, TimeoutError) and limit.expired():
+                error = TransientError(
+                    f"the conversion took longer than timeouts.conversion ({shop.settings.timeouts.conversion:.0f} s)",
+                    code="conversion_timeout",
+                )
+            elif isinstance(raised, OSError) and not isinstance(raised, TimeoutError):
+                error = _from_os(raised)
+            record_error(span, error)
+        self._inform_circuits(error)
+        # The jitter needs no secrecy.
+        outcome = decide(error, self._delivery.attempts, shop.settings.retry, jitter=random.random())  # noqa: S311
+        stages = tuple(progress.stages)
+        match outcome:
+            case Leave():
+                assert error is not None  # noqa: S101  only an error leaves
+                raise error
+            case Ack():
+                await self._settle_safely(self._delivery.ack())
+                return self._succeeded(span, converted, outcome, stages)
+            case Retry() | Dead():
+                return await self._failed(span, error, outcome, stages)
+
+    def _succeeded(
+        self, span: Span, converted: Converted | None, outcome: Ack, stages: tuple[object, ...]
+    ) -> CountedOutcome:
+        shop, request = self._shop, self._request
+        seconds = round(monotonic() - self._began, 3)
+        if converted is None:
+            shop.metrics.skipped(outcome.reason)
+            self._tell("skipped", span, reason=outcome.reason, duration_seconds=seconds, stages=stages)
+            _log.info("skipped %s: %s", request.source, outcome.reason)
+            return "skipped"
+        result = converted.result
+        shop.metrics.sizes(result.source_size, result.target_size)
+        shop.metrics.layers(converted=result.layers_total - result.layers_reused, reused=result.layers_reused)
+        self._tell(
+            "succeeded",
+            span,
+            duration_seconds=seconds,
+            target_digest=str(converted.descriptor.digest),
+            source_size=result.source_size,
+            target_size=result.target_size,
+            layers_total=result.layers_total,
+            layers_reused=result.layers_reused,
+            reason="; ".join(result.left_out)[:2000],
+            stages=stages,
+        )
+        _log.info(
+            "converted %s to %s in %.2f s: %d layers (%d reused), %d to %d bytes",
+            *(converted.request.source, request.target, seconds),
+            *(result.layers_total, result.layers_reused, result.source_size, result.target_size),
+        )
+        return "succeeded"
+
+    async def _failed(
+        self, span: Span, error: BaseException | None, outcome: Retry | Dead, stages: tuple[object, ...]
+    ) -> CountedOutcome:
+        shop, failure = self._shop, outcome.failure
+        attempt = self._attempt(span, failure)
+        facts = {"failure": failure, "duration_seconds": attempt.duration_seconds, "stages": stages}
+        where = f"attempt {self._number} at {self._request.source} failed with {failure.code}: {failure.message}"
+        trace = error if failure.code == "unclassified" else None
+        if isinstance(outcome, Retry):
+            await self._settle_safely(self._delivery.retry(outcome.delay, attempt))
+            shop.metrics.retried(failure.code)
+            self._tell("retrying", span, retry_in_seconds=round(outcome.delay, 3), **facts)
+            _log.warning("%s; again in %.0f s", where, outcome.delay, exc_info=trace)
+            return "retrying"
+        letter_id = ""
+
+        async def bury() -> None:
+            nonlocal letter_id
+            letter_id = (await self._delivery.dead_letter(failure, attempt)).id
+
+        await self._settle_safely(bury())
+        shop.metrics.dead_lettered(failure.code, trace_id(span))
+        self._tell("failed", span, dead_letter_id=letter_id, **facts)
+        _log.error("%s; it is dead letter %s", where, letter_id, exc_info=trace)
+        return "failed"
+
+    async def _settle_safely(self, settlement: Awaitable[None]) -> None:
+        """A broker that is away while we settle delivers the message again: that is safe, and not this attempt's failure."""
+        try:
+            await settlement
+        except IcsError as error:
+            _log.warning("%s could not be settled and will be delivered again: %s", self._request.source, error.message)
+
+    def _inform_circuits(self, error: BaseException | None) -> None:
+        circuits = self._shop.circuits
+        if isinstance(error, TransientError):
+            named = error.details.get("registry")
+            for host in self._hosts:
+                if named in {None, host}:
+                    circuits.failed(host, error)
+                else:
+                    circuits.abandoned(host)
+        elif error is None or isinstance(error, Exception):
+            for host in self._hosts:
+                circuits.succeeded(host)
+        else:
+            for host in self._hosts:
+                circuits.abandoned(host)
+
+    @property
+    def _hosts(self) -> list[str]:
+        return sorted({self._request.source.registry, self._request.target.registry})
+
+    def _queue_seconds(self) -> float:
+        attempts = self._delivery.attempts
+        since = self._delivery.published_at
+        if attempts:
+            last = attempts[-1]
+            since = max(since, last.started_at)
+        return max(0.0, (self._started_at - since).total_seconds())
+
+    def _attempt(self, span: Span, failure: Failure) -> Attempt:
+        return Attempt(
+            number=self._number,
+            started_at=self._started_at,
+            duration_seconds=round(monotonic() - self._began, 3),
+            consumer=CONSUMER,
+            failure=failure,
+            trace_id=trace_id(span),
+            traceparent=traceparent(span),
+        )
+
+    def _tell(self, kind: EventType, span: Span, **data: object) -> None:
+        event = conversion_event(
+            kind,
+            self._request,
+            traceparent=traceparent(span),
+            attempt=self._number,
+            consumer=CONSUMER,
+            trace_id=trace_id(span),
+            **data,
+        )
+        self._shop.reporter.tell(event)
+
+    def _report_progress(self, progress: dict[str, object]) -> None:
+        self._shop.reporter.tell(
+            conversion_event("progress", self._request, attempt=self._number, consumer=CONSUMER, progress=progress)
+        )
+
+    @asynccontextmanager
+    async def _heartbeat(self) -> AsyncIterator[None]:
+        """Tell the broker that work goes on, for as long as it does."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(self._shop.extend_interval)
+                try:
+                    await self._delivery.extend()
+                except IcsError as error:
+                    _log.debug("could not extend a delivery: %s", error.message)
+
+        task = asyncio.create_task(beat(), name="delivery-heartbeat")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _from_os(error: OSError) -> IcsError:
+    """A full disk, a closed file table: this machine's trouble, which another consumer or a later time may not have."""
+    return TransientError(
+        f"this machine refused: {error.strerror or type(error).__name__}", code="local_resource", errno=error.errno
+    )

@@ -1,0 +1,79 @@
+"""Shares of one process's memory, and the locks that keep two conversions from converting one layer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+
+LAYER_SHARE = 96 << 20
+"""Bytes that one layer under conversion may hold in buffers: pieces on their way in, batches at work, an upload's chunk."""
+
+
+class MemoryBudget:
+    """A semaphore in bytes, first come first served: a large share waits its turn and is not overtaken for ever.
+
+    Args:
+        limit: bytes; a share larger than all of it gets all of it, alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def share(self, size: int) -> AsyncIterator[None]:
+        """Wait for ``size`` bytes, hold them, give them back."""
+        size = min(size, self.limit)
+        await self._acquire(size)
+        try:
+            yield
+        finally:
+            self.used -= size
+            self._admit()
+
+    async def _acquire(self, size: int) -> None:
+        if not self._waiting and self.used + size <= self.limit:
+            self.used += size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # admitted and cancelled in the same instant
+                self.used -= size
+            else:
+                self._waiting.remove((size, turn))
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and self.used + self._waiting[0][0] <= self.limit:
+            size, turn = self._waiting.popleft()
+            if not turn.done():
+                self.used += size
+                turn.set_result(None)
+
+
+class KeyedLocks:
+    """A lock for each key, kept only while somebody holds or awaits it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: Hashable) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)

@@ -1,0 +1,228 @@
+"""One conversion, step by step, from a request to a tag.
+
+The order of the steps is what makes redeliveries, duplicates and races harmless:
+
+1. The source's digest is the event's. A target that was made of it with the same fingerprint is *up to date*: nothing is pulled.
+2. A source tag that has moved on makes the conversion *superseded*; the push that moved it sent its own event.
+3. Everything but the root manifest is pushed; then the source tag is looked at again, and the root goes under the target tag.
+4. Registries cannot compare and set a tag, so a newer conversion may finish between that look and the put, and its target be
+   overwritten by the older one. Therefore the source tag is looked at once more *after* the put: if it moved, the conversion
+   starts again with the newest digest. Whoever puts last has seen the newest source; the target converges to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import orjson
+
+from consumer.budget import KeyedLocks, MemoryBudget
+from consumer.content import StoreContent
+from consumer.layer_cache import DEFAULT_REPOSITORY, LayerCache
+from drivers.api import (
+    ANNOTATION_DRIVER_NAME,
+    ANNOTATION_FINGERPRINT,
+    ANNOTATION_SOURCE_DIGEST,
+    Driver,
+    DriverOptions,
+    Progress,
+    Result,
+    Source,
+)
+from drivers.catalogue import parse_options
+from shared.errors import LimitExceededError, PermanentError, SkippedError, SupersededError, TransientError
+from shared.messages import ConversionRequest
+from shared.oci import media_types
+from shared.oci.descriptor import Descriptor, Platform
+from shared.oci.manifest import ImageManifest, Index
+from shared.oci.reference import Reference
+from shared.planning import expand_repository
+from shared.registry.api import ImageStore
+from shared.settings.model import Cache, Limits
+from shared.telemetry.metrics import Metrics
+
+MOVES = 5
+"""How often a source tag may move under one conversion before it goes back to the queue."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A conversion whose target tag is pushed."""
+
+    descriptor: Descriptor
+    result: Result
+    request: ConversionRequest
+    """With the source digest that was converted, which is newer than the message's if the tag moved meanwhile."""
+
+
+class Converter:
+    """Runs conversions; one for the process.
+
+    Args:
+        drivers: driver type → driver.
+        stores: where source and target are; one registry client in a consumer.
+        replace_foreign: whether a target tag that no converter made may be replaced.
+    """
+
+    def __init__(
+        self,
+        drivers: Mapping[str, Driver],
+        source_store: ImageStore,
+        target_store: ImageStore,
+        *,
+        limits: Limits,
+        cache: Cache,
+        metrics: Metrics,
+        replace_foreign: bool = False,
+    ) -> None:
+        self._drivers = drivers
+        self._from = source_store
+        self._to = target_store
+        self._limits = limits
+        self._cache = cache
+        self._metrics = metrics
+        self._replace_foreign = replace_foreign
+        self._locks = KeyedLocks()
+        self._targets = KeyedLocks()
+        self._budget = MemoryBudget(limits.memory)
+
+    async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
+        """Run ``request`` to its end.
+
+        Raises:
+            SkippedError: nothing to do (up to date, not an image, converted already, ...).
+            SupersededError: the source tag has moved on or is gone.
+            PermanentError, TransientError: classified where they arise.
+        """
+        driver = self._drivers.get(request.driver.type)
+        if driver is None:
+            raise PermanentError(
+                f"no driver {request.driver.type!r} here; there are: {', '.join(sorted(self._drivers))}",
+                code="unknown_driver",
+            )
+        option = parse_options(driver, orjson.dumps(request.driver.config))
+        # Two requests for one target in this process go one after the other: the second finds it up to date, or newer.
+        async with self._targets.hold(str(request.target)):
+            for _ in range(MOVES):
+                converted = await self._once(request, driver, option, progress)
+                newest = await self._moved_to(converted.request, converted.descriptor)
+                if newest is None:
+                    return converted
+                _log.info("%s moved while it was converted: once more", request.source)
+                request = request.model_copy(update={"source": replace(request.source, digest=newest.digest)})
+        raise TransientError(f"{request.source} moved {MOVES} times while it was converted", code="source_moves")
+
+    async def _once(
+        self, request: ConversionRequest, driver: Driver, option: DriverOptions, progress: Progress
+    ) -> Converted:
+        fingerprint = driver.fingerprint(option)
+        async with progress.stage("resolve"):
+            source = await self._resolve(request.source)
+            request = request.model_copy(update={"source": source})
+            await self._refuse_if_done(request, fingerprint)
+            await self._refuse_if_moved(request)
+            manifest = await self._from.manifest(source)
+            self._refuse_if_unsuitable(manifest)
+        content = StoreContent(
+            source,
+            request.target,
+            source_store=self._from,
+            target_store=self._to,
+            progress=progress,
+            metrics=self._metrics,
+            cache=self._layer_cache(request.target),
+            locks=self._locks,
+            budget=self._budget,
+        )
+        platforms = tuple(Platform.parse(text) for text in request.platforms)
+        result = await driver.convert(Source(source, manifest, platforms, request.oci), content, option)
+        async with progress.stage("tag") as stage:
+            await self._refuse_if_moved(request)
+            stage.bytes = len(result.root.raw)
+            descriptor = await self._to.put_manifest(request.target, result.root)
+        return Converted(descriptor, result, request)
+
+    async def _resolve(self, source: Reference) -> Reference:
+        if source.digest is not None:
+            return source
+        found = await self._from.resolve(source)
+        if found is None:
+            raise PermanentError(f"there is no {source}", code="manifest_unknown", registry=source.registry)
+        return source.with_digest(found.digest)
+
+    async def _refuse_if_done(self, request: ConversionRequest, fingerprint: str) -> None:
+        """Up to date; or a tag that is somebody's own, which only an overwriting rule may replace."""
+        if await self._to.resolve(request.target) is None:
+            return
+        target = await self._to.manifest(request.target)
+        marks = target.annotations
+        if (
+            marks.get(ANNOTATION_SOURCE_DIGEST) == request.source.digest
+            and marks.get(ANNOTATION_FINGERPRINT) == fingerprint
+        ):
+            raise SkippedError("up to date")
+        overwrites = request.target == replace(request.source, digest=None)
+        if not (overwrites or self._replace_foreign or self._made_by_a_converter(target)):
+            raise PermanentError(
+                f"{request.target} exists and is no converted image; delete it, or give the rule another target",
+                code="target_not_ours",
+                registry=request.target.registry,
+                repository=request.target.repository,
+            )
+
+    def _made_by_a_converter(self, manifest: ImageManifest | Index) -> bool:
+        """By the mark; or by its shape, for what other converters made."""
+        if ANNOTATION_DRIVER_NAME in manifest.annotations:
+            return True
+        if isinstance(manifest, Index):
+            return any(child.artifact_type for child in manifest.manifests)
+        return any(driver.recognises(manifest) for driver in self._drivers.values())
+
+    async def _refuse_if_moved(self, request: ConversionRequest) -> None:
+        if request.source.tag is None:
+            return
+        current = await self._from.resolve(replace(request.source, digest=None))
+        if current is None or current.digest != request.source.digest:
+            raise SupersededError(f"{request.source} is not what its tag points at any more")
+
+    async def _moved_to(self, request: ConversionRequest, put: Descriptor) -> Descriptor | None:
+        """What the source tag points at now, if that is neither the source nor our own result (an overwriting rule's)."""
+        if request.source.tag is None:
+            return None
+        current = await self._from.resolve(replace(request.source, digest=None))
+        if current is None or current.digest in {request.source.digest, put.digest}:
+            return None
+        return current
+
+    def _refuse_if_unsuitable(self, manifest: ImageManifest | Index) -> None:
+        if manifest.annotations.get(ANNOTATION_DRIVER_NAME):
+            raise SkippedError("made by a converter")
+        if isinstance(manifest, Index):
+            if len(manifest.manifests) > self._limits.index_manifests:
+                raise LimitExceededError(
+                    f"the index has {len(manifest.manifests)} manifests, more than limits.index_manifests"
+                    f" ({self._limits.index_manifests})",
+                    limit="index_manifests",
+                )
+            return
+        if len(manifest.layers) > self._limits.manifest_layers:
+            raise LimitExceededError(
+                f"the image has {len(manifest.layers)} layers, more than limits.manifest_layers"
+                f" ({self._limits.manifest_layers})",
+                limit="manifest_layers",
+            )
+        if manifest.config.media_type not in media_types.IMAGE_CONFIGS:
+            raise SkippedError("not a container image")
+        if manifest.layers and not any(
+            layer.media_type in media_types.LAYERS or media_types.is_foreign_layer(layer.media_type)
+            for layer in manifest.layers
+        ):
+            raise SkippedError("its layers are of another format")
+
+    def _layer_cache(self, target: Reference) -> LayerCache | None:
+        if not self._cache.enabled:
+            return None
+        return LayerCache(self._to, expand_repository(self._cache.repository or DEFAULT_REPOSITORY, target))

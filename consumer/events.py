@@ -1,0 +1,77 @@
+"""Telling the event stream, without ever holding up a conversion or its acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from shared.broker.api import EventStream
+from shared.errors import IcsError
+from shared.events import ConversionEvent
+from shared.telemetry.metrics import Metrics
+
+CAPACITY = 2000
+"""Events that wait while the broker is away; progress is dropped first, since newer progress follows."""
+FLUSH = 5.0
+"""Seconds that the last events get at the end."""
+_log = logging.getLogger(__name__)
+
+
+class EventReporter:
+    """A bounded queue in front of the stream."""
+
+    def __init__(
+        self, stream: EventStream, metrics: Metrics, listeners: Sequence[Callable[[ConversionEvent], None]]
+    ) -> None:
+        self._stream = stream
+        self._metrics = metrics
+        self._listeners = listeners
+        self._queue: asyncio.Queue[ConversionEvent] = asyncio.Queue(CAPACITY)
+
+    def tell(self, event: ConversionEvent) -> None:
+        """Queue ``event``; never waits, never raises."""
+        for listener in self._listeners:
+            listener(event)
+        if event.kind == "progress" and self._queue.qsize() > CAPACITY // 2:
+            return
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._metrics.event_dropped()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[EventReporter]:
+        """Publish in the background; at the end, what waits is still sent, for a while."""
+        task = asyncio.create_task(self._run(), name="event-reporter")
+        try:
+            yield self
+        finally:
+            try:
+                async with asyncio.timeout(FLUSH):
+                    await self._queue.join()
+            except TimeoutError:
+                _log.warning("%d events were not published", self._queue.qsize())
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            event = await self._queue.get()
+            try:
+                await self._publish(event)
+            finally:
+                self._queue.task_done()
+
+    async def _publish(self, event: ConversionEvent) -> None:
+        for pause in (0.5, 2.0, 5.0):
+            try:
+                await self._stream.publish(event)
+            except IcsError:
+                if event.kind == "progress":
+                    return
+                await asyncio.sleep(pause)
+            else:
+                return
+        self._metrics.event_dropped()

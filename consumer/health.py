@@ -1,0 +1,81 @@
+"""The consumer's own small port: health for orchestrators, metrics for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from drivers.api import Driver, DriverOptions
+from shared.broker.api import Broker
+from shared.errors import IcsError
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+
+CHECK_TIMEOUT = 3.0
+"""Seconds."""
+_log = logging.getLogger(__name__)
+
+
+class HealthCheck:
+    """Whether conversions can run here.
+
+    Args:
+        chosen: the drivers that the rules use, each with its options.
+    """
+
+    def __init__(self, broker: Broker, chosen: Mapping[Driver, DriverOptions], metrics: Metrics) -> None:
+        self._broker = broker
+        self._chosen = chosen
+        self._metrics = metrics
+
+    async def reason(self) -> str:
+        """Why not; empty when healthy."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await self._check_broker()
+                for driver, option in self._chosen.items():
+                    await driver.check_health(option)
+        except TimeoutError:
+            return f"no answer from the broker or a driver within {CHECK_TIMEOUT:.0f} s"
+        except IcsError as error:
+            return f"{error.code}: {error.message}"
+        return ""
+
+    async def _check_broker(self) -> None:
+        up = False
+        try:
+            await self._broker.check_health()
+            up = True
+        finally:
+            self._metrics.broker_up(up=up)
+
+
+@asynccontextmanager
+async def serve_health(settings: Settings, check: HealthCheck, metrics: Metrics) -> AsyncIterator[int]:
+    """Serve ``/health`` (204, or 500 with the reason) and the metrics path; yields the port."""
+
+    async def health(_request: web.Request) -> web.Response:
+        reason = await check.reason()
+        return web.Response(status=500, text=reason) if reason else web.Response(status=204)
+
+    async def exposition(request: web.Request) -> web.Response:
+        body, content_type = metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    application = web.Application()
+    application.router.add_get("/health", health)
+    application.router.add_get(settings.metric.path, exposition)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.hostname, settings.metric.port)
+        await site.start()
+        port: int = runner.addresses[0][1]
+        _log.info("health and metrics on port %d", port)
+        yield port
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,89 @@
+"""The consumer's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+import orjson
+
+from consumer.attempt import CONSUMER, Workshop
+from consumer.circuit import CircuitBreaker
+from consumer.conversion import Converter
+from consumer.events import EventReporter
+from consumer.health import HealthCheck, serve_health
+from consumer.workdir import WorkDir
+from consumer.worker import work
+from drivers.api import Driver, DriverOptions
+from drivers.catalogue import create_drivers, parse_options
+from shared.broker.api import Broker
+from shared.broker.open import open_broker
+from shared.planning import messaging_system
+from shared.registry.client import RegistryClient
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
+
+_log = logging.getLogger(__name__)
+
+
+async def run_consumer(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    tracing: Tracing,
+    stop: asyncio.Event,
+    broker: Broker | None = None,
+    serve: bool = True,
+) -> None:
+    """Convert what the queue holds until ``stop`` is set, then drain.
+
+    Args:
+        settings: checked ones.
+        metrics: this process's.
+        tracing: this process's.
+        stop: set by the signal handler.
+        broker: an open one; None opens the one that the settings name.
+        serve: whether to serve health and metrics; not where the ingress of the same process does.
+
+    Raises:
+        IcsError: the process cannot work with these settings.
+    """
+    async with AsyncExitStack() as stack:
+        if broker is None:
+            broker = await stack.enter_async_context(open_broker(settings))
+        work_dir = await stack.enter_async_context(WorkDir.claim(settings.work_dir, settings.limits.work_dir))
+        stack.enter_context(work_dir.temporary_files())
+        await stack.enter_async_context(work_dir.collecting())
+        drivers = create_drivers(settings.limits)
+        registry = await stack.enter_async_context(RegistryClient.from_settings(settings, observer=metrics))
+        reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, ()).running())
+        workshop = Workshop(
+            settings=settings,
+            converter=Converter(
+                drivers, registry, registry, limits=settings.limits, cache=settings.cache, metrics=metrics
+            ),
+            circuits=CircuitBreaker(metrics),
+            reporter=reporter,
+            metrics=metrics,
+            tracing=tracing,
+            system=messaging_system(settings),
+            extend_interval=broker.extend_interval,
+        )
+        metrics.concurrency(settings.maximum_concurrency)
+        if serve and settings.metric.enabled:
+            check = HealthCheck(broker, _chosen(settings, drivers), metrics)
+            await stack.enter_async_context(serve_health(settings, check, metrics))
+        _log.info("consumer %s takes up to %d conversions at once", CONSUMER, settings.maximum_concurrency)
+        await work(broker, workshop, stop)
+
+
+def _chosen(settings: Settings, drivers: dict[str, Driver]) -> dict[Driver, DriverOptions]:
+    """The drivers that the rules use, with the options of the last rule that uses each."""
+    chosen = {}
+    for rule in settings.rules:
+        used = rule.driver or settings.driver
+        driver = drivers[used.type]
+        chosen[driver] = parse_options(driver, orjson.dumps(used.config))
+    return chosen
