@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from urllib.parse import quote
 
 from yarl import URL
@@ -80,11 +80,11 @@ class BlobUpload:
             self._sending = asyncio.create_task(self._send(chunk))
             digest = await self._hash.digest()
             await self._acknowledgement()
-            await self._put_chunked(digest)
+            await self._guarded(self._put_chunked(digest))
         else:
             digest = await self._hash.digest()
             if not await has_blob(self._transport, self._repository, digest, self._scopes):
-                await self._put_monolithic(digest, chunk)
+                await self._guarded(self._put_monolithic(digest, chunk))
         self._finished = True
         return Descriptor(media_type, digest, self._written, dict(annotations or {}))
 
@@ -116,15 +116,20 @@ class BlobUpload:
         """Let the full chunk travel while the next one fills."""
         await self._acknowledgement()
         if self._session is None:
-            await self._start()
+            await self._guarded(self._start())
             if len(self._filling) < self._chunk_size:  # the registry wants larger ones
                 return
         chunk, self._filling = self._filling, bytearray()
         await self._hash.update(memoryview(chunk))
         self._sending = asyncio.create_task(self._send(chunk))
 
+    async def _guarded(self, step: Coroutine[None, None, None]) -> None:
+        """Run a step that may open a session: cancelled in the middle of it, nobody would know what to cancel."""
+        self._sending = asyncio.create_task(step)
+        await self._acknowledgement()
+
     async def _acknowledgement(self) -> None:
-        """Wait for the chunk under way; cancelled, it is left for :meth:`close` to wait for."""
+        """Wait for what is under way; cancelled, it is left for :meth:`close` to wait for."""
         if self._sending is not None:
             await asyncio.shield(self._sending)
             self._sending = None

@@ -98,15 +98,34 @@ async def test_an_upload_cancelled_twice_still_cancels_its_session(
                 await asyncio.sleep(0)
 
     task = asyncio.create_task(endless())
-    while not registry.storage.uploads():
-        await asyncio.sleep(0.005)
-    task.cancel()
-    while not any(method == "DELETE" for method, _ in registry.requests):
-        await asyncio.sleep(0.005)
-    task.cancel()
+    async with asyncio.timeout(20):
+        while not registry.storage.uploads():
+            await asyncio.sleep(0.005)
+        task.cancel()
+        while not any(method == "DELETE" for method, _ in registry.requests):
+            await asyncio.sleep(0.005)
+        task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert registry.storage.uploads() == []
+
+
+@pytest.mark.parametrize("size", [10, 2 * CHUNK])
+async def test_an_upload_cancelled_while_its_session_opens_leaves_none(
+    development: Development, client: RegistryClient, repository: Reference, size: int
+) -> None:
+    """The registry has opened it, and its answer has not come yet."""
+    registry = development[0]
+    registry.faults.add(Fault("delay", "POST", seconds=0.1))
+    task = asyncio.create_task(push(client, repository, os.urandom(size)))
+    async with asyncio.timeout(20):
+        while not any(method == "POST" for method, _ in registry.requests):
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert registry.storage.uploads() == []
+    assert any(method in {"DELETE", "PUT"} for method, _ in registry.requests)
 
 
 async def test_a_hanging_registry_does_not_hold_whoever_leaves(
