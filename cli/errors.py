@@ -1,0 +1,51 @@
+"""How a command ends: one clear line for a known error, and an exit code that a script can tell apart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import typer
+
+from shared.errors import PermanentError, SkippedError, SupersededError, TransientError
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    PERMANENT = 1
+    """Doing it again gives the same."""
+    USAGE = 2
+    TRANSIENT = 3
+    """Doing it again later may succeed."""
+    DIFFERENT = 4
+    """A check found differences."""
+    INTERRUPTED = 130
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Known errors become a line on standard error and an exit code; unknown ones stay what they are."""
+    try:
+        yield
+    except TransientError as error:
+        _tell(error.message, error.code)
+        raise typer.Exit(Exit.TRANSIENT) from None
+    except PermanentError as error:
+        _tell(error.message, error.code)
+        raise typer.Exit(Exit.PERMANENT) from None
+    except SkippedError as error:
+        print(f"nothing to do: {error.reason}", file=sys.stderr)
+        raise typer.Exit(Exit.OK) from None
+    except SupersededError as error:
+        print(f"nothing to do: {error}", file=sys.stderr)
+        raise typer.Exit(Exit.OK) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _tell(message: str, code: str) -> None:
+    print(f"ics: {message} [{code}]", file=sys.stderr)

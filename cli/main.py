@@ -1,0 +1,32 @@
+"""``ics``: the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from cli import config, services
+
+app = typer.Typer(
+    name="ics",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Image conversion service: Harbor calls its webhook when an image is pushed; it converts the image into a lazy-pulling"
+        " format and pushes the accelerated one back.\n\n"
+        "Start with `ics demo`. Then write a config.yml, check it with `ics config check`, and run `ics up`.\n\n"
+        "Exit codes: 0 done, 1 failed for good, 2 wrong usage, 3 failed but may succeed later, 4 a check found differences."
+    ),
+)
+app.command()(services.up)
+app.command()(services.ingress)
+app.command()(services.consumer)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""One process of the service: event loop, signals, logs, traces, metrics. Everything that lives once is made here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import uvloop
+
+from shared.settings.model import Settings
+from shared.telemetry.logging import configure_logging
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the parts of a process share."""
+
+    settings: Settings
+    metrics: Metrics
+    tracing: Tracing
+    stop: asyncio.Event
+    """Set by the first SIGTERM or SIGINT; a second SIGINT ends at once."""
+
+
+def run_process(settings: Settings, service: str, main: Callable[[Process], Awaitable[None]]) -> None:
+    """Run ``main`` until it ends, having set up what a long-running process needs.
+
+    Raises:
+        IcsError: what ``main`` raised.
+    """
+    metrics = Metrics(settings.telemetry.label_cap)
+    tracing = Tracing.from_environment(f"ics-{service}", enabled=settings.telemetry.enabled)
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        with _signals(stop):
+            await main(Process(settings, metrics, tracing, stop))
+
+    with configure_logging(settings.log, service, secrets=secret_values(settings)):
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(body())
+        finally:
+            tracing.shutdown()
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def secret_values(settings: Settings) -> list[str]:
+    """Every secret of the settings in clear, for the log's last defence."""
+    values = [header.get_secret_value() for header in settings.auth_header]
+    values += [auth.auth.get_secret_value() for auth in settings.auths.values() if auth.auth]
+    values += [harbor.password.get_secret_value() for harbor in settings.harbor.values() if harbor.password]
+    for notification in settings.notifications:
+        values += [secret.get_secret_value() for secret in (notification.secret,) if secret]
+    for credential in (settings.console.credential, settings.console.operator_credential):
+        if credential is not None:
+            values.append(credential.get_secret_value())
+    return values
