@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import lz4.block
 import zstandard
@@ -13,7 +13,6 @@ from blake3 import blake3
 from drivers.nydus.errors import InvalidNydusError
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 
-Compress = Callable[[bytes], bytes]
 ZSTD_LEVEL = 3
 
 
@@ -27,22 +26,31 @@ class _ThreadContexts(threading.local):
 _contexts = _ThreadContexts()
 
 
-def _compress_zstd(data: bytes, level: int) -> bytes:
+def _zstd(level: int) -> zstandard.ZstdCompressor:
     context = _contexts.compressors.get(level)
     if context is None:
         context = _contexts.compressors[level] = zstandard.ZstdCompressor(level=level)
-    return context.compress(data)
+    return context
+
+
+def compress_each(pieces: Sequence[bytes], compressor: Compressor, level: int = ZSTD_LEVEL) -> list[bytes]:
+    """Every piece by itself: one zstd frame with its content size, one raw lz4 block, or the piece, whichever is asked and smaller.
+
+    zstd takes the whole batch in one call, so that many small files do not fight for the interpreter.
+    """
+    if compressor is Compressor.ZSTD and pieces:
+        frames = _zstd(level).multi_compress_to_buffer(list(pieces))
+        packed = [frames[position].tobytes() for position in range(len(pieces))]
+    elif compressor is Compressor.LZ4_BLOCK:
+        packed = [lz4.block.compress(piece, store_size=False) for piece in pieces]
+    else:
+        return list(pieces)
+    return [small if len(small) < len(piece) else piece for small, piece in zip(packed, pieces, strict=True)]
 
 
 def compress(data: bytes, compressor: Compressor, level: int = ZSTD_LEVEL) -> bytes:
-    """One zstd frame with its content size, one raw lz4 block, or ``data`` itself: whichever is asked, if it is smaller."""
-    if compressor is Compressor.ZSTD:
-        packed = _compress_zstd(data, level)
-    elif compressor is Compressor.LZ4_BLOCK:
-        packed = lz4.block.compress(data, store_size=False)
-    else:
-        return data
-    return packed if len(packed) < len(data) else data
+    """:func:`compress_each` of one piece."""
+    return compress_each([data], compressor, level)[0]
 
 
 def decompress(data: bytes, compressor: Compressor, size: int, field: str) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 
-from drivers.nydus.paths import components, find, resolve_directory
+from drivers.nydus.paths import MAXIMUM_NAME, components, find, resolve_directory
 from drivers.nydus.tree import Inode, Mark, directory
 from shared.errors import CorruptLayerError
 
@@ -15,6 +15,7 @@ WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 _SPECIAL = b".wh..wh."
 _MAXIMUM_LINK_TARGET = 4096
+_DOTS = {b"", b".", b".."}
 
 
 def whiteout_target(name: bytes) -> bytes | None:
@@ -29,6 +30,8 @@ class LayerTree:
 
     def __init__(self) -> None:
         self.root = directory(mark=Mark.IMPLIED)
+        self._head: bytes | None = None
+        self._siblings: dict[bytes, Inode] = {}
 
     def add(self, path: bytes, inode: Inode) -> None:
         """Put an inode at a path.
@@ -36,15 +39,22 @@ class LayerTree:
         Raises:
             CorruptLayerError: not a path inside the layer, or a file used as a directory.
         """
-        parts = components(path)
-        if not parts:
-            if inode.children is None:
-                raise CorruptLayerError("the layer's root is not a directory")
-            copy_attributes(inode, self.root)
-            return
-        children = self._children(parts)
-        name = parts[-1]
+        head, _, name = path.removesuffix(b"/").rpartition(b"/")
+        if head == self._head and name not in _DOTS and len(name) <= MAXIMUM_NAME and b"\0" not in name:
+            children = self._siblings  # of the same directory as the entry before, as most are
+        else:
+            parts = components(path)
+            if not parts:
+                if inode.children is None:
+                    raise CorruptLayerError("the layer's root is not a directory")
+                copy_attributes(inode, self.root)
+                return
+            children = self._children(parts)
+            name = parts[-1]
+            self._head, self._siblings = head, children
         old = children.get(name)
+        if old is not None:
+            self._head = None  # what is replaced may be a directory on the way here
         if inode.children is None or old is None:
             children[name] = inode
         elif old.children is not None:
@@ -72,6 +82,7 @@ class LayerTree:
             found = Inode(stat.S_IFLNK | 0o777, target=joined, mark=Mark.LOWER_LINK)
         elif found.children is not None:
             raise CorruptLayerError(f"{path[:200]!r} is a hard link to a directory")
+        self._head = None
         self._children(parts)[parts[-1]] = found
 
     def _children(self, parts: list[bytes]) -> dict[bytes, Inode]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from drivers.api import BlobWriter
 from drivers.nydus.blob.assembler import BlobAssembler, Ending, PackedChunk
-from drivers.nydus.compression import compress, digest
+from drivers.nydus.compression import compress_each, digest
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.tree import Inode
 
@@ -117,13 +117,20 @@ class LayerPipeline:
     def _pack(self, batch: Batch) -> list[PackedChunk]:
         parameters = self._parameters
         known = self._assembler.known
-        packed = []
-        for _, chunk in batch:
-            name = digest(chunk, parameters.digester)
-            # What the assembler knows stays known, so leaving the data out never changes its decision.
-            data = None if (name, len(chunk)) in known else compress(chunk, parameters.compressor, parameters.level)
-            packed.append(PackedChunk(name, len(chunk), data))
-        return packed
+        names = [digest(chunk, parameters.digester) for _, chunk in batch]
+        # What the assembler knows stays known, so leaving such data out never changes its decision.
+        fresh: dict[tuple[bytes, int], int] = {}
+        for position, (name, (_, chunk)) in enumerate(zip(names, batch, strict=True)):
+            key = (name, len(chunk))
+            if key not in known:
+                fresh.setdefault(key, position)
+        positions = list(fresh.values())
+        data = compress_each([batch[at][1] for at in positions], parameters.compressor, parameters.level)
+        packed = dict(zip(positions, data, strict=True))
+        return [
+            PackedChunk(name, len(chunk), packed.get(at))
+            for at, (name, (_, chunk)) in enumerate(zip(names, batch, strict=True))
+        ]
 
     def _assemble(self, batch: Batch, packed: list[PackedChunk]) -> bytes:
         add = self._assembler.add
