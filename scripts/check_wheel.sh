@@ -1,0 +1,29 @@
+#!/bin/sh
+# Build the wheel and use it outside this checkout: an editable install hides what packaging forgets.
+set -eu
+cd "$(dirname "$0")/.."
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+.venv/bin/python -m pip wheel -q --no-deps --wheel-dir "$folder" .
+.venv/bin/python -m pip install -q --no-deps --target "$folder/site" "$folder"/*.whl
+cd "$folder"
+# -P and an explicit path: nothing of the checkout is importable but through the wheel, which comes first.
+PYTHONPATH="$folder/site" "$OLDPWD/.venv/bin/python" -P - "$folder/site" <<'PYTHON'
+import importlib, pathlib, pkgutil, sys
+
+site = sys.argv[1]
+for name in ("shared", "drivers", "consumer", "ingress", "cli"):
+    package = importlib.import_module(name)
+    assert package.__file__ and package.__file__.startswith(site), f"{name} is not the wheel's: {package.__file__}"
+    for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    assert (pathlib.Path(package.__file__).parent / "py.typed").exists(), f"{name} lost its py.typed"
+from typer.testing import CliRunner
+
+from cli.main import app
+
+result = CliRunner().invoke(app, ["--help"])
+assert result.exit_code == 0, result.output
+print("wheel: every module imports, the command line answers")
+PYTHON
