@@ -59,6 +59,7 @@ class NydusDriver:
             chosen.multi_platform,
             chosen.with_referrer,
             chosen.prefetch_patterns,
+            chosen.share_chunks,
         )
 
     def layer_fingerprint(self, option: NydusOptions) -> str:

@@ -72,6 +72,7 @@ def merge_layers(layers: Iterable[Layer], parameters: Parameters) -> BootstrapLa
         compressor=parameters.compressor,
         digester=parameters.digester,
         prefetch_patterns=parameters.prefetch_patterns,
+        share_chunks=parameters.share_chunks,
     )
     bootstrap = encode_bootstrap(merged)
     validate_bootstrap(bootstrap)

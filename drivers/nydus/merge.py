@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 
 from drivers.nydus.overlay import Overlay
 from drivers.nydus.paths import components, find
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import MAXIMUM_BLOBS, BlobFeatures, Compressor, Digester
-from drivers.nydus.tree import Blob, Inode, walk
+from drivers.nydus.tree import Blob, Chunk, Inode, walk
 from shared.errors import CorruptLayerError, UnsupportedError
 
 
@@ -20,18 +20,32 @@ def merge(
     compressor: Compressor,
     digester: Digester,
     prefetch_patterns: Sequence[str],
+    share_chunks: bool = False,
 ) -> Bootstrap:
-    """Overlay the layers, lowest first. ``layers`` may be lazy: one layer at a time is looked at.
+    """Overlay the layers, lowest first. Takes the layers' trees over: their files become the image's.
+
+    Args:
+        layers: may be lazy, one is looked at at a time.
+        chunk_size: of the image, in bytes.
+        compressor: for the superblock; each blob keeps its own.
+        digester: likewise.
+        prefetch_patterns: absolute paths.
+        share_chunks: let files refer to the lowest layer that has an equal chunk, so that a node fetches and caches it once.
 
     Raises:
         UnsupportedError: more blobs with data than a bootstrap can name, or layers with different chunk sizes.
         CorruptLayerError: the layers do not fit onto each other.
     """
     overlay = Overlay()
+    order: dict[str, int] = {}
     for layer in layers:
         if layer.blobs and layer.chunk_size != chunk_size:
             raise UnsupportedError(f"a layer has chunks of {layer.chunk_size} bytes, the image of {chunk_size}")
         overlay.apply(layer.root)
+        for blob in layer.blobs:
+            order.setdefault(blob.id, len(order))
+    if share_chunks:
+        share_equal_chunks(overlay.root, order)
     blobs = used_blobs(overlay.root)
     if len(blobs) > MAXIMUM_BLOBS:
         raise UnsupportedError(f"{len(blobs)} layers with data; RAFS v6 can name {MAXIMUM_BLOBS}")
@@ -43,6 +57,25 @@ def merge(
         digester=digester,
         prefetch=prefetch_inodes(overlay.root, prefetch_patterns),
     )
+
+
+def share_equal_chunks(root: Inode, order: Mapping[str, int]) -> None:
+    """Point every file at the lowest of the blobs that the tree uses and that hold the same content.
+
+    Args:
+        root: changed in place.
+        order: position of each blob's layer, by blob id.
+    """
+    files = [inode for _, inode in walk(root) if inode.chunks]
+    lowest: dict[tuple[bytes, int], Chunk] = {}
+    for inode in files:
+        for chunk in inode.chunks:
+            key = (chunk.digest, chunk.uncompressed_size)
+            best = lowest.setdefault(key, chunk)
+            if order[chunk.blob.id] < order[best.blob.id]:
+                lowest[key] = chunk
+    for inode in files:
+        inode.chunks = tuple(lowest[chunk.digest, chunk.uncompressed_size] for chunk in inode.chunks)
 
 
 def used_blobs(root: Inode) -> list[Blob]:

@@ -34,6 +34,8 @@ class NydusOptions(DriverOptions):
     """Of zstd."""
     digester: Literal["blake3", "sha256"] = "blake3"
     chunk_size: int = 0x100000
+    share_chunks: bool = True
+    """Equal chunks of several layers are read from the lowest of them. (Inside a layer, equal chunks are always stored once.)"""
     fs_version: Literal["6", 6] = "6"
     with_referrer: bool = False
     """Set ``subject`` on every platform's manifest where source and target repository are the same."""
@@ -89,4 +91,5 @@ class NydusOptions(DriverOptions):
             chunk_size=self.chunk_size,
             level=self.compression_level,
             prefetch_patterns=tuple(self.prefetch_patterns),
+            share_chunks=self.share_chunks,
         )

@@ -17,3 +17,5 @@ class Parameters:
     level: int = ZSTD_LEVEL
     """Of zstd."""
     prefetch_patterns: tuple[str, ...] = ("/",)
+    share_chunks: bool = True
+    """Between the layers of an image."""

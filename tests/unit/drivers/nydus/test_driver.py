@@ -565,6 +565,7 @@ def test_the_fingerprint_changes_with_what_changes_the_bytes() -> None:
         NydusOptions(compression_level=5),
         NydusOptions(multi_platform=True),
         NydusOptions(with_referrer=True),
+        NydusOptions(share_chunks=False),
         NydusOptions(prefetch_patterns=["/etc"]),
         NydusOptions(builder_path="/usr/bin/nydus-image"),
     ):
@@ -579,6 +580,29 @@ async def test_prefetch_patterns_name_inodes_and_drop_what_matches_nothing_or_li
     bootstrap = validate_bootstrap(bootstrap_of(content.target_repository, image))
     children = bootstrap.root.children or {}
     assert bootstrap.prefetch == [children[b"d"], children[b"b"]]
+
+
+@pytest.mark.parametrize("share", [True, False])
+async def test_equal_content_of_two_layers_is_read_from_the_lower_one(share: bool) -> None:
+    repository = Repository()
+    content = MemoryContent(repository)
+    top = Tar().file("copy", b"a" * 100_000).file("other", b"other").bytes()
+    source = add_image(repository, [BASE, top])
+    image = image_of(await convert(content, source, NydusOptions(share_chunks=share)))
+    children = validate_bootstrap(bootstrap_of(content.target_repository, image)).root.children or {}
+    lower, upper = (layer.digest.hex for layer in image.layers[:2])
+    assert children[b"copy"].chunks[0].blob.id == (lower if share else upper)
+    assert children[b"other"].chunks[0].blob.id == upper
+
+
+async def test_a_layer_whose_content_lower_layers_have_needs_no_device() -> None:
+    repository = Repository()
+    content = MemoryContent(repository)
+    source = add_image(repository, [BASE, Tar().file("copy", b"a" * 100_000).bytes()])
+    image = image_of(await convert(content, source))
+    bootstrap = validate_bootstrap(bootstrap_of(content.target_repository, image))
+    assert [blob.id for blob in bootstrap.blobs] == [image.layers[0].digest.hex]
+    assert len(image.layers) == 3
 
 
 async def test_the_native_builder_is_always_healthy() -> None:
