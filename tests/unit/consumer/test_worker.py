@@ -1,0 +1,266 @@
+"""Deliveries are settled exactly once by what the conversion came to; stopping drains and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from consumer.attempt import Workshop
+from consumer.circuit import CircuitBreaker
+from consumer.conversion import Converted, Converter
+from consumer.events import EventReporter
+from consumer.worker import work
+from drivers.api import Progress
+from shared.broker.api import Broker
+from shared.broker.open import open_broker
+from shared.errors import PermanentError, SkippedError, TransientError
+from shared.messages import ConversionRequest
+from shared.settings.load import load_settings
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
+from tests.memory_store import MemoryStore
+from tests.unit.consumer.support import converter, pushed, request
+
+
+class Scripted(Converter):
+    """A converter whose conversions end as a test says."""
+
+    def __init__(self, script: Callable[[ConversionRequest], Awaitable[Any]]) -> None:
+        self.script = script
+        self.running = 0
+        self.most = 0
+        self.seen: list[str] = []
+
+    async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
+        self.seen.append(request.id)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            result = await self.script(request)
+            assert isinstance(result, Converted)
+            return result
+        finally:
+            self.running -= 1
+
+
+def settings_for(**environ: str) -> Settings:
+    values = {
+        "ICS_BROKER__URL": "memory:",
+        "ICS_RETRY": '{"maximum_attempts": 3, "initial_delay": 0.02, "maximum_delay": 0.1}',
+        "ICS_TIMEOUTS": '{"conversion": 2, "drain": 0.2}',
+        **environ,
+    }
+    return load_settings(None, environ=values, option_models={"estargz": converter_options()})
+
+
+def converter_options() -> Any:
+    from drivers.estargz.options import EstargzOptions
+
+    return EstargzOptions
+
+
+@asynccontextmanager
+async def at_work(
+    made: Converter, settings: Settings
+) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
+    metrics = Metrics(10, process_metrics=False)
+    async with open_broker(settings) as broker, EventReporter(broker.events, metrics, ()).running() as reporter:
+        workshop = Workshop(
+            settings=settings,
+            converter=made,
+            circuits=CircuitBreaker(metrics, pause=0.05),
+            reporter=reporter,
+            metrics=metrics,
+            tracing=Tracing.from_environment("test"),
+            system="memory",
+            extend_interval=broker.extend_interval,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(work(broker, workshop, stop))
+        try:
+            yield broker, stop, task
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 10)
+
+
+async def events_of(broker: Broker, wanted: int, *kinds: str) -> list[Any]:
+    found = []
+    async with asyncio.timeout(10):
+        async for event in broker.events.read():
+            if event.kind in kinds:
+                found.append(event)
+                if len(found) == wanted:
+                    return found
+    raise AssertionError
+
+
+async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    async with at_work(converter(store), settings_for()) as (broker, _, _):
+        await broker.publish(request(image))
+        (event,) = await events_of(broker, 1, "succeeded")
+        assert event.data.target_digest
+        assert {"resolve", "pull", "convert", "push", "manifest", "tag"} <= {stage.name for stage in event.data.stages}
+        assert event.data.trace_id
+        stats = await broker.stats()
+        assert (stats.ready, stats.in_flight, stats.dead) == (0, 0, 0)
+
+
+async def test_nothing_to_do_is_told_with_its_reason() -> None:
+    async def skip(_request: ConversionRequest) -> None:
+        raise SkippedError("up to date")
+
+    async with at_work(Scripted(skip), settings_for()) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "skipped")
+        assert event.data.reason == "up to date"
+        assert await broker.dead_letters.count() == 0
+
+
+async def test_a_permanent_failure_is_a_dead_letter_at_once_with_all_that_is_known() -> None:
+    async def deny(_request: ConversionRequest) -> None:
+        raise PermanentError("not for you", code="denied", registry="harbor.example.com", status=403)
+
+    async with at_work(Scripted(deny), settings_for()) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        letter = await broker.dead_letters.get(event.data.dead_letter_id)
+        assert letter is not None
+        assert letter.failure.code == "denied"
+        assert letter.failure.details["status"] == 403
+        assert letter.request == request(requested_at=letter.request.requested_at) if letter.request else False
+        (attempt,) = letter.attempts
+        assert attempt.trace_id == event.data.trace_id
+        assert attempt.consumer
+
+
+async def test_transient_failures_are_retried_and_a_late_success_is_a_success() -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    real = converter(store)
+    tries = iter(range(10))
+
+    class Flaky(Scripted):
+        async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
+            if next(tries) < 2:
+                raise TransientError("not now", code="rate_limited")
+            return await real.convert(request, progress)
+
+    async with at_work(Flaky(lambda _: asyncio.sleep(0)), settings_for()) as (broker, _, _):
+        await broker.publish(request(image))
+        seen = await events_of(broker, 3, "retrying", "succeeded", "failed")
+        assert [event.kind for event in seen] == ["retrying", "retrying", "succeeded"]
+        assert [event.data.attempt for event in seen] == [1, 2, 3]
+        assert await broker.dead_letters.count() == 0
+
+
+async def test_exhausted_retries_die_with_every_attempt() -> None:
+    async def fail(_request: ConversionRequest) -> None:
+        raise TransientError("never", code="rate_limited")
+
+    async with at_work(Scripted(fail), settings_for()) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        letter = await broker.dead_letters.get(event.data.dead_letter_id)
+        assert letter is not None
+        assert [attempt.number for attempt in letter.attempts] == [1, 2, 3]
+
+
+async def test_a_conversion_that_hangs_is_cancelled_and_counted_as_a_time_out() -> None:
+    async def hang(_request: ConversionRequest) -> None:
+        await asyncio.sleep(3600)
+
+    settings = settings_for(ICS_TIMEOUTS='{"conversion": 0.05, "drain": 0.2}', ICS_RETRY='{"maximum_attempts": 1}')
+    scripted = Scripted(hang)
+    async with at_work(scripted, settings) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        assert event.data.failure.code == "conversion_timeout"
+        assert scripted.running == 0
+
+
+async def test_a_full_disk_is_worth_a_retry_and_says_so() -> None:
+    async def full(_request: ConversionRequest) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with at_work(Scripted(full), settings_for(ICS_RETRY='{"maximum_attempts": 1}')) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        assert event.data.failure.code == "local_resource"
+        assert "No space left" in event.data.failure.message
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_no_more_than_maximum_concurrency_run_at_once(limit: int) -> None:
+    async def briefly(_request: ConversionRequest) -> None:
+        await asyncio.sleep(0.02)
+        raise SkippedError("done")
+
+    scripted = Scripted(briefly)
+    async with at_work(scripted, settings_for(ICS_MAXIMUM_CONCURRENCY=str(limit))) as (broker, _, _):
+        for number in range(8):
+            await broker.publish(request(id=f"{number:032x}"))
+        await events_of(broker, 8, "skipped")
+    assert scripted.most == limit
+
+
+async def test_draining_lets_what_runs_finish() -> None:
+    started = asyncio.Event()
+
+    async def slow(_request: ConversionRequest) -> None:
+        started.set()
+        await asyncio.sleep(0.1)
+        raise SkippedError("finished")
+
+    async with at_work(Scripted(slow), settings_for()) as (broker, stop, task):
+        await broker.publish(request())
+        await started.wait()
+        stop.set()
+        await task
+        stats = await broker.stats()
+        assert (stats.ready, stats.in_flight) == (0, 0)
+
+
+async def test_what_does_not_finish_goes_back_to_the_queue() -> None:
+    started = asyncio.Event()
+
+    async def endless(_request: ConversionRequest) -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    scripted = Scripted(endless)
+    async with at_work(scripted, settings_for()) as (broker, stop, task):
+        await broker.publish(request())
+        await started.wait()
+        stop.set()
+        await task
+        assert scripted.running == 0
+        stats = await broker.stats()
+        assert (stats.ready, stats.in_flight, stats.dead) == (1, 0, 0)
+
+
+async def test_a_registry_that_is_down_costs_no_attempts_once_its_circuit_is_open() -> None:
+    up = False
+
+    async def answer(_request: ConversionRequest) -> None:
+        if not up:
+            raise TransientError("down", code="registry_unavailable", registry="harbor.example.com")
+        raise SkippedError("answered")
+
+    settings = settings_for(ICS_RETRY='{"maximum_attempts": 50, "initial_delay": 0.01, "maximum_delay": 0.02}')
+    scripted = Scripted(answer)
+    async with at_work(scripted, settings) as (broker, _, _):
+        for number in range(10):
+            await broker.publish(request(id=f"{number:032x}"))
+        await asyncio.sleep(0.5)
+        attempts_while_down = len(scripted.seen)
+        up = True
+        await events_of(broker, 10, "skipped")
+    assert attempts_while_down < 40, "an open circuit lets only probes through"
