@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from drivers.api import DriverOptions
 
 DEFAULT_CHUNK_SIZE: Final = 4 << 20
+MINIMUM_CHUNK_SIZE: Final = 64 << 10
 DEFAULT_LEVEL: Final = 6
 """libdeflate's level that no layer measured came out larger with than with the Go builder's level 9."""
 
@@ -19,11 +20,20 @@ class EstargzOptions(DriverOptions):
     estargz_compression_level: int = Field(default=-1, ge=-1, le=9)
     """0 stores, 1 is fastest, 9 smallest, as for gzip; -1 means 6. They are libdeflate's levels: 6 is smaller than gzip's 9."""
     estargz_chunk_size: int = Field(default=0, ge=0, le=32 << 20)
-    """Payload bytes a chunk, which is what one lazy read fetches at least; 0 means 4 MiB."""
+    """Payload bytes a chunk, which is what one lazy read fetches at least: 65536 to 33554432; 0 means 4 MiB."""
     uncompress: bool = False
     """Only inflate the layers: plain tar, same diff ID, **not** lazily pullable (for registries or disks that compress)."""
     prioritized_files: tuple[str, ...] = ()
     """Paths to put first and to fetch at mount (``.prefetch.landmark``), in this order; a layer passes over what it lacks."""
+
+    @field_validator("estargz_chunk_size")
+    @classmethod
+    def _not_tiny(cls, value: int) -> int:
+        """Each chunk costs a gzip member and a line of the table."""
+        if 0 < value < MINIMUM_CHUNK_SIZE:
+            message = f"must be 0 (meaning {DEFAULT_CHUNK_SIZE}) or at least {MINIMUM_CHUNK_SIZE}"
+            raise ValueError(message)
+        return value
 
     @property
     def level(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from drivers.estargz.layout import FOOTER_SIZE, TOC_NAME, parse_footer
+from drivers.inflate import Inflater
 from drivers.limits import LayerLimits
 from drivers.tar.entry import TarEntry, clean
 from drivers.tar.parser import TarParser
@@ -136,28 +137,16 @@ async def validate(read: ReadRange, size: int, toc_digest: str) -> tuple[Toc, st
         if entry.type == "reg" and f"sha256:{whole.hexdigest()}" != entry.digest:
             raise CorruptLayerError(f"{entry.name!r} does not have its digest")
     diff = hashlib.sha256()
-    inflater = zlib.decompressobj(31)
+    inflater = Inflater(LayerLimits())
     for start in range(0, size, _STEP):
         data = await read(start, min(_STEP, size - start))
-        while data:
-            for piece in _inflate(inflater, data):
-                diff.update(piece)
-            data = inflater.unused_data
-            if inflater.eof:
-                inflater = zlib.decompressobj(31)
+        await asyncio.to_thread(lambda data=data: [diff.update(piece) for piece in inflater.feed(data)])  # type: ignore[misc]
+    for piece in inflater.finish():
+        diff.update(piece)
     return toc, f"sha256:{diff.hexdigest()}"
 
 
 _STEP: Final = 1 << 20
-
-
-def _inflate(inflater: Any, data: bytes) -> Iterator[bytes]:
-    try:
-        while data:
-            yield inflater.decompress(data, _STEP)
-            data = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise CorruptLayerError(f"a gzip member is damaged: {error}") from error
 
 
 def _chunk(member: bytes, chunk: Chunk, name: str) -> bytes:
