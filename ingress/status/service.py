@@ -16,6 +16,7 @@ from ingress.status.views import StatusViews
 from shared.broker.api import Broker
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Status:
 
     broker: Broker
     metrics: Metrics
+    tracing: Tracing
     history: History
     live: Live
     follower: Follower
@@ -44,7 +46,7 @@ class Status:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def create_status(settings: Settings, broker: Broker, metrics: Metrics) -> Status:
+def create_status(settings: Settings, broker: Broker, metrics: Metrics, tracing: Tracing) -> Status:
     history = History(settings.console.history, settings.broker.events_max_age)
     live = Live()
     follower = Follower(broker.events, history, live, metrics)
@@ -52,6 +54,7 @@ def create_status(settings: Settings, broker: Broker, metrics: Metrics) -> Statu
     return Status(
         broker=broker,
         metrics=metrics,
+        tracing=tracing,
         history=history,
         live=live,
         follower=follower,

@@ -1,0 +1,139 @@
+"""Dead letters in the console: found, understood, replayed or discarded. Every change is confirmed on a page with its counts."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+
+from ingress.console.actions import Operation, carry_out
+from ingress.console.pages import HEADERS, Renderer
+from ingress.status.service import Status
+from shared.broker.api import DeadLetterFilter
+from shared.messages import DeadLetter
+
+PAGE = 50
+_BODY = 1 << 20
+_SELECTION = 10_000
+
+
+def create_dead_letter_router(status: Status, renderer: Renderer, route_class: type[APIRoute]) -> APIRouter:
+    """Reading is behind ``console.credential``, acting behind ``console.operator_credential`` and the form's token."""
+    router = APIRouter(prefix="/console/dead-letters", route_class=route_class, include_in_schema=False)
+    access, letters = status.access, status.broker.dead_letters
+    reader, operator = [Depends(access.read)], Depends(access.operate)
+
+    @router.get("", dependencies=reader)
+    async def listing(
+        request: Request, offset: Annotated[int, Query(ge=0)] = 0, done: Annotated[str, Query(max_length=60)] = ""
+    ) -> HTMLResponse:
+        where = _filter(request.query_params)
+        found = [letter async for letter in letters.list(where)]
+        query = {key: value for key in ("repository", "tag", "code") if (value := getattr(where, key))}
+        return renderer.page(
+            request,
+            "dead_letters.html",
+            letters=found[offset : offset + PAGE],
+            total=len(found),
+            where=where,
+            filtered=bool(query),
+            codes=dict(Counter(status.monitor.snapshot.dead_by_code).most_common(12)),
+            done=_done(done),
+            previous_query=urlencode(query | {"offset": max(0, offset - PAGE)}) if offset else None,
+            next_query=urlencode(query | {"offset": offset + PAGE}) if offset + PAGE < len(found) else None,
+        )
+
+    @router.post("/confirm")
+    async def confirm(request: Request, _actor: Annotated[str, operator]) -> HTMLResponse:
+        form = await _form(request)
+        action = form.get("action", [""])[0]
+        verb: Operation = "discard" if action == "discard-selected" else "replay"
+        if action.endswith("-selected"):
+            where = DeadLetterFilter(ids=frozenset(form.get("id", [])))
+        else:
+            where = _filter({key: values[0] for key, values in form.items()})
+        chosen = [] if action.endswith("-selected") and not where.ids else [x async for x in letters.list(where)]
+        usable = [letter for letter in chosen if verb == "discard" or letter.request is not None]
+        limit = _canary(form) if action == "replay-canary" else _SELECTION
+        picked = usable[:limit]
+        ids = [letter.id for letter in picked]
+        return renderer.page(
+            request,
+            "confirm.html",
+            verb=verb,
+            count=len(picked),
+            total=len(chosen),
+            unreadable=len(chosen) - len(usable),
+            codes=dict(Counter(letter.failure.code for letter in picked)),
+            ids=ids,
+            token=access.form_token(f"{verb} {' '.join(ids)}"),
+        )
+
+    @router.post("/apply")
+    async def apply(request: Request, actor: Annotated[str, operator]) -> RedirectResponse:
+        form = await _form(request)
+        verb: Literal["replay", "discard"] = "discard" if form.get("verb") == ["discard"] else "replay"
+        ids = form.get("id", [])
+        access.check_form_token(f"{verb} {' '.join(ids)}", form.get("token", [""])[0])
+        result = await carry_out(status, verb, ids, actor)
+        done = f"{verb} {result.done} {result.gone} {result.failed}"
+        return RedirectResponse(f"../dead-letters?{urlencode({'done': done})}", 303, HEADERS)
+
+    @router.get("/{letter_id}", dependencies=reader)
+    async def detail(request: Request, letter_id: str) -> HTMLResponse:
+        letter = await letters.get(letter_id)
+        if letter is None:
+            raise HTTPException(404, "This dead letter is gone: it was replayed or discarded.")
+        return renderer.page(
+            request,
+            "dead_letter.html",
+            d=letter,
+            trace_url=status.views.trace_link(letter.trace_id),
+            document=_document(letter),
+        )
+
+    return router
+
+
+async def _form(request: Request) -> dict[str, list[str]]:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _BODY:
+            raise HTTPException(413, "too many selected at once")
+    return parse_qs(body.decode("ascii", "replace"), max_num_fields=_SELECTION + 20)
+
+
+def _filter(given: Mapping[str, str]) -> DeadLetterFilter:
+    repository, tag, code = (given.get(key, "").strip()[:300] for key in ("repository", "tag", "code"))
+    return DeadLetterFilter(repository=repository, tag=tag, code=code)
+
+
+def _canary(form: Mapping[str, list[str]]) -> int:
+    text = form.get("canary", ["3"])[0]
+    return min(max(int(text), 1), 1000) if text.isdecimal() else 3
+
+
+def _done(text: str) -> str:
+    """The result in words; only numbers come out of the address, nothing that somebody else could phrase."""
+    parts = text.split()
+    if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]):
+        return ""
+    verb = "discarded" if parts[0] == "discard" else "replayed"
+    done, gone, failed = (int(part) for part in itertools.islice(parts, 1, None))
+    words = [f"{done} {verb}."]
+    if gone:
+        words.append(f"{gone} had been dealt with already.")
+    if failed:
+        words.append(f"{failed} could not be {verb}: they are still here.")
+    return " ".join(words)
+
+
+def _document(letter: DeadLetter) -> str:
+    return letter.request.model_dump_json(indent=2) if letter.request else letter.raw

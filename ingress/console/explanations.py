@@ -1,0 +1,131 @@
+"""Error codes in plain words: what happened, and what a person does next. The code itself always stays visible beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    cause: str
+    next_step: str
+
+
+_REGISTRY_AWAY = Explanation(
+    "The registry could not be reached, or gave up answering, on every attempt.",
+    "Check that the registry is up and reachable from the consumers, then replay.",
+)
+_DENIED = Explanation(
+    "The registry refused the consumer's credential for this repository.",
+    "Check auths in config.yml: the robot account needs pull and push on this project. Then replay.",
+)
+_BAD_IMAGE = Explanation(
+    "The image itself is not what its manifest or its format says, so every attempt would end the same way.",
+    "Look at the image (skopeo inspect, or pull it) and push it again; discard this letter if nobody needs it.",
+)
+_CONFIGURATION = Explanation(
+    "The service is configured in a way that cannot work for this conversion.",
+    "Correct config.yml (ics config check shows every problem), restart the consumers, then replay.",
+)
+_BUILDER = Explanation(
+    "The external image builder could not run, or ended with an error.",
+    "Look at the message and the consumer's log; check builder_path and the consumer's memory limit. Then replay.",
+)
+_TRUST = Explanation(
+    "The registry's certificate is not trusted.",
+    "Give its CA under auths.<host>.ca in config.yml, restart the consumers, then replay.",
+)
+_MALFORMED = Explanation(
+    "The message in the queue was no conversion request that this version understands.",
+    "It cannot be replayed. Look at the raw body to see who sent it, then discard it.",
+)
+
+_BY_CODE = {
+    "registry_unavailable": _REGISTRY_AWAY,
+    "registry_timeout": _REGISTRY_AWAY,
+    "upload_interrupted": _REGISTRY_AWAY,
+    "unauthorized": _DENIED,
+    "denied": _DENIED,
+    "invalid_credential": _DENIED,
+    "tls_error": _TRUST,
+    "invalid_certificate": _TRUST,
+    "corrupt_layer": _BAD_IMAGE,
+    "digest_mismatch": _BAD_IMAGE,
+    "invalid_manifest": _BAD_IMAGE,
+    "invalid_config": _BAD_IMAGE,
+    "unsupported": Explanation(
+        "The image holds something that the chosen format cannot express.",
+        "Choose another driver for this repository (rules in config.yml), or discard this letter.",
+    ),
+    "unsupported_media_type": Explanation(
+        "The image uses a media type that cannot be converted.",
+        "Exclude the repository in rules, or discard this letter.",
+    ),
+    "limit_exceeded": Explanation(
+        "The image is larger than a configured limit; the message names the limit.",
+        "Raise that limit in config.yml if the image is legitimate, restart the consumers, then replay.",
+    ),
+    "manifest_too_large": Explanation(
+        "The converted manifest is larger than the registry accepts.",
+        "Convert fewer platforms, or raise the registry's limit, then replay.",
+    ),
+    "manifest_unknown": Explanation(
+        "The source image is gone: deleted or moved before it was converted.",
+        "Push it again if it is still wanted, else discard this letter.",
+    ),
+    "policy_violation": Explanation(
+        "A Harbor project policy (such as a required scan or signature) kept the image from being pulled.",
+        "Wait for the scan or satisfy the policy, then replay.",
+    ),
+    "immutable_tag": Explanation(
+        "The target tag is immutable in its project and exists already.",
+        "Allow it in the project's immutability rules, or choose another target_suffix. Then replay.",
+    ),
+    "host_not_allowed": Explanation(
+        "The image lives on a registry that is not in the allow-list.",
+        "Add the host to auths in config.yml if it is trusted, restart, then replay.",
+    ),
+    "plain_http_refused": Explanation(
+        "The registry only speaks plain HTTP, which is not allowed for this host.",
+        "Set auths.<host>.insecure: true if that is intended, restart the consumers, then replay.",
+    ),
+    "conversion_timeout": Explanation(
+        "Every attempt took longer than timeouts.conversion.",
+        "Raise the time-out (and RabbitMQ's consumer_timeout above it) or give consumers more CPU. Then replay.",
+    ),
+    "delivery_limit": Explanation(
+        "Consumers took this message again and again and vanished without an outcome: it may crash them.",
+        "Look for crashes and out-of-memory kills in the consumers' logs before you replay, and replay it alone.",
+    ),
+    "malformed_message": _MALFORMED,
+    "not_replayable": _MALFORMED,
+    "message_too_large": _MALFORMED,
+    "invalid_configuration": _CONFIGURATION,
+    "invalid_options": _CONFIGURATION,
+    "unknown_driver": _CONFIGURATION,
+    "oci_required": _CONFIGURATION,
+    "target_not_ours": Explanation(
+        "The target tag holds an image that this service did not make, so it was not overwritten.",
+        "Remove or rename that tag, or choose another target_suffix. Then replay.",
+    ),
+    "source_moves": Explanation(
+        "The source tag kept moving while it was converted.",
+        "The newest push has a conversion of its own; discard this letter.",
+    ),
+    "work_dir_unwritable": _CONFIGURATION,
+    "builder_unavailable": _BUILDER,
+    "builder_failed": _BUILDER,
+    "builder_killed": _BUILDER,
+    "too_large": Explanation(
+        "The registry refused a blob or manifest as too large.",
+        "Raise the limit of the registry or of the proxy before it (client_max_body_size), then replay.",
+    ),
+}
+_UNKNOWN = Explanation(
+    "An error that this page has no words for.",
+    "Read the message and the trace; replay once the cause is gone.",
+)
+
+
+def explain(code: str) -> Explanation:
+    return _BY_CODE.get(code, _UNKNOWN)

@@ -1,0 +1,183 @@
+"""The console's pages: rendered on the server, readable without JavaScript, which only keeps them fresh."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ingress.console import presentation
+from ingress.console.charts import hour_columns, waterfall
+from ingress.console.explanations import explain
+from ingress.status.api import conversion_filter
+from ingress.status.conversion import STATUSES
+from ingress.status.query import ConversionFilter, search
+from ingress.status.service import Status
+
+_HERE = Path(__file__).parent
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_ASSETS = {
+    "console.css": "text/css",
+    "console.js": "text/javascript",
+    "theme.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+PAGE = 50
+
+
+class Renderer:
+    """Templates with everything escaped; links are relative, so that any path prefix works."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {
+            "pill": presentation.status_pill,
+            "copyable": presentation.copyable,
+            "size_change": presentation.size_change,
+            "explain": explain,
+            "status_words": presentation.STATUS_WORDS,
+            "waterfall": waterfall,
+        }
+        self._templates.filters |= {
+            "bytes": presentation.bytes_text,
+            "duration": presentation.duration_text,
+            "ago": presentation.ago,
+            "utc": presentation.utc_text,
+            "digest": presentation.short_digest,
+            "cut": presentation.cut,
+        }
+
+    def page(self, request: Request, template: str, *, status_code: int = 200, **values: Any) -> HTMLResponse:
+        access = self._status.access
+        depth = request.url.path.rstrip("/").partition("/console")[2].count("/")
+        context = {
+            "root": "../" * max(0, depth - 1) if depth else "./",
+            "active": template.partition(".")[0],
+            "operator": access.is_operator(request),
+            "may_operate": access.may_operate,
+            "queue": self._status.views.queue(),
+            "as_of": self._status.views.as_of(),
+            "now": datetime.now(UTC),
+            "rebuilding": self._status.follower.rebuilding,
+            **values,
+        }
+        context["root"] = context["root"] or "./"
+        body = self._templates.get_template(template).render(context)
+        return HTMLResponse(body, status_code, HEADERS)
+
+
+def create_pages_router(status: Status, renderer: Renderer, route_class: type[APIRoute]) -> APIRouter:
+    """Reading: overview, conversions, queue. Everything is behind ``console.credential`` but the style sheet and scripts."""
+    router = APIRouter(prefix="/console", route_class=route_class, include_in_schema=False)
+    protected = APIRouter(route_class=route_class, dependencies=[Depends(status.access.read)])
+    views = status.views
+
+    @protected.get("/")
+    async def overview(request: Request) -> HTMLResponse:
+        columns, largest = hour_columns(views.overview(time.time()).hours)
+        running = [views.summary(c) for c, _ in zip(status.history.by_status("converting"), range(10), strict=False)]
+        recent = await search(status.history, ConversionFilter(), limit=8)
+        failed = await search(status.history, ConversionFilter(statuses=frozenset({"failed", "retrying"})), limit=6)
+        return renderer.page(
+            request,
+            "overview.html",
+            overview=views.overview(time.time()),
+            columns=columns,
+            largest=largest,
+            running=running,
+            recent=[views.summary(c) for c in recent.items],
+            failures=[views.summary(c) for c in failed.items],
+        )
+
+    @protected.get("/conversions")
+    async def conversions(
+        request: Request,
+        where: Annotated[ConversionFilter, Depends(_form_filter)],
+        cursor: Annotated[str, Query(max_length=100)] = "",
+    ) -> HTMLResponse:
+        try:
+            page = await search(status.history, where, limit=PAGE, cursor=cursor)
+        except ValueError:
+            raise HTTPException(422, "this page does not exist") from None
+        query = [(key, value) for key, value in request.query_params.multi_items() if value and key != "cursor"]
+        return renderer.page(
+            request,
+            "conversions.html",
+            items=[views.summary(c) for c in page.items],
+            where=where,
+            statuses=STATUSES,
+            first=not cursor,
+            first_query=urlencode(query),
+            next_query=urlencode([*query, ("cursor", page.cursor)]) if page.cursor else "",
+            filtered=bool(query),
+            known=len(status.history),
+        )
+
+    @protected.get("/conversions/{conversion_id}")
+    async def conversion(request: Request, conversion_id: str) -> HTMLResponse:
+        found = status.history.get(conversion_id)
+        if found is None:
+            raise HTTPException(404, "This conversion is not in the history: it is older than a week, or never was.")
+        return renderer.page(request, "conversion.html", c=views.detail(found))
+
+    @protected.get("/queue")
+    async def queue(request: Request) -> HTMLResponse:
+        return renderer.page(request, "queue.html", overview=views.overview(time.time()), consumers=views.consumers())
+
+    @protected.get("/sign-in", dependencies=[Depends(status.access.operate)])
+    async def sign_in() -> RedirectResponse:
+        """Asks the browser for the operator's credential, which it then sends with every page."""
+        return RedirectResponse("./", 303, HEADERS)
+
+    @router.get("")
+    async def without_slash() -> RedirectResponse:
+        return RedirectResponse("console/", 307)
+
+    @router.get("/static/{name}")
+    async def asset(name: str) -> Response:
+        if name not in _ASSETS:
+            raise HTTPException(404)
+        headers = {**HEADERS, "Cache-Control": "public, max-age=300"}
+        return FileResponse(_HERE / "static" / name, media_type=_ASSETS[name], headers=headers)
+
+    router.include_router(protected)
+    return router
+
+
+def _form_filter(request: Request) -> ConversionFilter:
+    """The search form's fields; an empty one means no condition, an unknown status none either."""
+    given = request.query_params
+    chosen = [status for status in STATUSES if status in given.getlist("status")]
+    return conversion_filter(
+        status=chosen,
+        repository=given.get("repository", "")[:300],
+        tag=given.get("tag", "")[:150],
+        driver=given.get("driver", "")[:50],
+        code=given.get("code", "")[:100],
+        q=given.get("q", "")[:300],
+        since=None,
+        until=None,
+    )

@@ -1,0 +1,237 @@
+"""A console served by a real uvicorn over an in-memory broker, with a week of plausible history to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from pydantic import SecretStr
+
+from ingress.console.console import create_console
+from ingress.status.api import create_status_router
+from ingress.status.service import Status, create_status
+from shared.broker.memory import MemoryServer, MemoryTransport
+from shared.broker.queue import QueueBroker
+from shared.events import ConversionEvent, Stage, conversion_event
+from shared.messages import Attempt, ConversionRequest, DeadLetter, DriverChoice, Failure
+from shared.oci.reference import parse_reference
+from shared.settings.model import Console, Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
+
+OPERATOR = ("operator", "replay-please")
+CONSUMERS = ("convert-7d9f/1", "convert-x2kq/1")
+DENIED = Failure(
+    code="denied",
+    kind="permanent",
+    message="harbor.example.com/payments/ledger: put_manifest: 403 DENIED: no push permission",
+    details={"registry": "harbor.example.com", "status": 403},
+)
+AWAY = Failure(code="registry_unavailable", kind="transient", message="harbor.example.com: the connection was refused")
+CORRUPT = Failure(
+    code="corrupt_layer",
+    kind="permanent",
+    message="layer sha256:5b1f…: gzip stream ends early <script>alert(1)</script>",
+)
+
+
+def request(number: int, name: str, tag: str, *, age: float = 60, driver: str = "estargz") -> ConversionRequest:
+    return ConversionRequest(
+        id=f"{number:032x}",
+        source=parse_reference(f"harbor.example.com/{name}:{tag}@sha256:{number:064x}"),
+        target=parse_reference(f"harbor.example.com/{name}:{tag}_esgz"),
+        driver=DriverChoice(type=driver, config={"estargz_compression_level": 6}),
+        requested_at=datetime.now(UTC) - timedelta(seconds=age),
+        operator="robot$ci",
+        harbor_request_id=f"7b1e0d3a-{number:04d}",
+    )
+
+
+def stages(scale: float = 1.0) -> tuple[Stage, ...]:
+    found = [Stage(name="resolve", start_seconds=0, duration_seconds=0.08 * scale)]
+    start = 0.1
+    for layer in range(6):
+        digest, size = f"sha256:{layer + 0xA1B2C3:064x}"[:71], (6 - layer) * 9_300_000
+        seconds = (6 - layer) * 0.9
+        parts = (("pull", 0.0, 0.55), ("convert", 0.08, 0.8), ("push", 0.3, 0.75))
+        for name, offset, length in parts:
+            found.append(
+                Stage(
+                    name=name,
+                    subject=digest,
+                    start_seconds=(start + offset * seconds) * scale,
+                    duration_seconds=length * seconds * scale,
+                    bytes=size,
+                )
+            )
+        start += 0.35 * seconds
+    end = max(s.start_seconds + s.duration_seconds for s in found)
+    found += [
+        Stage(name="manifest", start_seconds=end, duration_seconds=0.12 * scale, bytes=3120),
+        Stage(name="tag", start_seconds=end + 0.12 * scale, duration_seconds=0.09 * scale, bytes=3120),
+    ]
+    return tuple(found)
+
+
+def succeeded(
+    r: ConversionRequest, at: datetime, *, attempt: int = 1, consumer: str = CONSUMERS[0]
+) -> list[ConversionEvent]:
+    trace = f"{int(r.id, 16) * 7919 + attempt:032x}"
+    done = stages()
+    seconds = done[-1].start_seconds + done[-1].duration_seconds
+    started = conversion_event("started", r, attempt=attempt, consumer=consumer, trace_id=trace, queue_seconds=0.42)
+    end = conversion_event(
+        "succeeded",
+        r,
+        attempt=attempt,
+        consumer=consumer,
+        trace_id=trace,
+        duration_seconds=seconds,
+        target_digest=f"sha256:{int(r.id, 16) + 7:064x}",
+        source_size=195_400_000,
+        target_size=187_900_000,
+        layers_total=6,
+        layers_reused=2,
+        stages=done,
+    )
+    return [started.model_copy(update={"time": at}), end.model_copy(update={"time": at + timedelta(seconds=seconds)})]
+
+
+def failed(r: ConversionRequest, at: datetime, failure: Failure, letter: str) -> list[ConversionEvent]:
+    trace = f"{int(r.id, 16) * 104729:032x}"
+    facts: dict[str, Any] = {"attempt": 1, "consumer": CONSUMERS[1], "trace_id": trace}
+    started = conversion_event("started", r, queue_seconds=1.2, **facts)
+    end = conversion_event("failed", r, failure=failure, duration_seconds=2.4, dead_letter_id=letter, **facts)
+    return [started.model_copy(update={"time": at}), end.model_copy(update={"time": at + timedelta(seconds=2.4)})]
+
+
+def letter(r: ConversionRequest, failure: Failure, letter_id: str) -> DeadLetter:
+    attempt = Attempt(number=1, started_at=r.requested_at, duration_seconds=2.4, consumer=CONSUMERS[1], failure=failure)
+    trace = f"{int(r.id, 16) * 104729:032x}"
+    return DeadLetter(
+        id=letter_id,
+        request=r,
+        failure=failure,
+        attempts=(attempt,),
+        died_at=r.requested_at + timedelta(seconds=3),
+        consumer=CONSUMERS[1],
+        trace_id=trace,
+    )
+
+
+async def fill(broker: QueueBroker) -> None:
+    """A day of conversions: most succeed, some are skipped, some die, one waits for a retry, one is under way."""
+    names = ("library/redis", "platform/api", "payments/ledger", "data/jupyter", "web/storefront")
+    number = 1
+    for hour in range(23, -1, -1):
+        for index in range(3 + (hour * 7) % 9):
+            r = request(number, names[number % 5], f"v1.{number}", age=hour * 3600 + 600 + index * 200)
+            number += 1
+            at = r.requested_at + timedelta(seconds=1)
+            if number % 11 == 0:
+                skipped = conversion_event(
+                    "skipped", r, reason="up to date", consumer=CONSUMERS[0], duration_seconds=0.2
+                )
+                await broker.events.publish(skipped.model_copy(update={"time": at}))
+                continue
+            for event in succeeded(r, at, consumer=CONSUMERS[number % 2]):
+                await broker.events.publish(event)
+    for offset, (name, failure) in enumerate(
+        (("payments/ledger", DENIED), ("payments/invoices", DENIED), ("data/jupyter", CORRUPT))
+    ):
+        r = request(5000 + offset, name, f"2026.{offset}", age=900 - offset * 100)
+        for event in failed(r, r.requested_at, failure, f"letter-{offset}"):
+            await broker.events.publish(event)
+        await broker.dead_letters.add(letter(r, failure, f"letter-{offset}"))
+    r = request(6000, "web/storefront", "nightly", age=100, driver="nydus")
+    first = conversion_event("started", r, consumer=CONSUMERS[1], queue_seconds=0.3)
+    again = conversion_event(
+        "retrying", r, consumer=CONSUMERS[1], failure=AWAY, duration_seconds=10.0, retry_in_seconds=600.0
+    )
+    await broker.events.publish(first.model_copy(update={"time": r.requested_at}))
+    await broker.events.publish(again)
+
+
+@dataclass
+class Site:
+    url: str
+    loop: asyncio.AbstractEventLoop
+    broker: QueueBroker
+    status: Status
+
+    def publish(self, *events: ConversionEvent) -> None:
+        """From the test's thread."""
+        for event in events:
+            asyncio.run_coroutine_threadsafe(self.broker.events.publish(event), self.loop).result(10)
+
+    def stats(self) -> dict[str, int | None]:
+        found = asyncio.run_coroutine_threadsafe(self.broker.stats(), self.loop).result(10)
+        return {"ready": found.ready, "dead": found.dead}
+
+
+def settings() -> Settings:
+    console = Console(
+        operator_credential=SecretStr(":".join(OPERATOR)), trace_url="https://grafana.example.com/trace/{trace_id}"
+    )
+    return Settings(console=console)
+
+
+@contextmanager
+def site(prefix: str = "") -> Iterator[Site]:
+    """Serve in a thread of its own until the block ends; ``prefix`` mounts everything below a path."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        ready = threading.Event()
+        found: list[Site] = []
+        servers: list[uvicorn.Server] = []
+
+        async def serve() -> None:
+            transport = MemoryTransport(MemoryServer())
+            broker = QueueBroker(transport, delivery_limit=10)
+            await fill(broker)
+            status = create_status(settings(), broker, Metrics(), Tracing(TracerProvider()))
+            app = FastAPI()
+            app.include_router(create_status_router(status, heartbeat=1))
+            app.include_router(create_console(status))
+            outer = FastAPI()
+            outer.mount(prefix, app)
+            server = uvicorn.Server(uvicorn.Config(outer if prefix else app, log_config=None, lifespan="off"))
+            servers.append(server)
+            found.append(Site(f"http://127.0.0.1:{port}{prefix}", asyncio.get_running_loop(), broker, status))
+            async with status.running():
+                serving = asyncio.create_task(server.serve([listener]))
+                while not server.started or status.follower.rebuilding:
+                    await asyncio.sleep(0.02)
+                ready.set()
+                while not server.should_exit:
+                    await asyncio.sleep(0.05)
+                status.live.close()
+                await serving
+
+        thread = threading.Thread(target=asyncio.run, args=(serve(),), name="console")
+        thread.start()
+        try:
+            if not ready.wait(30):
+                raise RuntimeError("the console did not start")
+            yield found[0]
+        finally:
+            for server in servers:
+                server.should_exit = True
+            thread.join(20)
+
+
+if __name__ == "__main__":
+    with site() as running:
+        print(running.url, flush=True)
+        time.sleep(3600)
