@@ -1,0 +1,243 @@
+"""Hold the native builder to the reference: ``nydus-image`` and, over FUSE from a registry, ``nydusd``.
+
+Needs root, umoci and docker-registry.
+
+    NYDUS_IMAGE=.../nydus-image NYDUSD=.../nydusd python benchmarks/nydus_reference.py LAYER.tar [LAYER.tar ...]
+
+The layers (plain tars, lowest first) become one image. Then, each line of output being one verdict:
+
+- each layer's bootstrap equals byte for byte the one that nydus-image makes of the same tar, but for its chunk checksums;
+- merging nydus-image's layers gives its own merged bootstrap, byte for byte;
+- ``nydus-image check`` accepts the merged bootstrap, ``unpack`` gives back the tree that umoci extracts from the source;
+- ``nydusd`` mounts the image from a registry, validating every chunk, and shows that tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from drivers.nydus.blob import toc
+from drivers.nydus.compression import decompress
+from drivers.nydus.merge import merge
+from drivers.nydus.options import NydusOptions
+from drivers.nydus.rafs_v6.decode import decode_bootstrap
+from drivers.nydus.rafs_v6.encode import MARKS, encode_bootstrap
+from drivers.nydus.rafs_v6.layout import CHUNK, EXTENDED, EXTENDED_OFFSET, ChunkFlags, Flags
+from drivers.nydus.tree import Mark
+from tests.integration.nydus.comparing import convert
+from tests.integration.nydus.trees import differences, tree_facts
+from tests.integration.nydus.umoci import unpack
+from tests.servers.registry import RegistryServer, docker_registry
+from tests.unit.drivers.nydus.images import add_image, bootstrap_of
+from tests.unit.drivers.nydus.memory_content import Repository
+
+_REPOSITORY = "reference/image"
+_failures = 0
+
+
+def verdict(name: str, problems: list[str]) -> None:
+    global _failures  # noqa: PLW0603 - the exit status
+    _failures += bool(problems)
+    print(f"{'FAIL' if problems else 'ok':5}{name}", *problems[:10], sep="\n     " if problems else "")
+
+
+def nydus_image(*arguments: str, stdin: bytes = b"/\n") -> None:
+    command = [os.environ["NYDUS_IMAGE"], *arguments]
+    result = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"nydus-image {arguments[0]}: {result.stderr.decode(errors='replace')[-1000:]}")
+
+
+def inline_bootstrap(blob: bytes) -> bytes:
+    size = toc.toc_size(blob[-4096:])
+    entry = toc.decode_toc(blob[-512 - size : -512], len(blob))[toc.BOOTSTRAP]
+    return decompress(
+        blob[entry.offset : entry.offset + entry.compressed_size], entry.compressor, entry.size, entry.name
+    )
+
+
+def comparable(bootstrap: bytes) -> bytes:
+    """Without what differs on purpose.
+
+    nydus-image adds CRC-32C to its chunk records; the native builder leaves them out, so that digests stay in charge. The
+    native builder always announces attributes, as nydus-image does when it merges, and marks directories that a tar only
+    implied.
+    """
+    masked = bytearray(bootstrap.replace(MARKS[Mark.IMPLIED], MARKS[Mark.NONE]))
+    flags, _, _, _, table, size, _, _, _, _ = EXTENDED.unpack_from(bootstrap, EXTENDED_OFFSET)
+    masked[EXTENDED_OFFSET : EXTENDED_OFFSET + 8] = int(flags | Flags.HAS_XATTR).to_bytes(8, "little")
+    for at in range(table, table + size, CHUNK.size):
+        masked[at + 36] &= ~ChunkFlags.HAS_CRC32 & 0xFF
+        masked[at + 76 : at + 80] = bytes(4)
+    return bytes(masked)
+
+
+async def compare_bootstraps(tars: list[bytes], folder: Path) -> None:
+    """Uncompressed chunks: sizes and offsets then depend on nobody's version of zstd."""
+    option = NydusOptions(compressor="none")
+    layers = []
+    files = []
+    for number, tar in enumerate(tars):
+        (folder / "in.tar").write_bytes(tar)
+        blob = folder / f"{number}.blob"
+        nydus_image(
+            *(
+                "create",
+                "--log-level",
+                "warn",
+                "--prefetch-policy",
+                "fs",
+                "--blob",
+                str(blob),
+                "--whiteout-spec",
+                "none",
+            ),
+            *("--fs-version", "6", "--type", "tar-rafs", "--blob-inline-meta", "--features", "blob-toc"),
+            *("--compressor", "none", str(folder / "in.tar")),
+        )
+        theirs = blob.read_bytes()
+        repository = Repository()
+        target, image = await convert(repository, add_image(repository, [tar], compression="none"), option)
+        ours = target.blobs[image.layers[0].digest]
+        same = comparable(inline_bootstrap(theirs)) == comparable(inline_bootstrap(ours))
+        verdict(f"layer {number}: bootstrap equals nydus-image's", [] if same else ["differs"])
+        name = hashlib.sha256(theirs).hexdigest()
+        file = folder / str(number) / name
+        file.parent.mkdir()
+        file.write_bytes(inline_bootstrap(theirs))
+        files.append(str(file))
+        layers.append(decode_bootstrap(inline_bootstrap(theirs), name))
+    merged = folder / "merged.boot"
+    nydus_image(
+        *("merge", "--log-level", "warn", "--prefetch-policy", "fs", "--output-json", str(folder / "out.json")),
+        *("--bootstrap", str(merged), *files),
+    )
+    first = layers[0]
+    mine = merge(
+        layers,
+        chunk_size=first.chunk_size,
+        compressor=first.compressor,
+        digester=first.digester,
+        prefetch_patterns=["/"],
+    )
+    verdict(
+        "merged bootstrap equals nydus-image's", [] if encode_bootstrap(mine) == merged.read_bytes() else ["differs"]
+    )
+
+
+def without_special_files(tar: bytes) -> bytes:
+    """``nydus-image unpack`` panics at the first device or fifo of any RAFS v6 image, its own included."""
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(tar)) as old,
+        tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for member in old:
+            if not (member.ischr() or member.isblk() or member.isfifo()):
+                new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    return buffer.getvalue()
+
+
+async def check_unpacked(tars: list[bytes], folder: Path) -> None:
+    repository = Repository()
+    source = add_image(repository, [without_special_files(tar) for tar in tars])
+    target, image = await convert(repository, source, NydusOptions())
+    expected = tree_facts(unpack(repository, source, folder / "umoci-plain"))
+    blobs = folder / "blobs"
+    blobs.mkdir()
+    for layer in image.layers[:-1]:
+        (blobs / layer.digest.hex).write_bytes(target.blobs[layer.digest])
+    boot = folder / "plain.boot"
+    boot.write_bytes(bootstrap_of(target, image))
+    nydus_image("unpack", "-B", str(boot), "-D", str(blobs), "--output", str(folder / "out.tar"))
+    tree = folder / "unpacked"
+    tree.mkdir()
+    subprocess.run(
+        ["tar", "--xattrs", "--xattrs-include=*", "-xpf", str(folder / "out.tar"), "-C", str(tree)],
+        check=True,
+        capture_output=True,
+    )
+    verdict(f"nydus-image unpack gives the source's {len(expected)} entries", differences(expected, tree_facts(tree)))
+
+
+def push(server: RegistryServer, data: bytes, digest: str) -> None:
+    url = f"http://{server.host}/v2/{_REPOSITORY}/blobs/uploads/"
+    with urllib.request.urlopen(urllib.request.Request(url, method="POST")) as started:
+        location = started.headers["Location"]
+    separator = "&" if "?" in location else "?"
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(f"{location}{separator}digest={digest}", data, headers, method="PUT")
+    urllib.request.urlopen(request).close()
+
+
+@contextlib.contextmanager
+def nydusd(boot: Path, server: RegistryServer, folder: Path) -> Iterator[Path]:
+    """Every chunk is checked against its digest (``validate``)."""
+    (folder / "cache").mkdir()
+    mountpoint = folder / "fuse"
+    mountpoint.mkdir()
+    config = {
+        "device": {
+            "backend": {"type": "registry", "config": {"scheme": "http", "host": server.host, "repo": _REPOSITORY}},
+            "cache": {"type": "blobcache", "validate": True, "config": {"work_dir": str(folder / "cache")}},
+        },
+        "mode": "direct",
+        "digest_validate": False,
+        "enable_xattr": True,
+        "fs_prefetch": {"enable": True, "threads_count": 2, "merging_size": 1 << 20},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    command = [os.environ["NYDUSD"], "--rlimit-nofile", "0", "-C", str(folder / "config.json")]
+    with (folder / "nydusd.log").open("wb") as log:
+        process = subprocess.Popen([*command, "-B", str(boot), "-M", str(mountpoint)], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 10
+        while not mountpoint.is_mount():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "nydusd.log").read_text()[-2000:])
+            time.sleep(0.05)
+        yield mountpoint
+    finally:
+        subprocess.run(["umount", "-l", str(mountpoint)], check=False, capture_output=True)
+        process.terminate()
+        process.wait(10)
+
+
+async def main() -> int:
+    tars = [Path(name).read_bytes() for name in sys.argv[1:]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        await compare_bootstraps(tars, folder)
+        repository = Repository()
+        source = add_image(repository, tars)
+        target, image = await convert(repository, source, NydusOptions())
+        expected = tree_facts(unpack(repository, source, folder / "umoci"))
+        boot = folder / "image.boot"
+        boot.write_bytes(bootstrap_of(target, image))
+        nydus_image("check", str(boot))
+        verdict("nydus-image check accepts the image", [])
+        await check_unpacked(tars, folder)
+        with docker_registry(folder / "registry") as server:
+            for layer in image.layers:
+                push(server, target.blobs[layer.digest], layer.digest)
+            with nydusd(boot, server, folder) as mountpoint:
+                problems = differences(expected, tree_facts(mountpoint))
+            verdict(f"nydusd shows the source's {len(expected)} entries over FUSE", problems)
+    return min(_failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
