@@ -1,0 +1,80 @@
+"""``builder_path``: an external builder is run as nydus-snapshotter runs it, and gives images of the same shape."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from drivers.nydus import NydusDriver
+from drivers.nydus.options import NydusOptions
+from shared.errors import PermanentError, TransientError
+from shared.oci.manifest import ImageManifest
+from tests.integration.nydus.stand_in_builder import install
+from tests.unit.drivers.nydus.images import Tar, add_image, as_source, bootstrap_of
+from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
+
+BASE = Tar().folder("d").file("d/a", b"a" * 100_000).bytes()
+TOP = Tar().folder("d").file("d/.wh.a").file("d/b", b"b").bytes()
+
+
+def option(folder: Path, behaviour: str = "", **more: object) -> NydusOptions:
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    builder = str(install(folder, behaviour))
+    return NydusOptions.model_validate({"builder_path": builder, "work_dir": str(work), **more})
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+async def test_an_external_builder_gives_the_same_image(compression: str, tmp_path: Path) -> None:
+    repository = Repository()
+    source = as_source(add_image(repository, [BASE, TOP], compression=compression))
+    native, external = MemoryContent(repository), MemoryContent(repository)
+    chosen = option(tmp_path, compressor="none", prefetch_patterns=["/d"])
+    first = await NydusDriver().convert(
+        source, native, NydusOptions(compressor="none", prefetch_patterns=["/d"], share_chunks=False)
+    )
+    second = await NydusDriver().convert(source, external, chosen)
+    assert isinstance(first.root, ImageManifest)
+    assert isinstance(second.root, ImageManifest)
+    assert second.root.layers == first.root.layers
+    assert second.root.config == first.root.config
+    assert second.root.annotations["containerd.io/snapshot/nydus-builder-version"] == "v2.4.4"
+    assert bootstrap_of(external.target_repository, second.root) == bootstrap_of(native.target_repository, first.root)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+async def test_a_healthy_external_builder(tmp_path: Path) -> None:
+    await NydusDriver().check_health(option(tmp_path))
+
+
+async def test_what_the_builder_says_is_the_error(tmp_path: Path) -> None:
+    repository = Repository()
+    source = as_source(add_image(repository, [BASE]))
+    with pytest.raises(PermanentError, match="Error: build failed") as caught:
+        await NydusDriver().convert(source, MemoryContent(repository), option(tmp_path, "fail"))
+    assert caught.value.code == "builder_failed"
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+async def test_a_builder_that_was_killed_is_worth_a_retry(tmp_path: Path) -> None:
+    repository = Repository()
+    source = as_source(add_image(repository, [BASE]))
+    with pytest.raises(TransientError) as caught:
+        await NydusDriver().convert(source, MemoryContent(repository), option(tmp_path, "die"))
+    assert caught.value.code == "builder_killed"
+
+
+async def test_a_cancelled_conversion_ends_its_builder_and_leaves_no_file(tmp_path: Path) -> None:
+    repository = Repository()
+    source = as_source(add_image(repository, [BASE]))
+    task = asyncio.create_task(NydusDriver().convert(source, MemoryContent(repository), option(tmp_path, "hang")))
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()):
+        await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+    assert list((tmp_path / "work").iterdir()) == []
