@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from drivers.nydus.options import NydusOptions
+from shared.oci.manifest import ImageManifest, encode_manifest
 from tests.integration.nydus.comparing import assert_same_tree, convert
 from tests.integration.nydus.mounting import mounted_image
 from tests.integration.nydus.trees import differences, tree_facts
@@ -173,3 +175,26 @@ async def test_more_attributes_than_the_disk_under_umoci_could_hold(tmp_path: Pa
         found = {name: os.getxattr(root / "many", name).decode() for name in os.listxattr(root / "many")}
         assert found == attributes
         assert os.getxattr(root / "large", "user.x") == b"v" * 0xFFFF
+
+
+async def test_a_file_of_five_gigabytes(tmp_path: Path) -> None:
+    """Zeros with a mark at the end: stored once, in bounded memory."""
+    size = 5 << 30
+    info = tarfile.TarInfo("large")
+    info.size = size + 3
+    zeros = gzip.compress(bytes(64 << 20), 1, mtime=0)
+    layer = gzip.compress(info.tobuf()) + zeros * (size // (64 << 20)) + gzip.compress(b"end".ljust(512 + 1024, b"\0"))
+    repository = Repository()
+    image = add_image(repository, [b""])
+    described = repository.add(layer, image.layers[0].media_type)
+    manifest = encode_manifest({**image.data, "layers": [described.to_json()]})
+    assert isinstance(manifest, ImageManifest)
+    target, converted = await convert(repository, manifest, NydusOptions())
+    assert converted.layers[0].size < 100_000
+    with mounted_image(target, converted, tmp_path) as root, (root / "large").open("rb") as file:
+        assert (root / "large").stat().st_size == size + 3
+        for offset in range(0, size, 700 << 20):
+            file.seek(offset)
+            assert file.read(1 << 20) == bytes(1 << 20)
+        file.seek(size - 5)
+        assert file.read() == b"\0" * 5 + b"end"
