@@ -17,11 +17,11 @@ from opentelemetry.trace import Span
 
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
-from consumer.events import EventReporter
 from consumer.outcome import Ack, Dead, Leave, Retry, decide
 from consumer.progress import ConversionProgress
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
+from shared.event_reporter import EventReporter
 from shared.events import EventType, conversion_event
 from shared.messages import Attempt, Failure
 from shared.settings.model import Settings

@@ -11,7 +11,6 @@ import orjson
 from consumer.attempt import CONSUMER, Workshop
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converter
-from consumer.events import EventReporter
 from consumer.health import HealthCheck, serve_health
 from consumer.workdir import WorkDir
 from consumer.worker import work
@@ -19,6 +18,7 @@ from drivers.api import Driver, DriverOptions
 from drivers.catalogue import create_drivers, parse_options
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
+from shared.event_reporter import EventReporter
 from shared.planning import messaging_system
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings

@@ -12,7 +12,7 @@ import pytest
 from consumer.attempt import Workshop
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
-from consumer.events import EventReporter
+from shared.event_reporter import EventReporter
 from consumer.worker import work
 from drivers.api import Progress
 from shared.broker.api import Broker

@@ -1,4 +1,4 @@
-"""Telling the event stream, without ever holding up a conversion or its acknowledgement."""
+"""Telling the event stream, without ever holding up an answer, a conversion or its acknowledgement."""
 
 from __future__ import annotations
 
