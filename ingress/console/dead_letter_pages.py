@@ -50,7 +50,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
         )
 
     @router.post("/confirm")
-    async def confirm(request: Request, _actor: Annotated[str, operator]) -> HTMLResponse:
+    async def confirm(request: Request, _actor: str = operator) -> HTMLResponse:
         form = await _form(request)
         action = form.get("action", [""])[0]
         verb: Operation = "discard" if action == "discard-selected" else "replay"
@@ -76,7 +76,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
         )
 
     @router.post("/apply")
-    async def apply(request: Request, actor: Annotated[str, operator]) -> RedirectResponse:
+    async def apply(request: Request, actor: str = operator) -> RedirectResponse:
         form = await _form(request)
         verb: Literal["replay", "discard"] = "discard" if form.get("verb") == ["discard"] else "replay"
         ids = form.get("id", [])

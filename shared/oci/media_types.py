@@ -46,3 +46,12 @@ def is_foreign_layer(media_type: str) -> bool:
 def to_oci(media_type: str) -> str:
     """The OCI equivalent of a Docker media type; anything else unchanged."""
     return _OCI_OF_DOCKER.get(media_type, media_type)
+
+
+def is_manifest(media_type: str) -> bool:
+    """An image manifest or an index."""
+    return media_type in MANIFESTS
+
+
+def is_index(media_type: str) -> bool:
+    return media_type in INDEXES

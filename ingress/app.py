@@ -1,0 +1,136 @@
+"""The ingress as an ASGI application: webhooks in, health, metrics, and the routers of status, dead letters and console."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import ORJSONResponse
+
+from ingress.accelerator import create_accelerator_router
+from ingress.console.console import create_console
+from ingress.dead_letters import create_dead_letter_router
+from ingress.intake import Accepted, Intake
+from ingress.problem import HttpProblem
+from ingress.status.acceld import create_acceld_router
+from ingress.status.api import create_status_router
+from ingress.status.service import create_status
+from shared.broker.api import Broker
+from shared.errors import IcsError
+from shared.event_reporter import EventReporter
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
+
+DESCRIPTION = """Takes the webhooks of Harbor (Default and CloudEvents bodies), of CNCF distribution, and of acceld's clients, plans
+conversions by the configured rules, and puts them into the queue. **202 means that the broker has them on disk.**"""
+
+
+def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing: Tracing) -> FastAPI:
+    """Everything that one ingress replica serves; it keeps no state but what it reads from the broker."""
+    reporter = EventReporter(broker.events, metrics, ())
+    intake = Intake(settings, broker, metrics=metrics, tracing=tracing, reporter=reporter)
+    status = create_status(settings, broker, metrics, tracing)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with reporter.running(), status.running():
+            yield
+
+    app = FastAPI(
+        title="Image conversion service",
+        version=version("image-conversion-service"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        root_path=settings.console.path_prefix,
+    )
+    app.state.status = status
+
+    @app.exception_handler(HttpProblem)
+    async def problem(_request: Request, error: HttpProblem) -> Response:
+        return error.response()
+
+    @app.exception_handler(IcsError)
+    async def known(_request: Request, error: IcsError) -> Response:
+        code = 503 if error.kind == "transient" else 500
+        return HttpProblem(code, error.message, error.code).response()
+
+    @app.post(
+        settings.endpoint,
+        tags=["webhooks"],
+        summary="Take a webhook",
+        status_code=202,
+        responses={
+            200: {"description": "Understood, and not wanted; `skipped` says why"},
+            400: {"description": "Not a webhook (problem+json)"},
+            401: {"description": "Authorization is missing or wrong"},
+            413: {"description": "Larger than limits.webhook_body"},
+            503: {"description": "Could not be persisted: send it again"},
+        },
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+        },
+    )
+    async def conversion(request: Request) -> Response:
+        accepted = await intake.take(request)
+        return ORJSONResponse(_answer(accepted), 202 if accepted.requests else 200)
+
+    @app.get(
+        "/health",
+        tags=["operation"],
+        summary="Whether webhooks can be persisted",
+        status_code=204,
+        response_class=Response,
+        responses={500: {"description": "The reason"}},
+    )
+    async def health() -> Response:
+        try:
+            await broker.check_health()
+        except IcsError as error:
+            metrics.broker_up(up=False)
+            return HttpProblem(500, "the broker is not usable", error.message).response()
+        metrics.broker_up(up=True)
+        return Response(status_code=204)
+
+    if settings.metric.enabled:
+
+        @app.get(
+            settings.metric.path,
+            tags=["operation"],
+            summary="Prometheus text, OpenMetrics, or JSON",
+            response_class=Response,
+        )
+        async def exposition(request: Request) -> Response:
+            body, content_type = metrics.render(request.headers.get("accept", ""))
+            return Response(body, headers={"Content-Type": content_type})
+
+    app.include_router(create_accelerator_router(intake, status))
+    app.include_router(create_acceld_router(status))
+    app.include_router(create_status_router(status))
+    app.include_router(create_dead_letter_router(status))
+    if settings.console.enabled:
+        app.include_router(create_console(status))
+    return app
+
+
+def _answer(accepted: Accepted) -> dict[str, object]:
+    answer: dict[str, object] = {
+        "conversions": [
+            {
+                "id": request.id,
+                "source": str(request.source),
+                "target": str(request.target),
+                "rule": request.rule,
+                "driver": request.driver.type,
+            }
+            for request in accepted.requests
+        ],
+        "skipped": [
+            {"source": str(skip.reference), "rule": skip.rule, "reason": skip.reason} for skip in accepted.skipped
+        ],
+    }
+    if accepted.ignored:
+        answer["reason"] = accepted.ignored
+    return answer

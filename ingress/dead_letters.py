@@ -1,0 +1,134 @@
+"""The dead-letter API: list, show, replay, discard, export, import. Reading and acting need different credentials."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import ORJSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ingress.problem import HttpProblem, read_body
+from ingress.status.access import json_only
+from ingress.status.service import Status
+from shared.broker.api import DeadLetterFilter
+from shared.dead_letter_operations import DeadLetterOperations, Operation
+from shared.messages import DeadLetter
+
+PAGE = 100
+IMPORT_LIMIT = 64 << 20
+"""Bytes of one import."""
+
+
+class Selection(BaseModel):
+    """Which letters; all conditions must hold, and at least one has to be given, or ``all`` set."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: list[str] = Field(default_factory=list, max_length=10_000)
+    repository: str = Field(default="", max_length=300)
+    tag: str = Field(default="", max_length=128)
+    code: str = Field(default="", max_length=100)
+    older_than_seconds: float | None = Field(default=None, ge=0)
+    newer_than_seconds: float | None = Field(default=None, ge=0)
+    all: bool = False
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The oldest so many: a canary."""
+    rate: float = Field(default=0, ge=0, le=10_000)
+    """Letters a second; 0 is as fast as the broker confirms."""
+    dry_run: bool = False
+
+    def filter(self) -> DeadLetterFilter:
+        conditions = (self.ids, self.repository, self.tag, self.code, self.older_than_seconds, self.newer_than_seconds)
+        if not self.all and not any(conditions):
+            raise HttpProblem(400, "no letters selected", "name conditions, or set all: true")
+        return DeadLetterFilter(
+            repository=self.repository,
+            tag=self.tag,
+            code=self.code,
+            older_than_seconds=self.older_than_seconds,
+            newer_than_seconds=self.newer_than_seconds,
+            ids=frozenset(self.ids),
+        )
+
+
+def create_dead_letter_router(status: Status) -> APIRouter:
+    operations = DeadLetterOperations(status.broker, tracing=status.tracing, metrics=status.metrics)
+    router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"])
+    reader = [Depends(status.access.read)]
+    operator = Depends(status.access.operate)
+
+    @router.get("", summary="List, oldest first", dependencies=reader)
+    async def listing(  # noqa: PLR0917  query parameters
+        repository: Annotated[str, Query(max_length=300)] = "",
+        tag: Annotated[str, Query(max_length=128)] = "",
+        code: Annotated[str, Query(max_length=100)] = "",
+        older_than_seconds: Annotated[float | None, Query(ge=0)] = None,
+        newer_than_seconds: Annotated[float | None, Query(ge=0)] = None,
+        offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+    ) -> Response:
+        where = DeadLetterFilter(repository, tag, code, older_than_seconds, newer_than_seconds)
+        page: list[DeadLetter] = []
+        total = 0
+        async for letter in status.broker.dead_letters.list(where):
+            if offset <= total < offset + limit:
+                page.append(letter)
+            total += 1
+        return ORJSONResponse(
+            {"total": total, "offset": offset, "items": [letter.model_dump(mode="json") for letter in page]}
+        )
+
+    @router.get("/export", summary="All of a selection as JSON lines", dependencies=reader)
+    async def export(repository: str = "", tag: str = "", code: str = "") -> StreamingResponse:
+        async def lines() -> AsyncIterator[bytes]:
+            async for letter in status.broker.dead_letters.list(DeadLetterFilter(repository, tag, code)):
+                yield letter.model_dump_json().encode() + b"\n"
+
+        return StreamingResponse(lines(), media_type="application/jsonl")
+
+    @router.post("/import", summary="Add exported letters (JSON lines)")
+    async def importing(request: Request, actor: Annotated[str, operator]) -> dict[str, Any]:
+        body = await read_body(request, limit=IMPORT_LIMIT, timeout=60)
+        letters: list[DeadLetter] = []
+        for number, line in enumerate(body.splitlines(), 1):
+            if line.strip():
+                try:
+                    letters.append(DeadLetter.model_validate_json(line))
+                except ValidationError as error:
+                    raise HttpProblem(400, f"line {number} is no dead letter", str(error.errors()[0]["msg"])) from None
+        for letter in letters:
+            await status.broker.dead_letters.add(letter)
+        return {"imported": len(letters), "actor": actor}
+
+    @router.get("/{letter_id}", summary="The whole letter: request, every attempt, trace", dependencies=reader)
+    async def show(letter_id: str) -> Response:
+        letter = await status.broker.dead_letters.get(letter_id)
+        if letter is None:
+            raise HttpProblem(404, "there is no such dead letter", "it was replayed or discarded, or never was")
+        return Response(letter.model_dump_json(), media_type="application/json")
+
+    async def act(operation: Operation, selection: Selection, actor: str) -> dict[str, Any]:
+        letters = await operations.find(selection.filter(), limit=selection.limit)
+        if selection.dry_run:
+            return {"would": operation, "count": len(letters), "ids": [letter.id for letter in letters[:1000]]}
+        result = await operations.carry_out(operation, letters, actor=actor, rate=selection.rate)
+        return {"done": result.done, "gone": result.gone, "failed": result.failed, "errors": result.errors}
+
+    @router.post("/replay", summary="Replay a selection", dependencies=[Depends(json_only)])
+    async def replay(selection: Selection, actor: Annotated[str, operator]) -> dict[str, Any]:
+        return await act("replay", selection, actor)
+
+    @router.post("/discard", summary="Discard a selection", dependencies=[Depends(json_only)])
+    async def discard(selection: Selection, actor: Annotated[str, operator]) -> dict[str, Any]:
+        return await act("discard", selection, actor)
+
+    @router.post("/{letter_id}/replay", summary="Replay one")
+    async def replay_one(letter_id: str, actor: Annotated[str, operator]) -> dict[str, Any]:
+        return await act("replay", Selection(ids=[letter_id]), actor)
+
+    @router.delete("/{letter_id}", summary="Discard one")
+    async def discard_one(letter_id: str, actor: Annotated[str, operator]) -> dict[str, Any]:
+        return await act("discard", Selection(ids=[letter_id]), actor)
+
+    return router

@@ -1,0 +1,150 @@
+"""From a webhook's bytes to confirmed requests in the queue: authenticate, parse, plan, publish, answer.
+
+Everything happens inside :data:`BUDGET`, well under Harbor's three seconds; an answer of 202 means that the broker has the
+requests on disk, 503 that it has not and Harbor should try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from fastapi import Request
+from opentelemetry.trace import Span
+
+from ingress.problem import AuthHeader, HttpProblem, read_body
+from ingress.webhooks.dialects import read_webhook
+from ingress.webhooks.notice import MalformedWebhookError
+from shared.broker.api import Broker
+from shared.errors import TransientError
+from shared.event_reporter import EventReporter
+from shared.events import conversion_event
+from shared.messages import ConversionRequest
+from shared.planning import Planner, Skip, messaging_destination, messaging_system
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics, WebhookOutcome
+from shared.telemetry.spans import publish_span, record_response, webhook_span
+from shared.telemetry.tracing import Tracing, inject, trace_id, traceparent
+
+BUDGET = 2.5
+"""Seconds for the whole answer."""
+BODY_SHARE = 2.0
+RETRY_AFTER = "5"
+AT_ONCE = 256
+"""Webhooks that are worked on at once; more wait their turn, so that a burst costs waiting and not memory."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Accepted:
+    """What one webhook came to."""
+
+    requests: list[ConversionRequest] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    ignored: str = ""
+    """Why the whole body is of no interest."""
+
+
+class Intake:
+    """One for the process."""
+
+    def __init__(
+        self, settings: Settings, broker: Broker, *, metrics: Metrics, tracing: Tracing, reporter: EventReporter
+    ) -> None:
+        self._broker = broker
+        self._metrics = metrics
+        self._tracing = tracing
+        self._reporter = reporter
+        self._planner = Planner(settings)
+        self._auth = AuthHeader(settings.auth_header)
+        self._body_limit = settings.limits.webhook_body
+        self._system = messaging_system(settings)
+        self._destination = messaging_destination(settings)
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def take(self, request: Request) -> Accepted:
+        """Handle one webhook request.
+
+        Raises:
+            HttpProblem: 400, 401, 408, 413 or 503.
+        """
+        began = perf_counter()
+        outcome: WebhookOutcome = "unavailable"
+        labels = ("", "")
+        status = 503
+        with webhook_span(
+            self._tracing,
+            method=request.method,
+            route=request.url.path,
+            scheme=request.url.scheme,
+            headers=request.headers,
+            client=request.client.host if request.client else "",
+        ) as span:
+            try:
+                async with asyncio.timeout(BUDGET):
+                    accepted = await self._take(request, span)
+                outcome = "accepted" if accepted.requests else "ignored"
+                status = 202 if accepted.requests else 200
+                if accepted.requests:
+                    labels = (accepted.requests[0].ref, accepted.requests[0].tag)
+            except HttpProblem as problem:
+                status = problem.status
+                outcome = "unauthorized" if status == 401 else "unavailable" if status == 503 else "invalid"
+                raise
+            except TimeoutError:
+                raise _unavailable("the broker did not confirm in time") from None
+            finally:
+                record_response(span, status)
+                self._metrics.webhook(*labels, perf_counter() - began, outcome, trace_id(span))
+        return accepted
+
+    async def _take(self, request: Request, span: Span) -> Accepted:
+        self._auth.check(request)
+        async with self._slots:
+            body = await read_body(request, limit=self._body_limit, timeout=BODY_SHARE)
+            try:
+                notice = read_webhook(body)
+            except MalformedWebhookError as error:
+                raise HttpProblem(400, "not a webhook that ICS understands", error.message) from None
+            if notice.request_id:
+                span.set_attribute("harbor.request_id", notice.request_id)
+            span.set_attribute("ics.webhook.sender", notice.sender)
+            accepted = Accepted(ignored=notice.ignored)
+            for push in notice.pushes:
+                plan = self._planner.plan(push)
+                accepted.requests += plan.requests
+                accepted.skipped += plan.skipped
+            await self._publish(accepted.requests)
+        for skip in accepted.skipped:
+            self._metrics.skipped(skip.reason)
+            _log.info("webhook for %s leads to no conversion: %s", skip.reference, skip.reason)
+        return accepted
+
+    async def _publish(self, requests: Sequence[ConversionRequest]) -> None:
+        """All or nothing as far as the answer goes: what was published before another failed converts once, whenever it is sent
+        again.
+        """
+        results = await asyncio.gather(*(self._publish_one(each) for each in requests), return_exceptions=True)
+        for result in results:
+            if isinstance(result, TransientError):
+                raise _unavailable(result.message)
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _publish_one(self, request: ConversionRequest) -> None:
+        headers: dict[str, str] = {}
+        with publish_span(self._tracing, request, system=self._system, destination=self._destination) as span:
+            inject(headers, span)
+            await self._broker.publish(request, headers)
+            parent = traceparent(span)
+            self._reporter.tell(conversion_event("requested", request, traceparent=parent, trace_id=trace_id(span)))
+
+
+def _unavailable(reason: str) -> HttpProblem:
+    _log.warning("a webhook could not be persisted: %s", reason)
+    return HttpProblem(
+        503, "the webhook could not be persisted", f"{reason}; send it again", headers={"Retry-After": RETRY_AFTER}
+    )

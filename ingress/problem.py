@@ -1,0 +1,83 @@
+"""Errors of the HTTP API as problem details (RFC 9457), and the inbound checks that every webhook passes first."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+
+import orjson
+from fastapi import Request, Response
+from pydantic import SecretStr
+
+
+class HttpProblem(Exception):  # noqa: N818  an answer that we give, not a failure of ours
+    """Answered as ``application/problem+json``."""
+
+    def __init__(self, status: int, title: str, detail: str = "", *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.headers = headers or {}
+
+    def response(self) -> Response:
+        body = {"type": "about:blank", "title": self.title, "status": self.status}
+        if self.detail:
+            body["detail"] = self.detail
+        return Response(orjson.dumps(body), self.status, self.headers, media_type="application/problem+json")
+
+
+class AuthHeader:
+    """The exact ``Authorization`` values that are accepted; none configured accepts every request."""
+
+    def __init__(self, accepted: Sequence[SecretStr]) -> None:
+        self._accepted = [sha256(value.get_secret_value().encode()).digest() for value in accepted]
+
+    def check(self, request: Request) -> None:
+        """Every accepted value is compared, in constant time, whichever matches.
+
+        Raises:
+            HttpProblem: 401.
+        """
+        if not self._accepted:
+            return
+        given = sha256(request.headers.get("authorization", "").encode("latin-1")).digest()
+        matched = False
+        for accepted in self._accepted:
+            matched |= hmac.compare_digest(given, accepted)
+        if not matched:
+            raise HttpProblem(
+                401,
+                "the Authorization header is missing or wrong",
+                "set the webhook policy's auth_header to a value of auth_header in ICS's configuration",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109  part of a whole budget
+    """The body, never more than ``limit`` bytes of it, within ``timeout`` seconds.
+
+    Raises:
+        HttpProblem: 413, 408.
+    """
+    if int(request.headers.get("content-length") or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise HttpProblem(408, "the body took too long to arrive") from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> HttpProblem:
+    # The connection is closed: what is left of the body is not read.
+    return HttpProblem(
+        413, f"the body is larger than limits.webhook_body ({limit} bytes)", headers={"Connection": "close"}
+    )

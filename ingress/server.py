@@ -1,0 +1,105 @@
+"""Serving the application: HTTP, or HTTPS with a redirect that keeps method and body."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse
+
+from shared.settings.model import Settings
+
+GRACE = 10
+"""Seconds that requests under way get at the end."""
+BACKLOG = 4096
+_log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process, which stops all its parts in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with nullcontext():
+            yield
+
+
+async def serve(settings: Settings, app: FastAPI, stop: asyncio.Event) -> None:
+    """Serve until ``stop``, then finish what is under way.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
+    servers: list[_Server]
+    if settings.https is None:
+        servers = [_server(app, settings.hostname, settings.http.port)]
+    else:
+        tls = {"ssl_certfile": settings.https.certificate, "ssl_keyfile": settings.https.private_key}
+        servers = [
+            _server(app, settings.hostname, settings.https.port, **tls),
+            _server(redirect_app(settings.https.port), settings.hostname, settings.http.port),
+        ]
+    await _run(servers, app, stop)
+
+
+def redirect_app(port: int) -> FastAPI:
+    """Answers 308 to the same path on https: 301 to 303 would turn Harbor's POST into a GET and lose its body."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"])
+    async def redirect(request: Request) -> RedirectResponse:
+        host = request.url.hostname or ""
+        if ":" in host:
+            host = f"[{host}]"
+        target = request.url.replace(scheme="https", netloc=host if port == 443 else f"{host}:{port}")
+        return RedirectResponse(target, 308)
+
+    return app
+
+
+def _server(app: FastAPI, host: str, port: int, **tls: Any) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE,
+            lifespan="on",
+            **tls,
+        )
+    )
+
+
+async def _run(servers: Sequence[_Server], app: FastAPI, stop: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(server.serve()) for server in servers]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        # Live streams never end by themselves; closed first, they do not use up the grace.
+        app.state.status.live.close()
+        for server in servers:
+            server.should_exit = True
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, SystemExit):  # uvicorn's way to say that an address cannot be bound; it has logged which
+            raise OSError(
+                f"cannot serve on {', '.join(f'{s.config.host}:{s.config.port}' for s in servers)}: see the log"
+            )
+        if isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,1 @@
+"""NATS JetStream, external or embedded."""

@@ -1,0 +1,302 @@
+"""The connection to NATS: made and re-made in the background, its streams and consumers declared on each (re)connect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.client import JetStreamContext
+
+from shared.broker.transport import unavailable
+from shared.errors import PermanentError, TransientError
+
+logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+ACK_WAIT = 30.0
+"""Seconds without ``extend`` after which NATS hands a message to another consumer."""
+DUPLICATE_WINDOW = 120.0
+_ALREADY_EXISTS = {10058, 10013, 10148}
+"""JetStream's err_code: stream name in use with another configuration; consumer name in use; consumer exists."""
+_FAILURES = (nats.errors.Error, TimeoutError, OSError, asyncio.IncompleteReadError)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Streams and subjects of one prefix."""
+
+    prefix: str
+
+    @property
+    def work(self) -> str:
+        return f"{self.prefix}-conversions"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}-conversions-dead"
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}-events"
+
+    def lane(self, lane: str) -> str:
+        return f"{self.prefix}.conversions.{lane}"
+
+    def retry(self, lane: str) -> str:
+        return f"{self.prefix}.conversions.retry.{lane}"
+
+    def letter(self, dead_letter_id: str) -> str:
+        return f"{self.prefix}.dead.{dead_letter_id}"
+
+    @property
+    def event(self) -> str:
+        return f"{self.prefix}.events"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    events_max_age: float
+    """Seconds."""
+    replicas: int
+
+
+class NatsLink:
+    """One connection; every operation is bounded by ``timeout`` seconds.
+
+    Args:
+        url: may hold credentials; never shown.
+        ca: PEM bundle for ``tls://``.
+    """
+
+    def __init__(self, url: str, names: Names, retention: Retention, *, timeout: float, ca: Path | None = None) -> None:
+        self._url = url
+        self._ca = ca
+        self.names = names
+        self._retention = retention
+        self.timeout = timeout
+        self.client = Client()
+        self._ready = asyncio.Event()
+        self._problem = "not connected yet"
+        self._refused: PermanentError | None = None
+
+    @property
+    def js(self) -> JetStreamContext:
+        return self.client.jetstream(timeout=self.timeout)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Connect and stay connected. Raises ``PermanentError`` if the server refuses us; a server that is away is waited for
+        up to the time-out, and from then on in the background.
+        """
+        task = asyncio.create_task(self._connect(), name="nats-connect")
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(self.timeout, 5)):
+                    await self._ready.wait()
+            if self._refused is not None:
+                raise self._refused
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with contextlib.suppress(*_FAILURES):
+                async with asyncio.timeout(2):
+                    await self.client.close()
+
+    async def call(self, operation: Callable[[JetStreamContext], Awaitable[_Result]]) -> _Result:
+        """Run ``operation`` once connected, again where the server was not ready for it, within the time-out.
+
+        Raises:
+            TransientError: ``broker_unavailable``.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    await self._ready.wait()
+                    if self._refused is not None:
+                        raise self._refused
+                    try:
+                        return await operation(self.js)
+                    except (
+                        nats.errors.NoRespondersError,
+                        nats.js.errors.NoStreamResponseError,
+                        nats.js.errors.ServiceUnavailableError,
+                    ):
+                        await asyncio.sleep(0.05)
+        except nats.js.errors.APIError:
+            raise
+        except TimeoutError as error:
+            reason = self._problem if not self._ready.is_set() else "no answer"
+            raise unavailable(f"NATS: {reason} within {self.timeout:g} s") from error
+        except _FAILURES as error:
+            raise unavailable(f"NATS: {type(error).__name__}") from error
+
+    async def check(self) -> None:
+        if self._refused is not None:
+            raise self._refused
+        if not self._ready.is_set():
+            raise unavailable(f"NATS: {self._problem}")
+
+    async def _connect(self) -> None:
+        url = urlsplit(self._url)
+        context = None
+        if url.scheme == "tls":
+            context = ssl.create_default_context(cafile=self._ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            await self.client.connect(
+                servers=self._url.split(","),
+                name="ics",
+                tls=context,
+                connect_timeout=5,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # handed to asyncio.sleep
+                max_reconnect_attempts=-1,
+                ping_interval=10,
+                max_outstanding_pings=2,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+            )
+        except _FAILURES as error:
+            self._problem = type(error).__name__
+            self._refused = PermanentError("NATS refuses the connection: check broker.url", code="broker_refused")
+            self._ready.set()
+            return
+        await self._declare_until_done()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._problem = type(error).__name__
+        logger.warning("NATS: %s", type(error).__name__)
+        if isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower():
+            self._problem = "the server refuses our credentials"
+            if not self.client.is_connected and not self._ready.is_set():
+                self._refused = PermanentError(
+                    "NATS refuses our credentials: check the user, password or token in broker.url",
+                    code="broker_refused",
+                )
+                self._ready.set()
+
+    async def _on_disconnect(self) -> None:
+        self._ready.clear()
+        self._problem = "disconnected"
+        logger.warning("NATS: disconnected")
+
+    async def _on_reconnect(self) -> None:
+        logger.info("NATS: connected again")
+        self._refused = None
+        await self._declare_until_done()
+
+    async def _declare_until_done(self) -> None:
+        while self.client.is_connected:
+            try:
+                await self._declare()
+            except PermanentError as error:
+                self._refused = error
+                self._ready.set()
+                return
+            except _FAILURES as error:
+                self._problem = f"JetStream is not ready ({type(error).__name__})"
+                await asyncio.sleep(0.1)
+            else:
+                self._ready.set()
+                return
+
+    async def _declare(self) -> None:
+        names, replicas = self.names, self._retention.replicas
+        await self._stream(
+            StreamConfig(
+                name=names.work,
+                subjects=[names.lane("live"), names.lane("backfill"), names.retry("live"), names.retry("backfill")],
+                retention=RetentionPolicy.WORK_QUEUE,
+                storage=StorageType.FILE,
+                num_replicas=replicas,
+                duplicate_window=DUPLICATE_WINDOW,
+                discard=DiscardPolicy.NEW,
+            )
+        )
+        await self._stream(
+            StreamConfig(
+                name=names.dead,
+                subjects=[names.letter("*")],
+                storage=StorageType.FILE,
+                num_replicas=replicas,
+                discard=DiscardPolicy.NEW,
+            )
+        )
+        await self._stream(
+            StreamConfig(
+                name=names.events,
+                subjects=[names.event],
+                storage=StorageType.FILE,
+                num_replicas=replicas,
+                max_age=self._retention.events_max_age,
+            )
+        )
+        for durable, subject in (
+            ("live", names.lane("live")),
+            ("backfill", names.lane("backfill")),
+            ("retry", names.retry("*")),
+        ):
+            await self._consumer(
+                ConsumerConfig(
+                    durable_name=durable,
+                    filter_subject=subject,
+                    ack_policy=AckPolicy.EXPLICIT,
+                    ack_wait=ACK_WAIT,
+                    # No max_deliver: it would strand a message instead of moving it; the limit is kept by QueueBroker.
+                    # No max_ack_pending: consumers pull only as much as they have slots, and waiting retries count as pending.
+                    max_ack_pending=-1,
+                    num_replicas=replicas,
+                )
+            )
+
+    async def _stream(self, config: StreamConfig) -> None:
+        try:
+            await self.js.add_stream(config)
+        except nats.js.errors.APIError as error:
+            if error.err_code not in _ALREADY_EXISTS:
+                raise _declined(error, f"stream {config.name}") from error
+            try:  # it exists with other settings: retention age and replicas may be changed in place
+                await self.js.update_stream(config)
+            except nats.js.errors.APIError as refusal:
+                raise _mismatch(f"stream {config.name}", refusal) from refusal
+
+    async def _consumer(self, config: ConsumerConfig) -> None:
+        try:
+            await self.js.add_consumer(self.names.work, config)
+        except nats.js.errors.APIError as error:
+            if error.err_code not in _ALREADY_EXISTS:
+                raise _declined(error, f"consumer {config.durable_name}") from error
+            raise _mismatch(f"consumer {config.durable_name} of stream {self.names.work}", error) from error
+
+
+def _mismatch(what: str, error: nats.js.errors.APIError) -> PermanentError:
+    return PermanentError(
+        f"NATS has a {what} with other settings that cannot be changed in place ({error.description}): "
+        "set another broker.prefix, or empty and delete it",
+        code="broker_mismatch",
+    )
+
+
+def _declined(error: nats.js.errors.APIError, what: str) -> PermanentError | TransientError:
+    if error.code is not None and error.code >= 500:
+        return unavailable(f"JetStream cannot make {what}: {error.description}")
+    return PermanentError(f"NATS refuses to make {what}: {error.description}", code="broker_mismatch")

@@ -1,0 +1,124 @@
+"""JetStream under :class:`shared.broker.queue.QueueBroker`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import nats.js.errors
+from pydantic import ValidationError
+
+from shared.broker.api import BrokerStats
+from shared.broker.jetstream.dead_letters import JetStreamDeadLetters
+from shared.broker.jetstream.link import ACK_WAIT, Names, NatsLink, Retention
+from shared.broker.jetstream.reader import messages_of
+from shared.broker.jetstream.work import JetStreamTaken, subscription
+from shared.broker.transport import unavailable
+from shared.broker.wire import PUBLISHED_AT, WireMessage
+from shared.events import ConversionEvent
+from shared.messages import Priority
+
+logger = logging.getLogger(__name__)
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+class JetStreamEvents:
+    """See :class:`shared.broker.api.EventStream`."""
+
+    def __init__(self, link: NatsLink) -> None:
+        self._link = link
+
+    async def publish(self, event: ConversionEvent) -> None:
+        body = event.model_dump_json().encode()
+        await self._link.call(
+            lambda js: js.publish(self._link.names.event, body, headers={"Nats-Msg-Id": f"event-{event.id}"})
+        )
+
+    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
+        # The server knows when it stored an event, not when it happened on a clock that may differ: start early, then filter.
+        start = None if since is None else since - _CLOCK_SKEW
+        async with aclosing(messages_of(self._link, self._link.names.events, since=start, follow=follow)) as messages:
+            async for message in messages:
+                try:
+                    event = ConversionEvent.model_validate_json(message.data)
+                except ValidationError:
+                    logger.warning(
+                        "an unreadable event is skipped (stream sequence %s)", message.metadata.sequence.stream
+                    )
+                    continue
+                if since is None or event.time >= since:
+                    yield event
+
+
+class JetStreamTransport:
+    """See :class:`shared.broker.transport.Transport`."""
+
+    extend_interval = ACK_WAIT / 3
+
+    def __init__(self, link: NatsLink) -> None:
+        self._link = link
+        self.dead = JetStreamDeadLetters(link)
+        self.events = JetStreamEvents(link)
+
+    async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
+        names = self._link.names
+        subject = names.retry(lane) if delay > 0 else names.lane(lane)
+        headers = dict(message.headers)
+        if deduplicate:
+            headers["Nats-Msg-Id"] = deduplicate
+        try:
+            await self._link.call(lambda js: js.publish(subject, message.body, headers=headers))
+        except nats.js.errors.APIError as error:
+            raise unavailable(f"JetStream does not take the message: {error.description}") from error
+
+    def subscribe(self, prefetch: int) -> AbstractAsyncContextManager[AsyncIterator[JetStreamTaken]]:
+        return subscription(self._link, prefetch)
+
+    async def stats(self) -> BrokerStats:
+        names = self._link.names
+        live, backfill, retry = [
+            await self._link.call(lambda js, durable=durable: js.consumer_info(names.work, durable))  # type: ignore[misc]
+            for durable in ("live", "backfill", "retry")
+        ]
+        ready = (live.num_pending or 0) + (backfill.num_pending or 0)
+        return BrokerStats(
+            ready=ready,
+            in_flight=(live.num_ack_pending or 0) + (backfill.num_ack_pending or 0),
+            retrying=(retry.num_pending or 0) + (retry.num_ack_pending or 0),
+            dead=await self.dead.count(),
+            consumers=None,
+            oldest_age_seconds=await self._oldest_age() if ready else None,
+        )
+
+    async def check_health(self) -> None:
+        await self._link.check()
+        await self._link.call(lambda js: js.stream_info(self._link.names.work))
+
+    async def _oldest_age(self) -> float | None:
+        """Of the oldest live message that is not finished; NATS cannot tell waiting ones from those in work."""
+        subject = self._link.names.lane("live")
+        try:
+            oldest = await self._link.call(
+                lambda js: js.get_msg(self._link.names.work, seq=1, subject=subject, next=True)
+            )
+            published = datetime.fromisoformat((oldest.headers or {})[PUBLISHED_AT])
+        except (nats.js.errors.NotFoundError, KeyError, ValueError):
+            return None
+        return max(0.0, (datetime.now(UTC) - published).total_seconds())
+
+
+@asynccontextmanager
+async def open_jetstream(
+    url: str, *, prefix: str, publish_timeout: float, retention: Retention, ca: Path | None = None
+) -> AsyncIterator[JetStreamTransport]:
+    """A transport over the NATS server at ``url``.
+
+    Raises:
+        PermanentError: ``broker_refused`` (credentials), ``broker_mismatch`` (streams of the same name, other settings).
+    """
+    link = NatsLink(url, Names(prefix), retention, timeout=publish_timeout, ca=ca)
+    async with link.open():
+        yield JetStreamTransport(link)

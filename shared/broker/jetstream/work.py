@@ -1,0 +1,145 @@
+"""Taking work from JetStream: live before backfill, and due retries put back into their lane."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from shared.broker.jetstream.link import ACK_WAIT, NatsLink
+from shared.broker.jetstream.pull import Puller
+from shared.broker.slots import Slots
+from shared.broker.transport import unavailable
+from shared.broker.wire import NOT_BEFORE, WireMessage
+from shared.errors import IcsError
+from shared.messages import Priority
+
+logger = logging.getLogger(__name__)
+_LONG_POLL = 1.0
+"""Seconds; also how long backfill may wait unseen behind an empty live lane."""
+_RETRY_BATCH = 200
+
+
+def wire_of(message: Msg) -> WireMessage:
+    headers = {name: value for name, value in (message.headers or {}).items() if not name.lower().startswith("nats-")}
+    return WireMessage(message.data, headers)
+
+
+async def confirm(link: NatsLink, message: Msg) -> None:
+    """Acknowledge and wait until the server has it. Raises ``TransientError`` (``broker_unavailable``)."""
+    try:
+        await link.call(lambda _js: message.ack_sync(timeout=link.timeout))
+    except nats.errors.MsgAlreadyAckdError as error:
+        raise unavailable("NATS: acknowledged already") from error
+
+
+class JetStreamTaken:
+    """A message held by this process."""
+
+    def __init__(self, link: NatsLink, message: Msg, lane: Priority, slots: Slots) -> None:
+        self._link = link
+        self._message = message
+        self._lane: Priority = lane
+        self._slots = slots
+        self._held = True
+        slots.occupy(lane)
+
+    @property
+    def message(self) -> WireMessage:
+        return wire_of(self._message)
+
+    @property
+    def crashes(self) -> int:
+        return self._message.metadata.num_delivered - 1
+
+    async def ack(self) -> None:
+        await confirm(self._link, self._message)
+
+    async def extend(self) -> None:
+        try:
+            await self._message.in_progress()
+        except nats.errors.Error as error:
+            raise unavailable(f"NATS: {type(error).__name__}") from error
+
+    def drop(self) -> None:
+        if self._held:
+            self._held = False
+            self._slots.vacate(self._lane)
+
+
+@asynccontextmanager
+async def subscription(link: NatsLink, prefetch: int) -> AsyncIterator[AsyncIterator[JetStreamTaken]]:
+    """See :class:`shared.broker.transport.Transport`."""
+    live = Puller(link.client, link.names.work, "live", stale_after=ACK_WAIT / 2)
+    backfill = Puller(link.client, link.names.work, "backfill", stale_after=ACK_WAIT / 2)
+    pump = asyncio.create_task(_return_due_retries(link), name="nats-retries")
+    try:
+        async with aclosing(_messages(link, live, backfill, Slots(prefetch))) as messages:
+            yield messages
+    finally:
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+        for unseen in [*await live.close(), *await backfill.close()]:
+            try:
+                await unseen.nak()
+            except nats.errors.Error:
+                break  # disconnected: the server redelivers after ACK_WAIT
+
+
+async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots) -> AsyncGenerator[JetStreamTaken]:
+    while True:
+        await slots.wait_free()
+        lane: Priority = "live"
+        try:
+            message = await live.take(slots.free, 0)
+            if message is None and slots.backfill_fits:
+                lane, message = "backfill", await backfill.take(1, 0)
+            if message is None:
+                lane, message = "live", await live.take(slots.free, _LONG_POLL)
+        except nats.errors.Error as error:
+            logger.warning("NATS: cannot take work: %s", type(error).__name__)
+            message = None
+        if message is not None:
+            yield JetStreamTaken(link, message, lane, slots)
+        elif "503" in (live.last_status, backfill.last_status) or not link.client.is_connected:
+            await asyncio.sleep(0.1)  # the server restarts, or has not loaded its streams yet
+
+
+async def _return_due_retries(link: NatsLink) -> None:
+    """Delayed messages wait as negative acknowledgements with a delay; whoever gets a due one publishes it to its lane."""
+    puller = Puller(link.client, link.names.work, "retry", stale_after=ACK_WAIT / 2)
+    try:
+        while True:
+            try:
+                message = await puller.take(_RETRY_BATCH, 5)
+                if message is not None:
+                    await _return_if_due(link, message)
+                elif puller.last_status == "503" or not link.client.is_connected:
+                    await asyncio.sleep(0.1)
+            except (nats.errors.Error, IcsError) as error:
+                logger.warning("NATS: cannot return a retry, it stays queued: %s", type(error).__name__)
+                await asyncio.sleep(0.1)
+    finally:
+        await puller.close()
+
+
+async def _return_if_due(link: NatsLink, message: Msg) -> None:
+    wire = wire_of(message)
+    try:
+        wait = (datetime.fromisoformat(wire.headers[NOT_BEFORE]) - datetime.now(UTC)).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        wait = 0.0  # not ours to delay; the work lane judges it
+    if wait > 0:
+        await message.nak(delay=wait)
+        return
+    lane = message.subject.rpartition(".")[2]
+    headers = {name: value for name, value in wire.headers.items() if name != NOT_BEFORE}
+    # The stream's sequence makes a second return (crash before the acknowledgement) a duplicate that the server drops.
+    headers["Nats-Msg-Id"] = f"due-{message.metadata.sequence.stream}"
+    await link.call(lambda js: js.publish(link.names.lane(lane), wire.body, headers=headers))
+    await confirm(link, message)

@@ -1,0 +1,81 @@
+"""From ``broker.url`` to an open broker: the only place that knows which transports exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+from shared.broker.api import Broker
+from shared.broker.memory import MemoryServer, open_memory
+from shared.broker.queue import QueueBroker
+from shared.broker.transport import Transport
+from shared.errors import PermanentError
+from shared.settings.model import BrokerSettings, Settings
+
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+    """Connect to the broker that ``settings.broker`` names; closes it, and an embedded server with it, at exit.
+
+    A broker that is away does not fail the start: operations raise ``TransientError`` until it is back.
+
+    Raises:
+        PermanentError: ``invalid_broker_url``; ``broker_refused`` (credentials); ``broker_mismatch`` (queues or streams of
+            the same name with other settings); ``broker_missing`` (no nats-server for ``embedded:``).
+    """
+    broker = settings.broker
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(_transport(broker))
+        yield QueueBroker(transport, delivery_limit=broker.delivery_limit)
+
+
+def _transport(settings: BrokerSettings) -> AbstractAsyncContextManager[Transport]:
+    url = _url(settings)
+    if not _PREFIX.fullmatch(settings.prefix):
+        raise PermanentError(
+            "broker.prefix must be 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit",
+            code="invalid_broker_url",
+        )
+    scheme = urlsplit(url).scheme
+    # Transports are imported where they are chosen: a consumer on RabbitMQ does not load NATS' client.
+    if scheme == "memory":
+        return open_memory(MemoryServer())
+    if scheme in {"nats", "tls", "embedded"}:
+        from shared.broker.jetstream.link import Retention  # noqa: PLC0415
+        from shared.broker.jetstream.transport import open_jetstream  # noqa: PLC0415
+
+        retention = Retention(settings.events_max_age, settings.replicas)
+        if scheme == "embedded":
+            from shared.broker.embedded import open_embedded  # noqa: PLC0415
+
+            return open_embedded(
+                settings.data_dir,
+                prefix=settings.prefix,
+                publish_timeout=settings.publish_timeout,
+                retention=retention,
+            )
+        return open_jetstream(
+            url, prefix=settings.prefix, publish_timeout=settings.publish_timeout, retention=retention, ca=settings.ca
+        )
+    if scheme in {"amqp", "amqps"}:
+        from shared.broker.amqp.transport import open_amqp  # noqa: PLC0415
+
+        return open_amqp(url, settings)
+    raise PermanentError(
+        "broker.url must begin with embedded:, nats://, tls://, amqp://, amqps:// or memory:", code="invalid_broker_url"
+    )
+
+
+def _url(settings: BrokerSettings) -> str:
+    if settings.url_file is None:
+        return settings.url.get_secret_value()
+    try:
+        return settings.url_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PermanentError(
+            f"broker.url_file {settings.url_file} cannot be read: {type(error).__name__}", code="invalid_broker_url"
+        ) from error

@@ -1,0 +1,151 @@
+"""Replaying and discarding dead letters: one, many, or all, for the API, the console and the command line alike.
+
+One letter after the other: a broker that goes away in between loses none, and a rate keeps a replay of thousands from pushing
+live conversions aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from opentelemetry.trace import SpanKind
+
+from shared.broker.api import Broker, DeadLetterFilter
+from shared.errors import IcsError, TransientError
+from shared.events import ConversionEvent, conversion_event
+from shared.messages import ConversionRequest, DeadLetter
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing, inject, link, traceparent
+
+Operation = Literal["replay", "discard"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of the letters that were named."""
+
+    done: int = 0
+    gone: int = 0
+    """Somebody else was faster."""
+    failed: int = 0
+    """Still in the dead-letter queue."""
+    errors: list[str] = field(default_factory=list)
+    """Why, a line each, without repeats."""
+
+    def note(self, error: IcsError) -> None:
+        line = f"{error.code}: {error.message}"
+        if line not in self.errors:
+            self.errors.append(line)
+
+
+class DeadLetterOperations:
+    """One for the process."""
+
+    def __init__(self, broker: Broker, *, tracing: Tracing, metrics: Metrics) -> None:
+        self._broker = broker
+        self._tracing = tracing
+        self._metrics = metrics
+
+    async def find(self, where: DeadLetterFilter, *, limit: int | None = None) -> list[DeadLetter]:
+        """Oldest first."""
+        found: list[DeadLetter] = []
+        async for letter in self._broker.dead_letters.list(where):
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(letter)
+        return found
+
+    async def carry_out(
+        self,
+        operation: Operation,
+        letters: Sequence[DeadLetter],
+        *,
+        actor: str,
+        rate: float = 0,
+        on_progress: Callable[[Result], None] = lambda _result: None,
+    ) -> Result:
+        """Replay or discard ``letters``; stops at the first sign that the broker is away, counting the rest as failed.
+
+        Args:
+            operation: what to do.
+            letters: as :meth:`find` gave them; whatever happened to one since is counted as gone.
+            actor: who asked; recorded in the event.
+            rate: letters a second at most; 0 is as fast as the broker confirms.
+            on_progress: told after each.
+        """
+        result = Result()
+        for position, letter in enumerate(letters):
+            if rate > 0 and position:
+                await asyncio.sleep(1 / rate)
+            try:
+                settled = await (self._replay(letter, actor) if operation == "replay" else self._discard(letter, actor))
+            except TransientError as error:
+                result.note(error)
+                result.failed += len(letters) - position
+                break
+            except IcsError as error:
+                result.note(error)
+                result.failed += 1
+                continue
+            finally:
+                on_progress(result)
+            if not settled:
+                result.gone += 1
+                continue
+            result.done += 1
+            _log.info("dead letter %s: %s by %s", letter.id, operation, actor)
+            self._metrics.dead_letter_operation("replayed" if operation == "replay" else "discarded")
+        on_progress(result)
+        return result
+
+    async def import_letters(self, letters: AsyncIterator[DeadLetter]) -> int:
+        """Add exported letters; one that is there already stays one."""
+        count = 0
+        async for letter in letters:
+            await self._broker.dead_letters.add(letter)
+            count += 1
+        return count
+
+    async def _replay(self, letter: DeadLetter, actor: str) -> bool:
+        headers: dict[str, str] = {}
+        attributes = {
+            "messaging.operation.name": "publish",
+            "messaging.operation.type": "send",
+            "ics.replay_of": letter.id,
+        }
+        replayed = link(letter.traceparent, "replayed")
+        with self._tracing.tracer.start_as_current_span(
+            "replay", kind=SpanKind.PRODUCER, attributes=attributes, links=[replayed] if replayed else None
+        ) as span:
+            inject(headers, span)
+            request = await self._broker.dead_letters.replay(letter.id, headers, actor)
+            if request is None:
+                return False
+            span.set_attribute("messaging.message.id", request.id)
+            event = conversion_event(
+                "replayed", request, traceparent=traceparent(span), dead_letter_id=letter.id, actor=actor
+            )
+        await self._tell(event)
+        return True
+
+    async def _discard(self, letter: DeadLetter, actor: str) -> bool:
+        if not await self._broker.dead_letters.discard(letter.id):
+            return False
+        if letter.request is not None:
+            await self._tell(_discarded(letter.request, letter.id, actor))
+        return True
+
+    async def _tell(self, event: ConversionEvent) -> None:
+        try:
+            await self._broker.events.publish(event)
+        except IcsError:
+            self._metrics.event_dropped()
+
+
+def _discarded(request: ConversionRequest, letter_id: str, actor: str) -> ConversionEvent:
+    return conversion_event("discarded", request, dead_letter_id=letter_id, actor=actor)
