@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import threading
 import time
@@ -45,10 +46,14 @@ CORRUPT = Failure(
 )
 
 
+def digest(number: int) -> str:
+    return f"sha256:{hashlib.sha256(str(number).encode()).hexdigest()}"
+
+
 def request(number: int, name: str, tag: str, *, age: float = 60, driver: str = "estargz") -> ConversionRequest:
     return ConversionRequest(
-        id=f"{number:032x}",
-        source=parse_reference(f"harbor.example.com/{name}:{tag}@sha256:{number:064x}"),
+        id=digest(number)[7:39],
+        source=parse_reference(f"harbor.example.com/{name}:{tag}@{digest(number)}"),
         target=parse_reference(f"harbor.example.com/{name}:{tag}_esgz"),
         driver=DriverChoice(type=driver, config={"estargz_compression_level": 6}),
         requested_at=datetime.now(UTC) - timedelta(seconds=age),
@@ -61,14 +66,14 @@ def stages(scale: float = 1.0) -> tuple[Stage, ...]:
     found = [Stage(name="resolve", start_seconds=0, duration_seconds=0.08 * scale)]
     start = 0.1
     for layer in range(6):
-        digest, size = f"sha256:{layer + 0xA1B2C3:064x}"[:71], (6 - layer) * 9_300_000
+        subject, size = digest(-layer), (6 - layer) * 9_300_000
         seconds = (6 - layer) * 0.9
         parts = (("pull", 0.0, 0.55), ("convert", 0.08, 0.8), ("push", 0.3, 0.75))
         for name, offset, length in parts:
             found.append(
                 Stage(
                     name=name,
-                    subject=digest,
+                    subject=subject,
                     start_seconds=(start + offset * seconds) * scale,
                     duration_seconds=length * seconds * scale,
                     bytes=size,
@@ -86,7 +91,7 @@ def stages(scale: float = 1.0) -> tuple[Stage, ...]:
 def succeeded(
     r: ConversionRequest, at: datetime, *, attempt: int = 1, consumer: str = CONSUMERS[0]
 ) -> list[ConversionEvent]:
-    trace = f"{int(r.id, 16) * 7919 + attempt:032x}"
+    trace = digest(int(r.id, 16) + attempt)[7:39]
     done = stages()
     seconds = done[-1].start_seconds + done[-1].duration_seconds
     started = conversion_event("started", r, attempt=attempt, consumer=consumer, trace_id=trace, queue_seconds=0.42)
@@ -97,7 +102,7 @@ def succeeded(
         consumer=consumer,
         trace_id=trace,
         duration_seconds=seconds,
-        target_digest=f"sha256:{int(r.id, 16) + 7:064x}",
+        target_digest=digest(int(r.id, 16) + 7),
         source_size=195_400_000,
         target_size=187_900_000,
         layers_total=6,
@@ -108,7 +113,7 @@ def succeeded(
 
 
 def failed(r: ConversionRequest, at: datetime, failure: Failure, letter: str) -> list[ConversionEvent]:
-    trace = f"{int(r.id, 16) * 104729:032x}"
+    trace = digest(int(r.id, 16) + 1)[7:39]
     facts: dict[str, Any] = {"attempt": 1, "consumer": CONSUMERS[1], "trace_id": trace}
     started = conversion_event("started", r, queue_seconds=1.2, **facts)
     end = conversion_event("failed", r, failure=failure, duration_seconds=2.4, dead_letter_id=letter, **facts)
@@ -117,7 +122,7 @@ def failed(r: ConversionRequest, at: datetime, failure: Failure, letter: str) ->
 
 def letter(r: ConversionRequest, failure: Failure, letter_id: str) -> DeadLetter:
     attempt = Attempt(number=1, started_at=r.requested_at, duration_seconds=2.4, consumer=CONSUMERS[1], failure=failure)
-    trace = f"{int(r.id, 16) * 104729:032x}"
+    trace = digest(int(r.id, 16) + 1)[7:39]
     return DeadLetter(
         id=letter_id,
         request=r,
@@ -197,7 +202,9 @@ def site(prefix: str = "") -> Iterator[Site]:
         servers: list[uvicorn.Server] = []
 
         async def serve() -> None:
-            transport = MemoryTransport(MemoryServer())
+            server_state = MemoryServer()
+            server_state.consumers = len(CONSUMERS)  # nobody subscribes here, and a page without consumers is all alarm
+            transport = MemoryTransport(server_state)
             broker = QueueBroker(transport, delivery_limit=10)
             await fill(broker)
             status = create_status(settings(), broker, Metrics(), Tracing(TracerProvider()))
