@@ -12,52 +12,65 @@ BATCH_SIZE: Final = 1 << 20
 """Bytes of tar at which a batch is handed over: many small files a hand-over. Has no influence on the output."""
 
 
-@dataclass(slots=True)
-class Piece:
-    """What a member adds to the table: ``lines`` of entries before it is known, then its chunk's."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One of several chunks of a file."""
 
-    start: int
-    """Offset of the member in the batch."""
-    payload: int
-    """Bytes of file data that it begins with; 0 for a member of headers only."""
-    head: bytes = b""
-    """The file's line so far when this is its first chunk; empty for further chunks."""
-    name: bytes = b""
-    """JSON string of a file of several chunks."""
-    position: int = 0
-    """Of the chunk in its file."""
-    last: bool = True
-    """Whether the file ends with this chunk."""
-    lines: list[bytes] = field(default_factory=list)
-    """Complete lines of the entries whose headers follow the payload."""
+    name: bytes
+    """JSON string."""
+    position: int
+    """In the file."""
+    last: bool
 
 
 @dataclass(slots=True)
 class Batch:
-    """Members, contiguous in the uncompressed layer."""
+    """Members, contiguous in the uncompressed layer.
+
+    What every member needs is in parallel lists of numbers and bytes, which the garbage collector does not look through.
+    """
 
     parts: list[bytes | memoryview] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
     size: int = 0
+    starts: list[int] = field(default_factory=list)
+    """Where each member begins in the batch."""
+    payloads: list[int] = field(default_factory=list)
+    """Bytes of file data that each begins with; 0 for a member of headers only."""
+    heads: list[bytes] = field(default_factory=list)
+    """The file's line so far where a file begins with the member, else empty."""
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    """Members that hold one of several chunks."""
+    lines: dict[int, list[bytes]] = field(default_factory=dict)
+    """Complete lines of the entries whose headers follow a member's file data."""
     data: bytes = b""
     digests: list[str] = field(default_factory=list)
-    """Hex sha256 of each piece's payload."""
+    """Hex sha256 of each member's file data."""
     members: list[bytes | bytearray] = field(default_factory=list)
 
+    def begin(self, payload: int, head: bytes = b"") -> None:
+        """The next part begins a member."""
+        self.starts.append(self.size)
+        self.payloads.append(payload)
+        self.heads.append(head)
+
+    def line(self, line: bytes) -> None:
+        """An entry of the current member's headers."""
+        self.lines.setdefault(len(self.starts) - 1, []).append(line)
+
+    def append(self, part: bytes | memoryview) -> None:
+        self.parts.append(part)
+        self.size += len(part)
+
     def compress(self, level: int) -> Batch:
-        """Hash and compress every member. Runs in a worker thread; all that takes long is C code without the GIL."""
+        """Hash and compress every member. Runs in a worker thread; all that takes long is C code without Python's lock."""
         data = self.data = b"".join(self.parts)
         self.parts = []
         view = memoryview(data)
-        digests, members = self.digests, self.members
-        pieces = self.pieces
-        ends = [piece.start for piece in pieces[1:]]
+        digest = self.digests.append
+        member = self.members.append
+        ends = self.starts[1:]
         ends.append(len(data))
-        for piece, end in zip(pieces, ends, strict=True):
-            start = piece.start
-            if piece.payload:
-                digests.append(sha256(view[start : start + piece.payload]).hexdigest())
-            else:
-                digests.append("")
-            members.append(gzip_compress(view[start:end], level))
+        for start, payload, end in zip(self.starts, self.payloads, ends, strict=True):
+            digest(sha256(view[start : start + payload]).hexdigest())
+            member(gzip_compress(view[start:end], level))
         return self

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from drivers.estargz.batch import BATCH_SIZE, Batch, Piece
+from drivers.estargz.batch import BATCH_SIZE, Batch, Chunk
 from drivers.estargz.layout import (
     LANDMARK_CONTENT,
     NO_PREFETCH_LANDMARK,
@@ -53,7 +53,8 @@ class Cutter:
         self._prioritized = prioritized
         self._moved: Mapping[str, object] = {clean(item.entry.name): None for item in prioritized or ()}
         self._lines = LineWriter()
-        self._batch = Batch(pieces=[Piece(0, 0)])
+        self._batch = Batch()
+        self._batch.begin(0)
         self._headers_from = 0  # where the current member's headers begin in the batch
         self._file_left = 0
         self._chunk_left = 0
@@ -105,42 +106,36 @@ class Cutter:
             yield from self._member(0)
             batch = self._batch
         if entry.type == GLOBAL_PAX:
-            batch.parts.append(entry.raw)
-            batch.size += len(entry.raw)
+            batch.append(entry.raw)
             return
         head = self._lines.head(entry)
         self._names.add(clean(entry.name) if path is None else path)
         if entry.type == HARD_LINK:
             self._names.link(clean(entry.link))
-        batch.parts.append(entry.raw)
-        batch.size += len(entry.raw)
+        batch.append(entry.raw)
         if entry.size and entry.type == REGULAR:
             yield from self._file(entry, head)
         elif entry.type == REGULAR:
-            batch.pieces[-1].lines.append(head + EMPTY_DIGEST + b"}")
+            batch.line(head + EMPTY_DIGEST + b"}")
         else:
-            batch.pieces[-1].lines.append(head + b"}")
+            batch.line(head + b"}")
 
     def _file(self, entry: TarEntry, head: bytes) -> Iterator[Batch]:
         size = entry.size
         self._file_left = size
         self._position = 0
-        single = size <= self._chunk_size
-        self._chunk_left = size if single else self._chunk_size
-        yield from self._member(self._chunk_left)
-        piece = self._batch.pieces[-1]
-        piece.head = head
-        if not single:
-            piece.last = False
+        self._chunk_left = min(size, self._chunk_size)
+        yield from self._member(self._chunk_left, head)
+        if size > self._chunk_size:
             self._file_name = orjson.dumps(entry.name)
+            self._chunk(last=False)
 
     def _payload(self, data: memoryview) -> Iterator[Batch]:
         while data:
             batch = self._batch
             part = data[: self._chunk_left]
             taken = len(part)
-            batch.parts.append(part)
-            batch.size += taken
+            batch.append(part)
             self._file_left -= taken
             self._chunk_left -= taken
             data = data[taken:]
@@ -150,24 +145,24 @@ class Cutter:
                 self._position += self._chunk_size
                 self._chunk_left = min(self._chunk_size, self._file_left)
                 yield from self._member(self._chunk_left)
-                piece = self._batch.pieces[-1]
-                piece.name = self._file_name
-                piece.position = self._position
-                piece.last = self._file_left == self._chunk_left
+                self._chunk(last=self._file_left == self._chunk_left)
             else:
-                padding = _PADDING[(self._position + batch.pieces[-1].payload) % 512]
+                padding = _PADDING[(self._position + batch.payloads[-1]) % 512]
                 if padding:
-                    batch.parts.append(padding)
-                    batch.size += len(padding)
+                    batch.append(padding)
                 self._headers_from = batch.size
 
-    def _member(self, payload: int) -> Iterator[Batch]:
+    def _member(self, payload: int, head: bytes = b"") -> Iterator[Batch]:
         """Begin a member, in the next batch when this one is full."""
         if self._batch.size >= BATCH_SIZE:
             yield self._batch
             self._batch = Batch()
-        self._batch.pieces.append(Piece(self._batch.size, payload))
+        self._batch.begin(payload, head)
         self._headers_from = self._batch.size + payload
+
+    def _chunk(self, *, last: bool) -> None:
+        batch = self._batch
+        batch.chunks[len(batch.starts) - 1] = Chunk(self._file_name, self._position, last)
 
     def _landmark(self) -> Iterator[Batch]:
         name = NO_PREFETCH_LANDMARK if self._prioritized is None else PREFETCH_LANDMARK
@@ -177,8 +172,7 @@ class Cutter:
             REGULAR, name, "", size, 0, 0, 0, "", "", 0, 0, 0, 0, NO_XATTRS, sparse=False, raw=header, offset=0
         )
         self._names.add(name)
-        self._batch.parts.append(header)
-        self._batch.size += len(header)
+        self._batch.append(header)
         # As the reference builder writes it: no owner, mode or time.
         yield from self._file(entry, b'{"name":"%b","type":"reg","size":%d' % (name.encode("ascii"), size))
         yield from self._payload(memoryview(LANDMARK_CONTENT))
@@ -208,41 +202,33 @@ class Assembler:
         self.uncompressed += len(data)
         offset = self.offset
         lines: list[bytes] = []
-        for piece, digest, member in zip(batch.pieces, batch.digests, batch.members, strict=True):
-            if piece.payload:
-                if piece.head and piece.last:
-                    hexed = digest.encode("ascii")
-                    lines.append(
-                        b'%b,"offset":%d,"digest":"sha256:%b","chunkDigest":"sha256:%b"}'
-                        % (piece.head, offset, hexed, hexed)
-                    )
-                else:
-                    self._chunk(
-                        piece,
-                        digest.encode("ascii"),
-                        memoryview(data)[piece.start : piece.start + piece.payload],
-                        offset,
-                    )
-                    if piece.last:
-                        lines.append(self._file_head % self._file.hexdigest().encode("ascii"))
-                        lines += self._chunks
-            if piece.lines:
-                lines += piece.lines
+        members, chunks = batch.members, batch.chunks
+        for index, (head, digest, member) in enumerate(zip(batch.heads, batch.digests, members, strict=True)):
+            if index in chunks:
+                payload = memoryview(data)[batch.starts[index] :][: batch.payloads[index]]
+                lines += self._chunk(chunks[index], head, digest.encode("ascii"), payload, offset)
+            elif head:
+                hexed = digest.encode("ascii")
+                lines.append(
+                    b'%b,"offset":%d,"digest":"sha256:%b","chunkDigest":"sha256:%b"}' % (head, offset, hexed, hexed)
+                )
+            if index in batch.lines:
+                lines += batch.lines[index]
             offset += len(member)
         self.offset = offset
-        return b"".join(batch.members), lines
+        return b"".join(members), lines
 
-    def _chunk(self, piece: Piece, digest: bytes, payload: memoryview, offset: int) -> None:
-        """One of several chunks. The file's digest stands in its first line, so its lines wait for the last chunk."""
-        size = b"" if piece.last else b',"chunkSize":%d' % piece.payload
+    def _chunk(self, chunk: Chunk, head: bytes, digest: bytes, payload: memoryview, offset: int) -> list[bytes]:
+        """One of several chunks. The file's digest stands in its first line, so its lines come with the last chunk."""
+        size = b"" if chunk.last else b',"chunkSize":%d' % len(payload)
         tail = b'%b,"chunkDigest":"sha256:%b"}' % (size, digest)
-        if piece.head:
+        if head:
             self._file = hashlib.sha256()
-            escaped = piece.head.replace(b"%", b"%%")
-            self._file_head = b'%b,"offset":%d,"digest":"sha256:%%b"%b' % (escaped, offset, tail)
+            self._file_head = b'%b,"offset":%d,"digest":"sha256:%%b"%b' % (head.replace(b"%", b"%%"), offset, tail)
             self._chunks = []
         else:
             self._chunks.append(
-                b'{"type":"chunk","name":%b,"offset":%d,"chunkOffset":%d%b' % (piece.name, offset, piece.position, tail)
+                b'{"type":"chunk","name":%b,"offset":%d,"chunkOffset":%d%b' % (chunk.name, offset, chunk.position, tail)
             )
         self._file.update(payload)
+        return [self._file_head % self._file.hexdigest().encode("ascii"), *self._chunks] if chunk.last else []

@@ -34,7 +34,7 @@ class EstargzDriver(LayerwiseDriver):
         self._workers = workers or Workers()
 
     def fingerprint(self, option: DriverOptions) -> str:
-        """Equal for spellings of the same output (level -1 and 6, chunk size 0 and 4194304)."""
+        """Equal for spellings of the same output (level -1 and 7, chunk size 0 and 4194304)."""
         estargz = _options(option)
         told = [self.type, self.version]
         if estargz.uncompress:

@@ -140,13 +140,17 @@ async def validate(read: ReadRange, size: int, toc_digest: str) -> tuple[Toc, st
     inflater = Inflater(LayerLimits())
     for start in range(0, size, _STEP):
         data = await read(start, min(_STEP, size - start))
-        await asyncio.to_thread(lambda data=data: [diff.update(piece) for piece in inflater.feed(data)])  # type: ignore[misc]
-    for piece in inflater.finish():
-        diff.update(piece)
+        await asyncio.to_thread(_update, diff, inflater.feed(data))
+    _update(diff, inflater.finish())
     return toc, f"sha256:{diff.hexdigest()}"
 
 
 _STEP: Final = 1 << 20
+
+
+def _update(diff: Any, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        diff.update(piece)
 
 
 def _chunk(member: bytes, chunk: Chunk, name: str) -> bytes:
