@@ -131,7 +131,9 @@ class Conversion:
             **original.manifest.annotations,
             **self._marks,
             media.NYDUS_SOURCE_DIGEST: str(original.manifest.digest),
-            media.NYDUS_SOURCE_REFERENCE: str(content.source),
+            media.NYDUS_SOURCE_REFERENCE: str(
+                replace(content.source, digest=None) if content.source.tag else content.source
+            ),
             media.NYDUS_FS_VERSION: "6",
         }
         if not root:

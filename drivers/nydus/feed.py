@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
 _ROOM = 4 << 20
@@ -28,11 +28,10 @@ class ByteFeed:
         self._error: BaseException | None = None
         self._room = asyncio.Event()
 
-    async def pump(self, pieces: AsyncIterator[bytes], passed: Callable[[int], None]) -> None:
-        """Hand on everything; an error of ``pieces`` is raised again where the thread reads. ``passed`` hears of every piece."""
+    async def pump(self, pieces: AsyncIterator[bytes]) -> None:
+        """Hand on everything; an error of ``pieces`` is raised again where the thread reads."""
         try:
             async for piece in pieces:
-                passed(len(piece))
                 if self._put(piece):
                     await self._room.wait()
         except asyncio.CancelledError:
@@ -88,12 +87,10 @@ class ByteFeed:
 
 
 @asynccontextmanager
-async def feeding(
-    pieces: AsyncIterator[bytes], passed: Callable[[int], None] = lambda _: None
-) -> AsyncIterator[ByteFeed]:
+async def feeding(pieces: AsyncIterator[bytes]) -> AsyncIterator[ByteFeed]:
     """A feed that is pumped in the background; leaving ends the thread that reads it."""
     feed = ByteFeed()
-    pump = asyncio.create_task(feed.pump(pieces, passed))
+    pump = asyncio.create_task(feed.pump(pieces))
     try:
         yield feed
     finally:

@@ -55,14 +55,7 @@ async def open_inflated(layer: Descriptor, content: Content, limits: LayerLimits
 
 @asynccontextmanager
 async def _feed(layer: Descriptor, content: Content) -> AsyncIterator[ByteFeed]:
-    done = 0
-
-    def passed(count: int) -> None:
-        nonlocal done
-        done += count
-        content.progress.layer(layer.digest, done, layer.size)
-
-    async with content.open(layer) as pieces, feeding(pieces, passed) as feed:
+    async with content.open(layer) as pieces, feeding(pieces) as feed:
         yield feed
 
 

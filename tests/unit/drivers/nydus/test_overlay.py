@@ -1,0 +1,132 @@
+"""Layer trees and their overlay, in memory; the same rules are held against umoci in the integration tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from drivers.nydus.layer_tree import LayerTree
+from drivers.nydus.overlay import Overlay
+from drivers.nydus.paths import components, find
+from drivers.nydus.tree import Inode, Mark, directory, walk
+from shared.errors import CorruptLayerError
+
+FILE = 0o100644
+
+
+def layer(*entries: str) -> Inode:
+    """``d/`` a directory, ``a>b`` a symbolic link, ``a=b`` a hard link, all else a file."""
+    tree = LayerTree()
+    for position, entry in enumerate(entries):
+        path, link, target = entry.partition(">")
+        if link:
+            tree.add(path.encode(), Inode(0o120777, target=target.encode()))
+            continue
+        path, link, target = entry.partition("=")
+        if link:
+            tree.link(path.encode(), target.encode())
+        elif path.endswith("/"):
+            inode = directory()
+            inode.uid = position + 1
+            tree.add(path.encode(), inode)
+        else:
+            tree.add(path.encode(), Inode(FILE, uid=position + 1))
+    return tree.root
+
+
+def applied(*layers: Inode) -> dict[str, int]:
+    """Path → owner, which tells which entry won."""
+    overlay = Overlay()
+    for each in layers:
+        overlay.apply(each)
+    return {path.decode(): inode.uid for path, inode in walk(overlay.root)}
+
+
+def test_a_whiteout_hides_lower_layers_only() -> None:
+    assert applied(layer("a", "b"), layer(".wh.a", "c", ".wh.c")) == {"b": 2, "c": 2}
+
+
+def test_whiteouts_of_the_lowest_layer_leave_nothing_behind() -> None:
+    assert applied(layer("a", ".wh.b", "d/", "d/.wh..wh..opq", ".wh..wh.plnk")) == {"a": 1, "d": 3}
+
+
+def test_an_opaque_directory_keeps_what_its_own_layer_has_whatever_the_order() -> None:
+    assert applied(layer("d/", "d/a"), layer("d/b", "d/.wh..wh..opq", "d/c")) == {"d": 1, "d/b": 1, "d/c": 3}
+
+
+def test_a_whiteout_and_a_new_directory_do_not_mix_with_the_old_one() -> None:
+    assert applied(layer("d/", "d/a"), layer(".wh.d", "d/", "d/b")) == {"d": 2, "d/b": 3}
+
+
+def test_a_file_then_a_directory_in_one_layer_hides_the_lower_directory() -> None:
+    assert applied(layer("d/", "d/a"), layer("d", "d/", "d/b")) == {"d": 2, "d/b": 3}
+
+
+def test_an_implied_directory_takes_no_attributes_over() -> None:
+    assert applied(layer("x", "d/"), layer("d/a")) == {"x": 1, "d": 2, "d/a": 1}
+
+
+def test_an_implied_directory_over_a_file_replaces_it() -> None:
+    assert applied(layer("d"), layer("d/a")) == {"d": 0, "d/a": 1}
+
+
+@pytest.mark.parametrize("target", ["usr/lib", "/usr/lib", "./usr/../usr/lib", "../../usr/lib", "other"])
+def test_files_below_a_lower_link_go_where_it_leads(target: str) -> None:
+    lower = layer("usr/", "usr/lib/", "other>usr/lib", f"lib>{target}")
+    assert applied(lower, layer("lib/x")) == {"usr": 1, "usr/lib": 2, "usr/lib/x": 1, "other": 0, "lib": 0}
+
+
+def test_a_link_that_leads_nowhere_or_round_is_replaced() -> None:
+    assert applied(layer("l>nowhere"), layer("l/x")) == {"l": 0, "l/x": 1}
+    assert applied(layer("l>m", "m>l"), layer("l/x")) == {"l": 0, "l/x": 1, "m": 0}
+
+
+def test_a_link_inside_the_layer_is_followed_as_extraction_would() -> None:
+    assert applied(layer("usr/", "lib>usr", "lib/x")) == {"usr": 1, "usr/x": 3, "lib": 0}
+
+
+def test_hard_links_share_an_inode_across_layers() -> None:
+    overlay = Overlay()
+    overlay.apply(layer("a"))
+    overlay.apply(layer("b=a"))
+    assert find(overlay.root, [b"a"]) is find(overlay.root, [b"b"])
+
+
+def test_a_hard_link_into_a_lower_layer_is_what_was_there_before_this_layer() -> None:
+    overlay = Overlay()
+    overlay.apply(layer("a"))
+    overlay.apply(layer("b=a", ".wh.a"))
+    found = find(overlay.root, [b"b"])
+    assert found is not None
+    assert found.uid == 1
+    assert found.mark is Mark.NONE
+
+
+@pytest.mark.parametrize("entries", [["b=a"], ["d/", "b=d"]])
+def test_a_hard_link_to_nothing_or_to_a_directory_is_refused(entries: list[str]) -> None:
+    with pytest.raises(CorruptLayerError):
+        applied(layer("x"), layer(*entries))
+
+
+def test_the_applied_layers_stay_as_they_were() -> None:
+    lower, upper = layer("d/", "d/a"), layer("d/", ".wh.x", "d/b")
+    applied(lower, upper)
+    assert [path for path, _ in walk(upper)] == [b".wh.x", b"d", b"d/b"]
+
+
+@pytest.mark.parametrize("path", [b"a/../b", b"..", b"a/" + b"n" * 256, b"a\0b"])
+def test_paths_that_are_none_are_refused(path: bytes) -> None:
+    with pytest.raises(CorruptLayerError):
+        components(path)
+    tree = LayerTree()
+    tree.add(b"a/first", Inode(FILE))
+    with pytest.raises(CorruptLayerError):
+        tree.add(path, Inode(FILE))
+
+
+def test_a_directory_that_was_replaced_is_not_written_to() -> None:
+    """The tree remembers the last directory; replacing it must make it forget."""
+    tree = LayerTree()
+    tree.add(b"d/a", Inode(FILE))
+    tree.add(b"d", Inode(0o120777, target=b"e"))
+    tree.add(b"d/b", Inode(FILE))
+    assert [path for path, _ in walk(tree.root)] == [b"d", b"e", b"e/b"]
