@@ -34,7 +34,7 @@ def _zstd(level: int) -> zstandard.ZstdCompressor:
 
 
 def compress_each(pieces: Sequence[bytes], compressor: Compressor, level: int = ZSTD_LEVEL) -> list[bytes]:
-    """Every (non-empty) piece by itself: one zstd frame with its content size, one raw lz4 block, or the piece, whichever is asked and smaller.
+    """Every (non-empty) piece by itself: one zstd frame with its content size, or one raw lz4 block, if that is smaller.
 
     zstd takes the whole batch in one call, so that many small files do not fight for the interpreter.
     """
