@@ -88,7 +88,7 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         return StreamingResponse(lines(), media_type="application/jsonl")
 
     @router.post("/import", summary="Add exported letters (JSON lines)")
-    async def importing(request: Request, actor: Annotated[str, operator]) -> dict[str, Any]:
+    async def importing(request: Request, actor: str = operator) -> dict[str, Any]:
         body = await read_body(request, limit=IMPORT_LIMIT, timeout=60)
         letters: list[DeadLetter] = []
         for number, line in enumerate(body.splitlines(), 1):
@@ -116,19 +116,19 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         return {"done": result.done, "gone": result.gone, "failed": result.failed, "errors": result.errors}
 
     @router.post("/replay", summary="Replay a selection", dependencies=[Depends(json_only)])
-    async def replay(selection: Selection, actor: Annotated[str, operator]) -> dict[str, Any]:
+    async def replay(selection: Selection, actor: str = operator) -> dict[str, Any]:
         return await act("replay", selection, actor)
 
     @router.post("/discard", summary="Discard a selection", dependencies=[Depends(json_only)])
-    async def discard(selection: Selection, actor: Annotated[str, operator]) -> dict[str, Any]:
+    async def discard(selection: Selection, actor: str = operator) -> dict[str, Any]:
         return await act("discard", selection, actor)
 
     @router.post("/{letter_id}/replay", summary="Replay one")
-    async def replay_one(letter_id: str, actor: Annotated[str, operator]) -> dict[str, Any]:
+    async def replay_one(letter_id: str, actor: str = operator) -> dict[str, Any]:
         return await act("replay", Selection(ids=[letter_id]), actor)
 
     @router.delete("/{letter_id}", summary="Discard one")
-    async def discard_one(letter_id: str, actor: Annotated[str, operator]) -> dict[str, Any]:
+    async def discard_one(letter_id: str, actor: str = operator) -> dict[str, Any]:
         return await act("discard", Selection(ids=[letter_id]), actor)
 
     return router
