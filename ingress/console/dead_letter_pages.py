@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
-from ingress.console.actions import Operation, carry_out
 from ingress.console.pages import HEADERS, Renderer
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
+from shared.dead_letter_operations import DeadLetterOperations, Operation
 from shared.messages import DeadLetter
 
 PAGE = 50
@@ -27,6 +27,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
     """Reading is behind ``console.credential``, acting behind ``console.operator_credential`` and the form's token."""
     router = APIRouter(prefix="/console/dead-letters", route_class=route_class, include_in_schema=False)
     access, letters = status.access, status.broker.dead_letters
+    operations = DeadLetterOperations(status.broker, tracing=status.tracing, metrics=status.metrics)
     reader, operator = [Depends(access.read)], Depends(access.operate)
 
     @router.get("", dependencies=reader)
@@ -78,11 +79,13 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
     @router.post("/apply")
     async def apply(request: Request, actor: str = operator) -> RedirectResponse:
         form = await _form(request)
-        verb: Literal["replay", "discard"] = "discard" if form.get("verb") == ["discard"] else "replay"
+        verb: Operation = "discard" if form.get("verb") == ["discard"] else "replay"
         ids = form.get("id", [])
         access.check_form_token(f"{verb} {' '.join(ids)}", form.get("token", [""])[0])
-        result = await carry_out(status, verb, ids, actor)
-        done = f"{verb} {result.done} {result.gone} {result.failed}"
+        chosen = await operations.find(DeadLetterFilter(ids=frozenset(ids))) if ids else []
+        result = await operations.carry_out(verb, chosen, actor=actor)
+        await status.monitor.look()
+        done = f"{verb} {result.done} {len(set(ids)) - result.done - result.failed} {result.failed}"
         return RedirectResponse(f"../dead-letters?{urlencode({'done': done})}", 303, HEADERS)
 
     @router.get("/{letter_id}", dependencies=reader)
