@@ -24,27 +24,30 @@ class Allocator:
     def __init__(self) -> None:
         self.position = BLOCK  # the first block stays unused, so that no nid is 0
         self._available: list[deque[int]] = [deque() for _ in range(BLOCK // SLOT)]
-        self._largest = 0
+        self._filled = 0  # a bit for each queue that is not empty
 
     def _take(self, size: int) -> int | None:
         if size >= BLOCK:
             return None
         slots = -(-size // SLOT)
-        for index in range(slots, self._largest + 1):
-            queue = self._available[index]
-            if queue:
-                block = queue.popleft()
-                position = block + BLOCK - SLOT * index
-                self._give(position + SLOT * slots)
-                return position
-        return None
+        candidates = self._filled >> slots
+        if not candidates:
+            return None
+        index = slots + (candidates & -candidates).bit_length() - 1
+        queue = self._available[index]
+        block = queue.popleft()
+        if not queue:
+            self._filled &= ~(1 << index)
+        position = block + BLOCK - SLOT * index
+        self._give(position + SLOT * slots)
+        return position
 
     def _give(self, position: int) -> None:
         rest = position % BLOCK
         if rest:
             slots = (BLOCK - rest) // SLOT
             self._available[slots].append(position - rest)
-            self._largest = max(self._largest, slots)
+            self._filled |= 1 << slots
 
     def _close_block(self) -> None:
         self._give(self.position)

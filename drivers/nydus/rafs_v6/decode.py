@@ -55,9 +55,8 @@ class _Decoder:
             nid, inode, data, parent_nid = pending.pop()
             self._directory(nid, inode, data, parent_nid, pending)
         for nid, names in self.links.items():
-            require(
-                self.nlinks[nid] == names, f"inode[{nid}].nlink", f"is {self.nlinks[nid]}, the tree has {names} names"
-            )
+            if self.nlinks[nid] != names:
+                raise InvalidNydusError(f"inode[{nid}].nlink", f"is {self.nlinks[nid]}, the tree has {names} names")
         require(
             self.header.entries == self.entries,
             "superblock.inos",
@@ -83,9 +82,8 @@ class _Decoder:
                 found += 1
                 continue
             self.entries += 1
-            require(
-                self.entries <= self.header.entries, "superblock.inos", f"is {self.header.entries}, the tree has more"
-            )
+            if self.entries > self.header.entries:
+                raise InvalidNydusError("superblock.inos", f"is {self.header.entries}, the tree has more")
             child = self.inodes.get(child_nid)
             if child is None:
                 child, content = self._inode(child_nid, name)
@@ -97,11 +95,10 @@ class _Decoder:
             else:
                 require(child.children is None, f"inode[{child_nid}]", f"the directory {name!r} has two parents")
                 self.links[child_nid] += 1
-            require(
-                FILE_TYPES[child.mode & S_IFMT] == kind,
-                f"inode[{nid}].dirent.type",
-                f"{name!r} is {kind}, its mode says {child.mode:o}",
-            )
+            if FILE_TYPES[child.mode & S_IFMT] != kind:
+                raise InvalidNydusError(
+                    f"inode[{nid}].dirent.type", f"{name!r} is {kind}, its mode says {child.mode:o}"
+                )
             children[name] = child
         require(found == 2, f"inode[{nid}].dirent", "lacks '.' or '..'")
         require(
@@ -116,7 +113,8 @@ class _Decoder:
         data = self.data
         at = self.header.meta + SLOT * nid
         field = f"inode[{nid}]"
-        require(nid > 0 and at + INODE.size <= len(data), field, f"{name!r} lies outside the file")
+        if nid <= 0 or at + INODE.size > len(data):
+            raise InvalidNydusError(field, f"{name!r} lies outside the file")
         if data[at] & 1:
             form, icount, mode, _, size, union, _, uid, gid, mtime, mtime_ns, nlink, reserved = INODE.unpack_from(
                 data, at
@@ -129,10 +127,11 @@ class _Decoder:
             end = at + COMPACT_INODE.size
         layout = form >> 1
         kind = mode & S_IFMT
-        require(kind in FILE_TYPES, f"{field}.mode", f"{mode:o} is no file type")
-        require(mtime_ns < 1_000_000_000, f"{field}.mtime_nsec", f"is {mtime_ns}")
         mark = _MARK_OF_BYTES.get(reserved)
-        require(mark is not None, f"{field}.reserved", "is not zero")
+        if kind not in FILE_TYPES or mtime_ns >= 1_000_000_000 or mark is None:
+            require(kind in FILE_TYPES, f"{field}.mode", f"{mode:o} is no file type")
+            require(mtime_ns < 1_000_000_000, f"{field}.mtime_nsec", f"is {mtime_ns}")
+            raise InvalidNydusError(f"{field}.reserved", "is not zero")
         xattrs: tuple[tuple[bytes, bytes], ...] = ()
         if icount:
             start = end
@@ -141,16 +140,17 @@ class _Decoder:
             xattrs = decode_xattrs(data[start:end])
         content = b""
         chunks: tuple[Chunk, ...] = ()
+        symlink = kind == stat.S_IFLNK
         if kind == stat.S_IFREG:
-            require(layout == LAYOUT_CHUNKED, f"{field}.format", f"data layout {layout} for a regular file")
+            if layout != LAYOUT_CHUNKED:
+                raise InvalidNydusError(f"{field}.format", f"data layout {layout} for a regular file")
             chunks = self._file_chunks(field, size, union, align(end, 8))
-        elif kind in {stat.S_IFDIR, stat.S_IFLNK}:
+        elif symlink or kind == stat.S_IFDIR:
             content = self._content(field, layout, union * BLOCK, end, size)
+            if symlink:
+                require(0 < size <= MAXIMUM_SYMLINK, f"{field}.size", f"a symbolic link's target of {size} bytes")
         else:
             require(layout == LAYOUT_PLAIN, f"{field}.format", f"data layout {layout} for a special file")
-        symlink = kind == stat.S_IFLNK
-        if symlink:
-            require(0 < size <= MAXIMUM_SYMLINK, f"{field}.size", f"a symbolic link's target of {size} bytes")
         inode = Inode(
             mode,
             uid,
@@ -162,7 +162,7 @@ class _Decoder:
             target=content if symlink else b"",
             xattrs=xattrs,
             chunks=chunks,
-            mark=mark or Mark.NONE,
+            mark=mark,
         )
         self.inodes[nid] = inode
         self.nlinks[nid] = nlink
@@ -190,17 +190,15 @@ class _Decoder:
     def _file_chunks(self, field: str, size: int, chunk_format: int, start: int) -> tuple[Chunk, ...]:
         chunk_size = self.header.chunk_size
         bits = chunk_format & CHUNK_FORMAT_BITS
-        require(
-            chunk_format & ~CHUNK_FORMAT_BITS == CHUNK_FORMAT_INDEXES and 1 << (bits + 12) >= chunk_size,
-            f"{field}.u",
-            f"chunk format {chunk_format:#x}",
-        )
+        if chunk_format & ~CHUNK_FORMAT_BITS != CHUNK_FORMAT_INDEXES or 1 << (bits + 12) < chunk_size:
+            raise InvalidNydusError(f"{field}.u", f"chunk format {chunk_format:#x}")
         if not size:
             return ()
         count = -(-size // chunk_size)
         end = start + 8 * count
         data = self.data
-        require(end <= len(data), f"{field}.size", f"{count} chunk indexes lie outside the file")
+        if end > len(data):
+            raise InvalidNydusError(f"{field}.size", f"{count} chunk indexes lie outside the file")
         known = self.chunks
         if count == 1:
             chunk = known.get(int.from_bytes(data[start:end], "little"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from drivers.nydus.errors import require
+from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.layout import BLOCK, DIRENT
 
 _DIRENT_SIZE = DIRENT.size
@@ -72,13 +72,16 @@ def decode_directory(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         offsets = [head[1] for head in heads]
         offsets.append(len(block))
         for (nid, offset, kind, _), end in zip(heads, offsets[1:], strict=True):
-            require(names_at <= offset < end <= len(block), "dirent.nameoff", f"a name at {offset} ends at {end}")
+            if not names_at <= offset < end <= len(block):
+                raise InvalidNydusError("dirent.nameoff", f"a name at {offset} ends at {end}")
             name = block[offset:end]
             if end == len(block):
                 name = name.partition(b"\0")[0]
-            require(0 < len(name) <= 255, "dirent.name", f"a name of {len(name)} bytes")
-            require(b"/" not in name and b"\0" not in name, "dirent.name", f"{name!r} is not a file name")
-            require(name > previous, "dirent.name", f"{name!r} is out of order")
-            require(kind in _TYPES, "dirent.type", f"{name!r} has type {kind}")
+            if not 0 < len(name) <= 255 or b"/" in name or b"\0" in name:
+                raise InvalidNydusError("dirent.name", f"{name[:300]!r} is not a file name")
+            if name <= previous:
+                raise InvalidNydusError("dirent.name", f"{name!r} is out of order")
+            if kind not in _TYPES:
+                raise InvalidNydusError("dirent.type", f"{name!r} has type {kind}")
             previous = name
             yield name, nid, kind
