@@ -1,15 +1,19 @@
-"""A run of gzip members that crosses to a worker thread at once."""
+"""A run of gzip members that crosses to a worker at once."""
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Final
 
-from deflate import gzip_compress
+from drivers.estargz.packing import DIGEST_SIZE, NUMBERS
 
 BATCH_SIZE: Final = 1 << 20
 """Bytes of tar at which a batch is handed over: many small files a hand-over. Has no influence on the output."""
+
+Pack = Callable[[bytes, "array[int]", "array[int]", int], tuple["array[int]", bytes, bytes]]
+""":func:`drivers.estargz.packing.pack`, here or elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,10 @@ class Chunk:
     last: bool
 
 
+def _numbers() -> array[int]:
+    return array(NUMBERS)
+
+
 @dataclass(slots=True)
 class Batch:
     """Members, contiguous in the uncompressed layer.
@@ -32,9 +40,9 @@ class Batch:
 
     parts: list[bytes | memoryview] = field(default_factory=list)
     size: int = 0
-    starts: list[int] = field(default_factory=list)
+    starts: array[int] = field(default_factory=_numbers)
     """Where each member begins in the batch."""
-    payloads: list[int] = field(default_factory=list)
+    payloads: array[int] = field(default_factory=_numbers)
     """Bytes of file data that each begins with; 0 for a member of headers only."""
     heads: list[bytes] = field(default_factory=list)
     """The file's line so far where a file begins with the member, else empty."""
@@ -43,9 +51,11 @@ class Batch:
     lines: dict[int, list[bytes]] = field(default_factory=dict)
     """Complete lines of the entries whose headers follow a member's file data."""
     data: bytes = b""
-    digests: list[str] = field(default_factory=list)
-    """Hex sha256 of each member's file data."""
-    members: list[bytes | bytearray] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=_numbers)
+    """Bytes of each compressed member."""
+    digests: bytes = b""
+    """Hex sha256 of each member's file data, joined."""
+    members: bytes = b""
 
     def begin(self, payload: int, head: bytes = b"") -> None:
         """The next part begins a member."""
@@ -61,16 +71,13 @@ class Batch:
         self.parts.append(part)
         self.size += len(part)
 
-    def compress(self, level: int) -> Batch:
-        """Hash and compress every member. Runs in a worker thread; all that takes long is C code without Python's lock."""
-        data = self.data = b"".join(self.parts)
+    def compress(self, level: int, pack: Pack) -> Batch:
+        """Hash and compress every member. Runs in a worker thread."""
+        self.data = b"".join(self.parts)
         self.parts = []
-        view = memoryview(data)
-        digest = self.digests.append
-        member = self.members.append
-        ends = self.starts[1:]
-        ends.append(len(data))
-        for start, payload, end in zip(self.starts, self.payloads, ends, strict=True):
-            digest(sha256(view[start : start + payload]).hexdigest())
-            member(gzip_compress(view[start:end], level))
+        self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, level)
         return self
+
+    def digest(self, index: int) -> bytes:
+        """Hex sha256 of one member's file data."""
+        return self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]

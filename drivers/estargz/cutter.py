@@ -21,6 +21,7 @@ from drivers.estargz.layout import (
     regular_header,
 )
 from drivers.estargz.lines import EMPTY_DIGEST, LineWriter
+from drivers.estargz.packing import DIGEST_SIZE
 from drivers.estargz.priorities import Prioritized
 from drivers.estargz.toc import Names
 from drivers.inflate import Inflater
@@ -202,21 +203,21 @@ class Assembler:
         self.uncompressed += len(data)
         offset = self.offset
         lines: list[bytes] = []
-        members, chunks = batch.members, batch.chunks
-        for index, (head, digest, member) in enumerate(zip(batch.heads, batch.digests, members, strict=True)):
+        chunks, following, digests = batch.chunks, batch.lines, batch.digests
+        for index, (head, size) in enumerate(zip(batch.heads, batch.sizes, strict=True)):
             if index in chunks:
                 payload = memoryview(data)[batch.starts[index] :][: batch.payloads[index]]
-                lines += self._chunk(chunks[index], head, digest.encode("ascii"), payload, offset)
+                lines += self._chunk(chunks[index], head, batch.digest(index), payload, offset)
             elif head:
-                hexed = digest.encode("ascii")
+                hexed = digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]
                 lines.append(
                     b'%b,"offset":%d,"digest":"sha256:%b","chunkDigest":"sha256:%b"}' % (head, offset, hexed, hexed)
                 )
-            if index in batch.lines:
-                lines += batch.lines[index]
-            offset += len(member)
+            if index in following:
+                lines += following[index]
+            offset += size
         self.offset = offset
-        return b"".join(members), lines
+        return batch.members, lines
 
     def _chunk(self, chunk: Chunk, head: bytes, digest: bytes, payload: memoryview, offset: int) -> list[bytes]:
         """One of several chunks. The file's digest stands in its first line, so its lines come with the last chunk."""

@@ -10,7 +10,8 @@ import orjson
 from drivers.api import BlobWriter, ConvertedLayer, DriverOptions, OpenBlob, OptionsModel
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE
 from drivers.estargz.options import EstargzOptions
-from drivers.estargz.pipeline import Workers, build, inflate
+from drivers.estargz.pipeline import build, inflate
+from drivers.estargz.workers import Workers
 from drivers.layerwise import LayerwiseDriver
 from drivers.limits import LayerLimits
 from shared.oci import media_types

@@ -18,7 +18,10 @@ class EstargzOptions(DriverOptions):
     """The Harbor proposal's keys, and ``prioritized_files``."""
 
     estargz_compression_level: int = Field(default=-1, ge=-1, le=9)
-    """0 stores, 1 is fastest, 9 smallest, as for gzip; -1 means 7. The numbers are libdeflate's levels: its 7 is smaller than gzip's 9."""
+    """0 stores, 1 is fastest, 9 smallest, as for gzip; -1 means 7.
+
+    The numbers are libdeflate's levels: its 7 is smaller than gzip's 9.
+    """
     estargz_chunk_size: int = Field(default=0, ge=0, le=32 << 20)
     """Payload bytes a chunk, which is what one lazy read fetches at least: 65536 to 33554432; 0 means 4 MiB."""
     uncompress: bool = False

@@ -14,8 +14,8 @@ import zstandard
 from drivers.api import ConvertedLayer, OpenBlob
 from drivers.estargz.driver import EstargzDriver
 from drivers.estargz.options import EstargzOptions
-from drivers.estargz.pipeline import Workers
 from drivers.estargz.reader import ReadRange
+from drivers.estargz.workers import Workers
 from drivers.limits import LayerLimits
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest

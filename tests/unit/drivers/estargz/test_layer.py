@@ -17,9 +17,9 @@ from drivers.api import UnconvertibleLayerError
 from drivers.estargz import EstargzDriver, EstargzOptions
 from drivers.estargz.cutter import Cutter
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE, parse_footer
-from drivers.estargz.pipeline import Workers
 from drivers.estargz.reader import read_file, validate
 from drivers.estargz.toc import Names
+from drivers.estargz.workers import Workers
 from drivers.limits import LayerLimits
 from shared.errors import CorruptLayerError, LimitExceededError
 from shared.oci import media_types
