@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import ORJSONResponse
 
 from ingress.accelerator import create_accelerator_router
 from ingress.console.console import create_console
@@ -75,7 +75,9 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     )
     async def conversion(request: Request) -> Response:
         accepted = await intake.take(request)
-        return ORJSONResponse(_answer(accepted), 202 if accepted.requests else 200)
+        return Response(
+            orjson.dumps(_answer(accepted)), 202 if accepted.requests else 200, media_type="application/json"
+        )
 
     @app.get(
         "/health",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import ORJSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ingress.problem import HttpProblem, read_body
@@ -75,9 +76,7 @@ def create_dead_letter_router(status: Status) -> APIRouter:
             if offset <= total < offset + limit:
                 page.append(letter)
             total += 1
-        return ORJSONResponse(
-            {"total": total, "offset": offset, "items": [letter.model_dump(mode="json") for letter in page]}
-        )
+        return _json({"total": total, "offset": offset, "items": [letter.model_dump(mode="json") for letter in page]})
 
     @router.get("/export", summary="All of a selection as JSON lines", dependencies=reader)
     async def export(repository: str = "", tag: str = "", code: str = "") -> StreamingResponse:
@@ -132,3 +131,7 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         return await act("discard", Selection(ids=[letter_id]), actor)
 
     return router
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
 from ingress.status.conversion import Conversion
@@ -47,7 +47,7 @@ def create_acceld_router(status: Status) -> APIRouter:
         response_class=PlainTextResponse,
         responses={500: {"description": "`{code, message}`"}},
     )
-    async def health() -> PlainTextResponse | JSONResponse:
+    async def health() -> Response:
         try:
             await status.broker.check_health()
         except IcsError as error:
