@@ -82,7 +82,7 @@ class _Files:
 async def _native(source: Path, target: Path) -> None:
     workers = os.cpu_count() or 2
     with ThreadPoolExecutor(workers) as pool:
-        builder = NativeBuilder(pool, LayerLimits(), in_flight=2 * workers + 2)
+        builder = NativeBuilder(pool, LayerLimits(), workers=workers)
         layer = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b""), source.stat().st_size)
         await builder.convert_layer(layer, cast("Content", _Files(source, target)), Parameters())
 

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 
+import lz4
 import lz4.block
 import zstandard
 from blake3 import blake3
@@ -14,6 +15,11 @@ from drivers.nydus.errors import InvalidNydusError
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 
 ZSTD_LEVEL = 3
+
+
+def library_versions() -> list[str]:
+    """Of the compressors whose releases may change the bytes that the same data gives."""
+    return [".".join(map(str, zstandard.ZSTD_VERSION)), lz4.library_version_string()]
 
 
 class _ThreadContexts(threading.local):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import ClassVar
 
 import orjson
@@ -23,6 +24,7 @@ from drivers.api import (
 from drivers.limits import LayerLimits
 from drivers.nydus.build_cache import BuildCache
 from drivers.nydus.builder import Builder
+from drivers.nydus.compression import library_versions
 from drivers.nydus.conversion import Conversion
 from drivers.nydus.external import ExternalBuilder
 from drivers.nydus.image import is_nydus
@@ -30,9 +32,6 @@ from drivers.nydus.native import NativeBuilder
 from drivers.nydus.options import NydusOptions
 from shared.errors import PermanentError
 from shared.oci.manifest import ImageManifest
-
-_IN_FLIGHT = 2
-"""Batches per worker that one layer may have under way: enough that no worker waits, little memory."""
 
 
 class NydusDriver:
@@ -46,7 +45,8 @@ class NydusDriver:
         workers = os.cpu_count() or 2
         self._limits = limits or LayerLimits()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="nydus")
-        self._native = NativeBuilder(pool, self._limits, in_flight=_IN_FLIGHT * workers + 2)
+        self._native = NativeBuilder(pool, self._limits, workers=workers)
+        self._builder_digests: dict[tuple[str, int, int], str] = {}
 
     async def check_health(self, option: DriverOptions | None = None) -> None:
         if option is not None:
@@ -67,12 +67,26 @@ class NydusDriver:
         return _hash(
             self.type,
             self.version,
-            "external" if option.builder_path else "native",
+            self._builder_identity(option.builder_path),
             option.compressor,
             option.compression_level,
             option.digester,
             option.chunk_size,
         )
+
+    def _builder_identity(self, path: str | None) -> list[str]:
+        """What makes the blobs: the libraries' versions, or the external binary's digest."""
+        if path is None:
+            return ["native", *library_versions()]
+        try:
+            with Path(path).open("rb") as binary:
+                state = os.fstat(binary.fileno())
+                key = (path, state.st_size, state.st_mtime_ns)
+                if key not in self._builder_digests:
+                    self._builder_digests[key] = hashlib.file_digest(binary, "sha256").hexdigest()
+        except OSError:
+            return ["external"]  # check_health says what is wrong with it
+        return ["external", self._builder_digests[key]]
 
     def recognises(self, manifest: ImageManifest) -> bool:
         return is_nydus(manifest)

@@ -13,11 +13,11 @@ from typing import Final
 from drivers.api import Content
 from drivers.limits import LayerLimits
 from drivers.nydus import media
-from drivers.nydus.bootstrap_layer import BootstrapLayer, build_bootstrap_layer
+from drivers.nydus.bootstrap_layer import BootstrapLayer
+from drivers.nydus.image import validated_layer
 from drivers.nydus.layer_source import Layer, read_layer
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.parameters import Parameters
-from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor
 from drivers.nydus.tar_walk import open_inflated
@@ -102,9 +102,7 @@ class ExternalBuilder:
                 patterns=parameters.prefetch_patterns,
             )
             bootstrap = await asyncio.to_thread(merged.read_bytes)
-        await asyncio.to_thread(validate_bootstrap, bootstrap)
-        metas = {layer.digest.hex: layer.meta for layer in layers if layer.meta}
-        return await asyncio.to_thread(build_bootstrap_layer, bootstrap, metas)
+        return await asyncio.to_thread(validated_layer, bootstrap, layers)
 
     def _check_work_dir(self) -> None:
         if self._work_dir is not None and not os.access(self._work_dir, os.W_OK | os.X_OK):

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 
 _ROOM = 4 << 20
 """Bytes that may wait for the thread."""
+_LOW = _ROOM // 4
+"""The writer goes on when so few are left: waking the loop costs a fight for the interpreter."""
 
 
 class FeedClosedError(Exception):
@@ -78,10 +80,10 @@ class ByteFeed:
                         raise self._error
                     return
                 piece = self._pieces.popleft()
-                had_no_room = self._waiting > _ROOM
+                before = self._waiting
                 self._waiting -= len(piece)
-                has_room = self._waiting <= _ROOM
-            if had_no_room and has_room:
+                has_room = self._waiting <= _LOW < before
+            if has_room:
                 self._loop.call_soon_threadsafe(self._room.set)
             yield piece
 

@@ -11,6 +11,7 @@ from drivers.api import (
 from drivers.image import Config
 from drivers.nydus import media
 from drivers.nydus.bootstrap_layer import BootstrapLayer, build_bootstrap_layer
+from drivers.nydus.consistency import check_blobs, check_manifest
 from drivers.nydus.layer_source import Layer
 from drivers.nydus.manifests import encode_config, image_manifest
 from drivers.nydus.merge import merge
@@ -74,8 +75,16 @@ def merge_layers(layers: Iterable[Layer], parameters: Parameters) -> BootstrapLa
         prefetch_patterns=parameters.prefetch_patterns,
         share_chunks=parameters.share_chunks,
     )
-    bootstrap = encode_bootstrap(merged)
-    validate_bootstrap(bootstrap)
+    return validated_layer(encode_bootstrap(merged), layers)
+
+
+def validated_layer(bootstrap: bytes, layers: Sequence[Layer]) -> BootstrapLayer:
+    """Put a merged bootstrap into its layer, after the checks that a reader would make. Blocking.
+
+    Raises:
+        InvalidNydusError: it breaks the format's rules, or disagrees with the layers' own tables.
+    """
+    check_blobs(validate_bootstrap(bootstrap), layers)
     metas = {layer.digest.hex: layer.meta for layer in layers if layer.meta}
     return build_bootstrap_layer(bootstrap, metas)
 
@@ -105,6 +114,7 @@ async def push_image(
     manifest = image_manifest(
         oci=oci, config=pushed_config, layers=descriptors, annotations=annotations, subject=subject
     )
+    check_manifest(manifest)
     return NydusImage(
         manifest=manifest,
         layers_total=len(layers),

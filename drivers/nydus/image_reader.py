@@ -13,6 +13,7 @@ from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, ChunkInfo, decode_chunk_infos
 from drivers.nydus.compression import decompress, digest
+from drivers.nydus.consistency import check_blobs, check_manifest
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.feed import feeding
 from drivers.nydus.layer_source import MAXIMUM_BOOTSTRAP, Layer, read_layer
@@ -22,7 +23,6 @@ from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tar_walk import inflate
 from drivers.nydus.tree import Blob, walk
 from shared.errors import PermanentError
-from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest
@@ -104,61 +104,6 @@ class ImageReader:
 
     async def _read_range(self, blob: Descriptor, start: int, length: int) -> bytes:
         return await self._store.read_range(self._repository, blob.digest, start, length)
-
-
-def check_manifest(manifest: ImageManifest) -> None:
-    """What snapshotters and ``nydusify check`` go by.
-
-    Raises:
-        InvalidNydusError: fields ``manifest.*``.
-    """
-    layers = manifest.layers
-    require(bool(layers), "manifest.layers", "is empty")
-    last = layers[-1]
-    require(last.annotations.get(media.NYDUS_BOOTSTRAP) == "true", "manifest.layers", "the last one is no bootstrap")
-    require(
-        last.media_type in {media_types.OCI_LAYER_GZIP, media_types.DOCKER_LAYER_GZIP},
-        "manifest.layers",
-        f"the bootstrap layer has media type {last.media_type!r}",
-    )
-    for layer in layers[:-1]:
-        require(
-            layer.media_type == media.BLOB_LAYER and layer.annotations.get(media.NYDUS_BLOB) == "true",
-            "manifest.layers",
-            f"{layer.digest} is no Nydus blob",
-        )
-
-
-def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
-    """The merged blob table and chunk table against those of the layers.
-
-    Raises:
-        InvalidNydusError: fields ``blob[i].*`` and ``chunk``.
-    """
-    known = {layer.digest.hex: layer for layer in layers}
-    own = {blob.id: blob for layer in layers for blob in layer.bootstrap.blobs if blob.id == layer.digest.hex}
-    for index, blob in enumerate(bootstrap.blobs):
-        require(blob.id in known, f"blob[{index}].id", f"{blob.id} is no layer of the image")
-        record = own.get(blob.id)
-        if record is None:
-            raise InvalidNydusError(f"blob[{index}].id", f"the layer {blob.id} has no data")
-        for name in ("chunk_count", "compressor", "digester", "uncompressed_size", "ci_offset", "ci_compressed_size"):
-            mine, theirs = getattr(blob, name), getattr(record, name)
-            require(mine == theirs, f"blob[{index}].{name}", f"is {mine}, the layer says {theirs}")
-    infos = {name: decode_chunk_infos(known[name].meta[: ENTRY_SIZE * blob.chunk_count]) for name, blob in own.items()}
-    for path, inode in walk(bootstrap.root):
-        for chunk in inode.chunks:
-            require(
-                infos[chunk.blob.id][chunk.index]
-                == (
-                    chunk.compressed_offset,
-                    chunk.compressed_size,
-                    chunk.uncompressed_offset,
-                    chunk.uncompressed_size,
-                ),
-                "chunk",
-                f"{chunk.index} of {path!r} differs from the blob's own table",
-            )
 
 
 def _tar_files(tar: bytes) -> dict[str, bytes]:

@@ -13,18 +13,21 @@ from drivers.nydus.bootstrap_layer import BootstrapLayer
 from drivers.nydus.image import merge_layers
 from drivers.nydus.layer_source import Layer
 from drivers.nydus.parameters import Parameters
-from drivers.nydus.pipeline import LayerPipeline
+from drivers.nydus.pipeline import BATCH_BYTES, LayerPipeline
 from drivers.nydus.tar_walk import open_walk
 from shared.oci.descriptor import Descriptor
 
+_IN_FLIGHT_BYTES = 48 << 20
+"""Of chunks that one layer may have between its walker and its upload."""
+
 
 class NativeBuilder:
-    """``pool`` compresses for every layer under way in this process."""
+    """``pool``, with ``workers`` threads, compresses for every layer under way in this process."""
 
-    def __init__(self, pool: Executor, limits: LayerLimits, *, in_flight: int) -> None:
+    def __init__(self, pool: Executor, limits: LayerLimits, *, workers: int) -> None:
         self._pool = pool
         self._limits = limits
-        self._in_flight = in_flight
+        self._workers = workers
 
     async def version(self) -> str | None:
         return None
@@ -32,7 +35,10 @@ class NativeBuilder:
     async def convert_layer(
         self, layer: Descriptor, content: Content, parameters: Parameters
     ) -> tuple[Descriptor, Layer]:
-        pipeline = LayerPipeline(parameters, self._pool, in_flight=self._in_flight)
+        affordable = _IN_FLIGHT_BYTES // max(parameters.chunk_size, BATCH_BYTES)
+        # Two batches a worker keep it busy; with large chunks memory decides, but never below one for each of two workers.
+        in_flight = max(2, min(2 * self._workers + 2, affordable))
+        pipeline = LayerPipeline(parameters, self._pool, in_flight=in_flight)
         async with content.create() as writer:
             async with open_walk(layer, content, self._limits, parameters.chunk_size) as walk:
                 ending = await pipeline.run(walk, writer)

@@ -17,8 +17,8 @@ from drivers.nydus.compression import compress_each, digest
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.tree import Inode
 
-_BATCH_BYTES = 1 << 20
-_BATCH_CHUNKS = 256
+BATCH_BYTES = 1 << 20
+_BATCH_CHUNKS = 1024
 """Small files share a job: a job's own cost is that of compressing about ten of them."""
 
 Batch = list[tuple[Inode, bytes]]
@@ -50,7 +50,7 @@ class ChunkSink:
         """The next chunk of ``inode``; chunks of one file come in order, without others between them."""
         self._batch.append((inode, chunk))
         self._bytes += len(chunk)
-        if self._bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_CHUNKS:
+        if self._bytes >= BATCH_BYTES or len(self._batch) >= _BATCH_CHUNKS:
             self.flush()
 
     def flush(self) -> None:
