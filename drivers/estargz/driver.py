@@ -35,13 +35,13 @@ class EstargzDriver(LayerwiseDriver):
         self._workers = workers or Workers()
 
     def fingerprint(self, option: DriverOptions) -> str:
-        """Equal for spellings of the same output (level -1 and 7, chunk size 0 and 4194304)."""
+        """Equal for spellings of the same output (chunk size 0 and 4194304)."""
         estargz = _options(option)
         told = [self.type, self.version]
         if estargz.uncompress:
             told.append("uncompress")
         else:
-            told += [str(estargz.level), str(estargz.chunk_size), *estargz.prioritized_files]
+            told += [str(estargz.estargz_compression_level), str(estargz.chunk_size), *estargz.prioritized_files]
         return hashlib.sha256(orjson.dumps(told)).hexdigest()
 
     def recognises_layer(self, layer: Descriptor) -> bool:

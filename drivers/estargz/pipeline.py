@@ -54,7 +54,7 @@ async def build(
     prioritized = await _prioritized(open_blob, option, limits, workers) if option.prioritized_files else None
     names = Names()
     cutter = Cutter(option.chunk_size, limits, names, prioritized)
-    layer = _Layer(cutter, TocWriter(names), writer, option.level, workers)
+    layer = _Layer(cutter, TocWriter(names), writer, option.estargz_compression_level, workers)
     try:
         async with asyncio.TaskGroup() as tasks:
             source: asyncio.Queue[bytes | None] = asyncio.Queue(READ_AHEAD)

@@ -37,7 +37,7 @@ def warmed() -> Packer:
     return packer
 
 
-@given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=50), st.integers(0, 9))
+@given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=50), st.integers(-1, 9))
 def test_the_program_answers_as_the_function(parts: list[bytes], level: int) -> None:
     data = b"".join(parts)
     starts = array(NUMBERS, [sum(map(len, parts[:index])) for index in range(len(parts))])
