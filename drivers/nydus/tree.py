@@ -174,14 +174,6 @@ class Inode:
         self.children: dict[bytes, Inode] | None = {} if mode & S_IFMT == stat.S_IFDIR else None
 
     @property
-    def is_directory(self) -> bool:
-        return self.children is not None
-
-    @property
-    def is_regular(self) -> bool:
-        return self.mode & S_IFMT == stat.S_IFREG
-
-    @property
     def is_symlink(self) -> bool:
         return self.mode & S_IFMT == stat.S_IFLNK
 

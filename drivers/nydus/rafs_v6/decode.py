@@ -10,6 +10,7 @@ import stat
 
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
+from drivers.nydus.rafs_v6.chunk_table import decode_chunk_table
 from drivers.nydus.rafs_v6.directory import decode_directory
 from drivers.nydus.rafs_v6.encode import MARKS
 from drivers.nydus.rafs_v6.layout import (
@@ -29,7 +30,7 @@ from drivers.nydus.rafs_v6.layout import (
     BlobFeatures,
     align,
 )
-from drivers.nydus.rafs_v6.superblock import Header, decode_chunk_table, decode_header
+from drivers.nydus.rafs_v6.superblock import Header, decode_header
 from drivers.nydus.rafs_v6.xattrs import area_size, decode_xattrs
 from drivers.nydus.tree import S_IFMT, Chunk, Inode, Mark
 

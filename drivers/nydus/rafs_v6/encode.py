@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
 
 from drivers.nydus.rafs_v6.allocator import Allocator, Place
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
@@ -15,7 +14,6 @@ from drivers.nydus.rafs_v6.layout import (
     CHUNK_FORMAT_INDEXES,
     COMPRESSOR_FLAGS,
     DEVICE,
-    DEVICE_ALIGNMENT,
     DEVICES_OFFSET,
     DIGESTER_FLAGS,
     EXTENDED,
@@ -39,8 +37,9 @@ from drivers.nydus.rafs_v6.layout import (
     Flags,
     align,
 )
+from drivers.nydus.rafs_v6.tables import encode_blob_table, encode_devices
 from drivers.nydus.rafs_v6.xattrs import encode_xattrs
-from drivers.nydus.tree import S_IFMT, Blob, Chunk, Inode, Mark
+from drivers.nydus.tree import S_IFMT, Chunk, Inode, Mark
 from shared.errors import UnsupportedError
 
 MARKS = {Mark.NONE: bytes(16), Mark.IMPLIED: b"ICS implied dir.", Mark.LOWER_LINK: b"ICS link to lower"[:16]}
@@ -140,7 +139,7 @@ class _Encoder:
         indexes, records = self._chunks()
         size = align(chunk_table + len(records), BLOCK)
         file = bytearray(size)
-        devices, blocks = _devices(blobs, size)
+        devices, blocks = encode_devices(blobs, size)
         self._superblock(file, meta=meta, blocks=blocks)
         self._extended(
             file,
@@ -151,7 +150,7 @@ class _Encoder:
             prefetch_bytes=4 * len(prefetch),
         )
         file[DEVICES_OFFSET : DEVICES_OFFSET + len(devices)] = devices
-        table = _blob_table(blobs)
+        table = encode_blob_table(blobs)
         file[blob_table : blob_table + len(table)] = table
         for slot, inode in enumerate(prefetch):
             at = prefetch_table + 4 * slot
@@ -336,50 +335,6 @@ def _chunk_format(bootstrap: Bootstrap, inode: Inode) -> int:
         else:
             size = 1 << (inode.size - 1).bit_length()
     return CHUNK_FORMAT_INDEXES | (size.bit_length() - 13)
-
-
-def _devices(blobs: Sequence[Blob], file_size: int) -> tuple[bytes, int]:
-    """The device slots, and the sum of their blocks."""
-    position = file_size
-    total = 0
-    slots = []
-    for blob in blobs:
-        blocks = blob.uncompressed_size // BLOCK
-        if not blocks:
-            raise UnsupportedError("a blob without data in the blob table")
-        mapped = align(position, DEVICE_ALIGNMENT) // BLOCK
-        slots.append(DEVICE.pack(blob.id.encode(), blocks, mapped, b""))
-        position = (mapped + blocks) * BLOCK
-        total += blocks
-    return b"".join(slots), total
-
-
-def _blob_table(blobs: Sequence[Blob]) -> bytes:
-    return b"".join(
-        BLOB.pack(
-            blob.id.encode(),
-            index,
-            blob.chunk_size,
-            blob.chunk_count,
-            blob.compressor,
-            blob.digester,
-            blob.features,
-            blob.compressed_size,
-            blob.uncompressed_size,
-            blob.toc_size,
-            blob.ci_compressor,
-            blob.ci_offset,
-            blob.ci_compressed_size,
-            blob.ci_uncompressed_size,
-            blob.toc_digest,
-            blob.meta_digest,
-            blob.meta_size,
-            b"",
-            0,
-            b"",
-        )
-        for index, blob in enumerate(blobs)
-    )
 
 
 def encode_bootstrap(bootstrap: Bootstrap) -> bytes:

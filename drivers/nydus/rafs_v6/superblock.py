@@ -1,4 +1,4 @@
-"""Read the superblock, its RAFS extension, the device slots, the blob table and the chunk table, checking every field."""
+"""Read the superblock, its RAFS extension, the device slots and the blob table, checking every field."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ from drivers.nydus.rafs_v6.layout import (
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
     BlobFeatures,
-    ChunkFlags,
     Compressor,
     Digester,
     Flags,
 )
-from drivers.nydus.tree import Blob, Chunk
+from drivers.nydus.tree import Blob
 
 _KNOWN_FLAGS = sum(Flags)
 _IMPLIED_FLAGS = (
@@ -263,47 +262,3 @@ def _check_devices(data: bytes, blobs: list[Blob], blocks: int, blob_id: str | N
         total += device_blocks
     if not blobs:
         require(blocks == 0, "superblock.blocks", f"is {blocks} without devices")
-
-
-def decode_chunk_table(data: bytes, header: Header) -> dict[int, Chunk]:
-    """The chunks by the 8-byte index (little-endian number) that a file refers to them by.
-
-    Raises:
-        InvalidNydusError: fields ``chunk[i].*``.
-    """
-    found: dict[int, Chunk] = {}
-    blobs = header.blobs
-    table = memoryview(data)[header.chunk_table : header.chunk_table + header.chunk_table_size]
-    for number, record in enumerate(CHUNK.iter_unpack(table)):
-        digest, blob_index, flags, csize, usize, coff, uoff, file_offset, index, crc32 = record
-        if (
-            blob_index >= len(blobs)
-            or not 0 < usize <= header.chunk_size
-            or not csize > 0
-            or uoff % BLOCK
-            or index >= blobs[blob_index].chunk_count
-            or uoff + usize > blobs[blob_index].uncompressed_size
-            or flags > 0x1F
-            or (not flags and csize != usize)
-        ):
-            _report_chunk(header, number, record)
-        blob = blobs[blob_index]
-        key = (index & 0xFFFF) | ((index >> 16) << 8 | (blob_index + 1)) << 16 | (uoff // BLOCK) << 32
-        found[key] = Chunk(blob, index, digest, flags, csize, usize, coff, uoff, file_offset, crc32)
-    return found
-
-
-def _report_chunk(
-    header: Header, number: int, record: tuple[bytes, int, int, int, int, int, int, int, int, int]
-) -> None:
-    _, blob_index, flags, csize, usize, _, uoff, _, index, _ = record
-    field = f"chunk[{number}]"
-    require(blob_index < len(header.blobs), f"{field}.blob_index", f"{blob_index} of {len(header.blobs)} blobs")
-    blob = header.blobs[blob_index]
-    require(0 < usize <= header.chunk_size, f"{field}.uncompressed_size", f"is {usize}")
-    require(csize > 0, f"{field}.compressed_size", "is 0")
-    require(uoff % BLOCK == 0, f"{field}.uncompressed_offset", f"{uoff} is not a multiple of 4096")
-    require(index < blob.chunk_count, f"{field}.index", f"{index} of {blob.chunk_count} chunks")
-    require(flags <= sum(ChunkFlags), f"{field}.flags", f"unknown bits in {flags:#x}")
-    require(uoff + usize <= blob.uncompressed_size, f"{field}.uncompressed_offset", "lies behind the blob's end")
-    require(bool(flags) or csize == usize, f"{field}.compressed_size", "differs from the size of a plain chunk")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 
 from drivers.nydus.layer_tree import LayerTree
+from drivers.nydus.merge import merge
 from drivers.nydus.overlay import Overlay
+from drivers.nydus.parameters import Parameters
 from drivers.nydus.paths import components, find
+from drivers.nydus.rafs_v6.bootstrap import Bootstrap
+from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tree import Inode, Mark, directory, walk
-from shared.errors import CorruptLayerError
+from shared.errors import CorruptLayerError, UnsupportedError
+from tests.unit.drivers.nydus.trees import chunked, file
 
 FILE = 0o100644
 
@@ -130,3 +135,46 @@ def test_a_directory_that_was_replaced_is_not_written_to() -> None:
     tree.add(b"d", Inode(0o120777, target=b"e"))
     tree.add(b"d/b", Inode(FILE))
     assert [path for path, _ in walk(tree.root)] == [b"d", b"e", b"e/b"]
+
+
+def data_layer(number: int, chunk_size: int = 0x1000) -> Bootstrap:
+    root = directory()
+    inode, content = file(b"%d" % number)
+    root.children = {b"%d" % number: inode}
+    bootstrap = chunked(root, [(inode, content)], Parameters(chunk_size=chunk_size))
+    bootstrap.blobs[0].id = f"{number:064x}"
+    return bootstrap
+
+
+def merged(layers: list[Bootstrap]) -> Bootstrap:
+    return merge(
+        layers, chunk_size=0x1000, compressor=Compressor.ZSTD, digester=Digester.BLAKE3, prefetch_patterns=["/../x"]
+    )
+
+
+def test_254_layers_with_data_are_the_most_that_a_bootstrap_can_name() -> None:
+    assert len(merged([data_layer(number) for number in range(254)]).blobs) == 254
+    with pytest.raises(UnsupportedError, match="255 layers with data"):
+        merged([data_layer(number) for number in range(255)])
+
+
+def test_layers_with_different_chunk_sizes_do_not_merge() -> None:
+    with pytest.raises(UnsupportedError, match="chunks of 8192 bytes"):
+        merged([data_layer(1), data_layer(2, 0x2000)])
+
+
+def test_a_root_that_is_no_directory_is_refused() -> None:
+    with pytest.raises(CorruptLayerError):
+        LayerTree().add(b"./", Inode(FILE))
+
+
+def test_the_roots_attributes_are_those_of_the_highest_layer_that_has_it() -> None:
+    overlay = Overlay()
+    for owner in (5, 6):
+        tree = LayerTree()
+        root = directory()
+        root.uid = owner
+        tree.add(b"./", root)
+        overlay.apply(tree.root)
+    overlay.apply(layer("a"))
+    assert overlay.root.uid == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,17 @@ def test_a_symbolic_link_longer_than_the_format_allows_is_refused() -> None:
     put(root, b"link", symlink(b"t" * 4097))
     with pytest.raises(UnsupportedError, match="4097"):
         encode_bootstrap(without_blobs(root))
+
+
+def test_the_compact_inodes_of_old_builders_are_read() -> None:
+    root = directory()
+    put(root, b"file", Inode(stat.S_IFREG | 0o640, uid=7, gid=9))
+    data = bytearray(encode_bootstrap(without_blobs(root)))
+    at = next(at for at in range(4096, len(data), 32) if data[at + 4 : at + 6] == (0o100640).to_bytes(2, "little"))
+    compact = struct.pack("<HHHHIIIIHHI", 4 << 1, 0, 0o100640, 1, 0, 0, 0x28, 2, 7, 9, 0)
+    data[at : at + 64] = compact + bytes(32)
+    decoded = decode_bootstrap(bytes(data)).root
+    assert facts(decoded) == facts(root)
 
 
 SUPERBLOCK = 1024
