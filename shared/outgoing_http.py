@@ -1,0 +1,59 @@
+"""Requests to servers that an operator configured (notification targets, Harbor's API): no redirects, bounded, classified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from shared.errors import PermanentError, TransientError
+
+TIMEOUT = 10.0
+_ANSWER = 4 << 20
+_AGAIN = frozenset({408, 425, 429})
+
+
+def create_session() -> aiohttp.ClientSession:
+    """One session for all: no cookies, no proxies of the environment, ``TIMEOUT`` seconds for a request."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "image-conversion-service"},
+    )
+
+
+async def call(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: URL,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    expected: frozenset[int] = frozenset(),
+) -> tuple[int, Any]:
+    """Status and parsed JSON (None without any) of an answer that is 2xx or ``expected``.
+
+    Raises:
+        TransientError: ``peer_unavailable``: no answer, 5xx, 429; with ``retry_after`` where one was named.
+        PermanentError: ``peer_refused``: every other status, redirects too. Messages name the host only: a path may be a secret.
+    """
+    where = f"{method} {url.scheme}://{url.host}"
+    try:
+        async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
+            status = answer.status
+            content = await answer.content.read(_ANSWER)
+            retry_after = answer.headers.get("Retry-After", "")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise TransientError(f"{where}: no answer ({type(error).__name__})", code="peer_unavailable") from error
+    if status in expected or 200 <= status < 300:
+        with suppress(orjson.JSONDecodeError):
+            return status, orjson.loads(content)
+        return status, None
+    if status >= 500 or status in _AGAIN:
+        wait = float(retry_after) if retry_after.isdecimal() else None
+        raise TransientError(f"{where}: answered {status}", code="peer_unavailable", retry_after=wait, status=status)
+    raise PermanentError(f"{where}: answered {status}", code="peer_refused", status=status)
