@@ -19,6 +19,7 @@ from drivers.catalogue import create_drivers, parse_options
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
+from shared.notifications import Notifier
 from shared.planning import messaging_system
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings
@@ -58,7 +59,8 @@ async def run_consumer(
         await stack.enter_async_context(work_dir.collecting())
         drivers = create_drivers(settings.limits)
         registry = await stack.enter_async_context(RegistryClient.from_settings(settings, observer=metrics))
-        reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, ()).running())
+        notifier = await stack.enter_async_context(Notifier.from_settings(settings, metrics))
+        reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, (notifier,)).running())
         workshop = Workshop(
             settings=settings,
             converter=Converter(
