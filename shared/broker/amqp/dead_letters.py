@@ -1,0 +1,211 @@
+"""Dead letters in a quorum queue, looked at without taking any.
+
+AMQP cannot browse: to look at a queue is to be delivered all of it and to hand it back. A quorum queue hands returned messages
+out again first and in their order, whether the channel is closed or the process dies, so nothing is lost or reordered. Two
+processes that look at once would each see a part; an exclusive lock queue, which RabbitMQ removes when its owner's connection
+ends however it ends, lets one look at a time. See docs/adr/0005-dead-letters-on-rabbitmq.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aiormq.exceptions import ChannelLockedResource
+
+from shared.broker.amqp.link import AmqpLink
+from shared.broker.amqp.work import wire
+from shared.broker.transport import unavailable
+from shared.broker.wire import DEAD_LETTER_ID, WireMessage, decode_dead_letter
+from shared.messages import DeadLetter, Failure
+
+LOCK_WAIT = 30.0
+"""Seconds that a look waits for another process's."""
+KEEP = 0.5
+"""Seconds that a look is kept after a letter was taken: a replay of thousands looks once and not once a letter."""
+_BY_BROKER = Failure(
+    code="delivery_limit",
+    kind="permanent",
+    message="RabbitMQ gave up on it: too many deliveries ended without an outcome; it may crash its consumers",
+)
+
+
+@dataclass
+class _Look:
+    """Everything that was in the queue, held on a channel of its own."""
+
+    channel: AbstractChannel
+    entries: dict[str, list[AbstractIncomingMessage]] = field(default_factory=dict)
+    letters: dict[str, tuple[DeadLetter, WireMessage]] = field(default_factory=dict)
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class _TakenLetter:
+    store: AmqpDeadLetters
+    letter: DeadLetter
+    message: WireMessage
+    token: str
+
+    async def remove(self) -> bool:
+        return await self.store.remove(self.letter.id)
+
+
+class AmqpDeadLetters:
+    """See :class:`shared.broker.transport.DeadLetterStore`."""
+
+    def __init__(self, link: AmqpLink) -> None:
+        self._link = link
+        self._lock = asyncio.Lock()
+        self._look: _Look | None = None
+        self._expiry: asyncio.Task[None] | None = None
+
+    async def put(self, letter: DeadLetter, message: WireMessage) -> None:
+        del letter  # a second copy of it is dropped when the queue is looked at
+        outgoing = aio_pika.Message(
+            message.body,
+            headers=dict(message.headers),
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            content_type="application/json",
+            message_id=message.headers.get(DEAD_LETTER_ID),
+        )
+        name = self._link.topology.dead
+        await self._link.call(
+            lambda channel: channel.default_exchange.publish(outgoing, name, mandatory=True, timeout=self._link.timeout)
+        )
+
+    async def snapshot(self) -> Sequence[tuple[DeadLetter, WireMessage]]:
+        async with self._lock:
+            await self._close_look()
+            try:
+                return list((await self._open_look()).letters.values())
+            finally:
+                await self._close_look()
+
+    async def count(self) -> int:
+        return len(await self.snapshot())
+
+    async def ready(self) -> int:
+        """Messages in the queue as RabbitMQ counts them: cheap, and without the ones that are being looked at."""
+
+        async def declared(channel: AbstractChannel) -> int:
+            queue = await channel.declare_queue(self._link.topology.dead, passive=True)
+            return queue.declaration_result.message_count or 0
+
+        held = sum(len(each) for each in self._look.entries.values()) if self._look else 0
+        return await self._link.call(declared) + held
+
+    @asynccontextmanager
+    async def take(self, dead_letter_id: str) -> AsyncIterator[_TakenLetter | None]:
+        async with self._lock:
+            self._keep_no_longer()
+            if self._look is not None and (self._look.channel.is_closed or dead_letter_id not in self._look.letters):
+                await self._close_look()
+            look = self._look or await self._open_look()
+            try:
+                found = look.letters.get(dead_letter_id)
+                if found is None:
+                    yield None
+                else:
+                    # Who holds the look holds the letter: there is no second taker that a token would have to tell apart.
+                    token = f"{dead_letter_id}-{found[0].died_at.timestamp()}"
+                    yield _TakenLetter(self, found[0], found[1], token)
+            finally:
+                self._expiry = asyncio.create_task(self._expire(), name="dead-letter-look")
+
+    async def remove(self, dead_letter_id: str) -> bool:
+        """Of the current look; the caller holds it."""
+        look = self._look
+        if look is None or dead_letter_id not in look.letters:
+            return False
+        try:
+            async with asyncio.timeout(self._link.timeout):
+                for copy in look.entries[dead_letter_id]:
+                    await copy.ack()
+        except Exception as error:  # every way in which the channel may be gone means the same
+            raise unavailable("the connection was lost while a dead letter was removed") from error
+        del look.letters[dead_letter_id], look.entries[dead_letter_id]
+        return True
+
+    async def close(self) -> None:
+        async with self._lock:
+            self._keep_no_longer()
+            await self._close_look()
+
+    async def _open_look(self) -> _Look:
+        """Hold everything that is in the queue. The caller holds the in-process lock."""
+        try:
+            async with asyncio.timeout(LOCK_WAIT):
+                channel = await self._locked_channel()
+        except TimeoutError:
+            raise unavailable("another process has been looking at the dead letters for too long") from None
+        look = _Look(channel)
+        try:
+            async with asyncio.timeout(LOCK_WAIT):
+                queue = await channel.declare_queue(self._link.topology.dead, passive=True)
+                while (incoming := await queue.get(fail=False, timeout=self._link.timeout)) is not None:
+                    self._note(look, incoming)
+                # A letter that was there twice (a consumer died between copy and settlement) stays once.
+                for copies in look.entries.values():
+                    while len(copies) > 1:
+                        await copies.pop().ack()
+        except Exception as error:
+            await asyncio.gather(channel.close(), return_exceptions=True)
+            raise unavailable("the connection was lost while the dead letters were read") from error
+        self._look = look
+        return look
+
+    @staticmethod
+    def _note(look: _Look, incoming: AbstractIncomingMessage) -> None:
+        message = wire(incoming)
+        died_at = incoming.timestamp or datetime.now(UTC)
+        if isinstance(deaths := incoming.headers.get("x-death"), list) and deaths and isinstance(deaths[0], dict):
+            when = deaths[0].get("time")
+            died_at = when if isinstance(when, datetime) else died_at
+        if died_at.tzinfo is None:
+            died_at = died_at.replace(tzinfo=UTC)
+        letter = decode_dead_letter(message, fallback=_BY_BROKER, died_at=died_at)
+        look.entries.setdefault(letter.id, []).append(incoming)
+        look.letters.setdefault(letter.id, (letter, message))
+
+    async def _locked_channel(self) -> AbstractChannel:
+        """A channel of a connection that owns the lock queue."""
+        while True:
+            connection = await self._link.lock_connection()
+            channel = await connection.channel()
+            try:
+                await channel.declare_queue(self._link.topology.dead_lock, exclusive=True, auto_delete=True)
+            except ChannelLockedResource:
+                await asyncio.sleep(0.1)
+                continue
+            return channel
+
+    async def _close_look(self) -> None:
+        """Hand everything back, then the lock."""
+        look, self._look = self._look, None
+        if look is None:
+            return
+
+        async def give_back() -> None:
+            async with asyncio.timeout(self._link.timeout):
+                if not look.channel.is_closed:
+                    await look.channel.close()  # answered once the queue has its messages back
+
+        await asyncio.gather(give_back(), return_exceptions=True)
+        await self._link.release_lock_connection()
+
+    def _keep_no_longer(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    async def _expire(self) -> None:
+        await asyncio.sleep(KEEP)
+        async with self._lock:
+            self._expiry = None
+            await self._close_look()

@@ -1,0 +1,181 @@
+"""One connection to RabbitMQ, made again whenever it is needed and gone; the topology is declared on each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    ProbableAuthenticationError,
+)
+from aiormq.exceptions import ChannelAccessRefused
+
+from shared.broker.amqp.topology import Topology
+from shared.broker.transport import unavailable
+from shared.errors import PermanentError
+
+T = TypeVar("T")
+HEARTBEAT = 15
+"""Seconds; a peer that is gone without a word is noticed within two."""
+_LOST = (AMQPError, ConnectionError, OSError, asyncio.TimeoutError, ChannelInvalidStateError, RuntimeError)
+_log = logging.getLogger(__name__)
+
+
+class AmqpLink:
+    """Channels on demand. Nothing here raises anything but classified errors."""
+
+    def __init__(self, url: str, topology: Topology, *, timeout: float, ca: Path | None = None) -> None:
+        self._url = url
+        self.topology = topology
+        self.timeout = timeout
+        self._ca = ca
+        self._connection: AbstractConnection | None = None
+        self._shared: AbstractChannel | None = None
+        self._locking: AbstractConnection | None = None
+        self._lock = asyncio.Lock()
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<AMQP link to {urlsplit(self._url).hostname}>"
+
+    async def close(self) -> None:
+        self.closed = True
+        if self._connection is not None:
+            await asyncio.gather(self._connection.close(), return_exceptions=True)
+
+    async def call(self, use: Callable[[AbstractChannel], Awaitable[T]]) -> T:
+        """Run ``use`` with the shared channel, within the time-out.
+
+        Raises:
+            TransientError: ``broker_unavailable``.
+            PermanentError: ``broker_refused``, ``broker_mismatch``.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                channel = await self._channel()
+                return await use(channel)
+        except DeliveryError as error:
+            raise unavailable("it does not take the message (a queue is full or missing)") from error
+        except _LOST as error:
+            raise unavailable(_reason(error)) from error
+
+    @asynccontextmanager
+    async def channel(self, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
+        """A channel of one's own; closing it hands back whatever it holds.
+
+        Raises:
+            TransientError: ``broker_unavailable``, also for what goes wrong with the connection inside.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                connection = await self._connected()
+                channel = await connection.channel()
+                if prefetch:
+                    await channel.set_qos(prefetch_count=prefetch)
+        except _LOST as error:
+            raise unavailable(_reason(error)) from error
+        try:
+            yield channel
+        except _LOST as error:
+            raise unavailable(_reason(error)) from error
+        finally:
+            await asyncio.gather(_closed(channel, self.timeout), return_exceptions=True)
+
+    async def connection(self) -> AbstractConnection:
+        """The shared connection. Raises what the client library raises; use it inside :meth:`call`."""
+        return await self._connected()
+
+    async def lock_connection(self) -> AbstractConnection:
+        """A connection of its own for the dead letters' lock, which is tied to its life."""
+        if self._locking is None or self._locking.is_closed:
+            self._locking = await self._connect()
+        return self._locking
+
+    async def release_lock_connection(self) -> None:
+        """Close it: RabbitMQ then removes the lock."""
+        locking, self._locking = self._locking, None
+        if locking is not None:
+            await asyncio.gather(locking.close(), return_exceptions=True)
+
+    async def _channel(self) -> AbstractChannel:
+        if self._shared is not None and not self._shared.is_closed and self._alive:
+            return self._shared
+        connection = await self._connected()
+        async with self._lock:
+            if self._shared is None or self._shared.is_closed:
+                # Errors of one publish must not be raised by another: aio-pika matches confirms by tag.
+                self._shared = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            return self._shared
+
+    @property
+    def _alive(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed
+
+    async def _connected(self) -> AbstractConnection:
+        async with self._lock:
+            if self._alive and self._connection is not None:
+                return self._connection
+            if self.closed:
+                raise unavailable("the connection was closed")
+            self._connection = self._shared = None
+            connection = await self._connect()
+            try:
+                await self.topology.declare(connection)
+            except ChannelPreconditionFailed as error:
+                await connection.close()
+                raise PermanentError(
+                    f"RabbitMQ has a queue or exchange of the same name with other settings: {error.args[-1] if error.args else ''}"
+                    " Delete it when it is empty, or choose another broker.prefix",
+                    code="broker_mismatch",
+                ) from error
+            except ChannelAccessRefused as error:
+                await connection.close()
+                raise PermanentError(
+                    f"RabbitMQ does not let this user declare queues that begin with {self.topology.prefix}",
+                    code="broker_refused",
+                ) from error
+            self._connection = connection
+            _log.info("RabbitMQ: connected")
+            return connection
+
+    async def _connect(self) -> AbstractConnection:
+        context = None
+        if urlsplit(self._url).scheme == "amqps":
+            context = ssl.create_default_context(cafile=str(self._ca) if self._ca else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+        url = (
+            self._url
+            if "heartbeat=" in self._url
+            else f"{self._url}{'&' if '?' in self._url else '?'}heartbeat={HEARTBEAT}"
+        )
+        try:
+            return await aio_pika.connect(url, timeout=self.timeout, ssl_context=context)
+        except (AuthenticationError, ProbableAuthenticationError) as error:
+            raise PermanentError(
+                "RabbitMQ refuses the user or password of broker.url", code="broker_refused"
+            ) from error
+
+
+async def _closed(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109  bounds a close that nobody waits for
+    async with asyncio.timeout(timeout):
+        await channel.close()
+
+
+def _reason(error: BaseException) -> str:
+    """Without the URL, which aio-pika puts into some messages."""
+    if isinstance(error, TimeoutError):
+        return "no answer from RabbitMQ in time"
+    return f"RabbitMQ: {type(error).__name__}"

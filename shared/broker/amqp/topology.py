@@ -1,0 +1,102 @@
+"""The queues, and why each is as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aio_pika.abc import AbstractConnection, ExchangeType
+from pamqp.common import FieldValue
+
+from shared.messages import Priority
+
+Table = dict[str, FieldValue]
+
+RETRY_STEPS = (1, 2, 5, 15, 60, 300, 900)
+"""Seconds. A queue each, because messages of one queue expire in order: a short delay behind a long one would wait for it."""
+_BACKSTOP = 20
+"""Deliveries above our own limit after which RabbitMQ itself moves a message to the dead letters."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Names and arguments of everything that is declared."""
+
+    prefix: str
+    delivery_limit: int
+    events_max_age: float
+    replicas: int = 1
+
+    def lane(self, lane: Priority) -> str:
+        return f"{self.prefix}.conversions" if lane == "live" else f"{self.prefix}.conversions.backfill"
+
+    def retry(self, lane: Priority, delay: float) -> str:
+        """The queue with the shortest wait that is long enough; the longest, if none is."""
+        step = next((step for step in RETRY_STEPS if step >= delay), RETRY_STEPS[-1])
+        return f"{self.lane(lane)}.retry.{step}"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}.conversions.dead"
+
+    @property
+    def dead_exchange(self) -> str:
+        return f"{self.prefix}.dead"
+
+    @property
+    def dead_lock(self) -> str:
+        return f"{self.prefix}.conversions.dead.lock"
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}.events"
+
+    async def declare(self, connection: AbstractConnection) -> None:
+        """Idempotent. Raises ``ChannelPreconditionFailed`` where something of the name is different."""
+        channel = await connection.channel()
+        quorum: Table = {"x-queue-type": "quorum"}
+        if self.replicas > 1:
+            quorum["x-quorum-initial-group-size"] = self.replicas
+        # At-least-once needs reject-publish: then neither a full nor a lost dead-letter queue costs a message.
+        careful: Table = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+        exchange = await channel.declare_exchange(self.dead_exchange, ExchangeType.FANOUT, durable=True)
+        dead = await channel.declare_queue(self.dead, durable=True, arguments={**quorum, **self._unlimited(connection)})
+        await dead.bind(exchange)
+        for name in (self.lane("live"), self.lane("backfill")):
+            await channel.declare_queue(
+                name,
+                durable=True,
+                arguments={
+                    **quorum,
+                    **careful,
+                    "x-dead-letter-exchange": self.dead_exchange,
+                    "x-delivery-limit": self.delivery_limit + _BACKSTOP,
+                },
+            )
+            for step in RETRY_STEPS:
+                await channel.declare_queue(
+                    f"{name}.retry.{step}",
+                    durable=True,
+                    arguments={
+                        **quorum,
+                        **careful,
+                        "x-message-ttl": step * 1000,
+                        "x-dead-letter-exchange": "",
+                        "x-dead-letter-routing-key": name,
+                    },
+                )
+        await channel.declare_queue(
+            self.events,
+            durable=True,
+            arguments={"x-queue-type": "stream", "x-max-age": f"{max(1, int(self.events_max_age))}s"},
+        )
+        await channel.close()
+
+    @staticmethod
+    def _unlimited(connection: AbstractConnection) -> Table:
+        """Looking at dead letters hands them back, which counts as a delivery; from 4.0 on, queues have a limit by default."""
+        transport = getattr(connection, "transport", None)
+        properties = getattr(getattr(transport, "connection", None), "server_properties", None) or {}
+        version = properties.get("version", b"")
+        text = version.decode() if isinstance(version, bytes) else str(version)
+        major = text.partition(".")[0]
+        return {"x-delivery-limit": -1} if major.isdigit() and int(major) >= 4 else {}

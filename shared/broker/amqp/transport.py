@@ -1,0 +1,167 @@
+"""RabbitMQ under :class:`shared.broker.queue.QueueBroker`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from pydantic import ValidationError
+
+from shared.broker.amqp.dead_letters import AmqpDeadLetters
+from shared.broker.amqp.link import AmqpLink
+from shared.broker.amqp.topology import RETRY_STEPS, Topology
+from shared.broker.amqp.work import AmqpTaken, subscription
+from shared.broker.api import BrokerStats
+from shared.broker.wire import UID, WireMessage
+from shared.errors import TransientError
+from shared.events import ConversionEvent
+from shared.messages import Priority
+from shared.settings.model import BrokerSettings
+
+EVENT_PREFETCH = 1000
+END_OF_STREAM = 1.0
+"""Seconds without a message after which a reader that does not follow has seen all: AMQP does not tell a stream's end."""
+_CLOCK_SKEW = timedelta(minutes=5)
+_log = logging.getLogger(__name__)
+
+
+class AmqpEvents:
+    """See :class:`shared.broker.api.EventStream`."""
+
+    def __init__(self, link: AmqpLink) -> None:
+        self._link = link
+
+    async def publish(self, event: ConversionEvent) -> None:
+        message = aio_pika.Message(
+            event.model_dump_json().encode(),
+            content_type="application/cloudevents+json",
+            message_id=event.id,
+            type=event.type,
+        )
+        name = self._link.topology.events
+        await self._link.call(
+            lambda channel: channel.default_exchange.publish(message, name, timeout=self._link.timeout)
+        )
+
+    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
+        offset: Any = "first" if since is None else since - _CLOCK_SKEW
+        while True:
+            try:
+                async with self._link.channel(prefetch=EVENT_PREFETCH) as channel:
+                    async for incoming in self._messages(channel, offset, follow=follow):
+                        seen = incoming.headers.get("x-stream-offset")
+                        if isinstance(seen, int):
+                            offset = seen + 1
+                        event = _event(incoming)
+                        if event is not None and (since is None or event.time >= since):
+                            yield event
+                if not follow:
+                    return
+            except TransientError as error:
+                if not follow:
+                    raise
+                _log.info("the event stream is interrupted: %s", error.message)
+            await asyncio.sleep(1)
+
+    async def _messages(
+        self, channel: AbstractChannel, offset: Any, *, follow: bool
+    ) -> AsyncIterator[AbstractIncomingMessage]:
+        queue = await channel.get_queue(self._link.topology.events, ensure=False)
+        arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
+        await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
+        while True:
+            try:
+                incoming = await asyncio.wait_for(arrived.get(), None if follow else END_OF_STREAM)
+            except TimeoutError:
+                return
+            if incoming is None:
+                return
+            yield incoming
+            await incoming.ack()
+
+
+class AmqpTransport:
+    """See :class:`shared.broker.transport.Transport`."""
+
+    extend_interval = 60.0
+
+    def __init__(self, link: AmqpLink) -> None:
+        self._link = link
+        self.dead = AmqpDeadLetters(link)
+        self.events = AmqpEvents(link)
+
+    async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
+        del deduplicate  # RabbitMQ has no window: a second message is delivered, and the consumer converges
+        topology = self._link.topology
+        name = topology.retry(lane, delay) if delay > 0 else topology.lane(lane)
+        outgoing = aio_pika.Message(
+            message.body,
+            headers=dict(message.headers),
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            content_type="application/json",
+            message_id=message.headers.get(UID),
+        )
+        await self._link.call(
+            lambda channel: channel.default_exchange.publish(outgoing, name, mandatory=True, timeout=self._link.timeout)
+        )
+
+    def subscribe(self, prefetch: int) -> AbstractAsyncContextManager[AsyncIterator[AmqpTaken]]:
+        return subscription(self._link, prefetch)
+
+    async def stats(self) -> BrokerStats:
+        topology = self._link.topology
+
+        async def declared(channel: AbstractChannel) -> tuple[int, int, int]:
+            ready = consumers = retrying = 0
+            lanes: tuple[Priority, ...] = ("live", "backfill")
+            for lane in lanes:
+                queue = await channel.declare_queue(topology.lane(lane), passive=True)
+                ready += queue.declaration_result.message_count or 0
+                consumers += queue.declaration_result.consumer_count or 0
+                for step in RETRY_STEPS:
+                    retry = await channel.declare_queue(topology.retry(lane, step), passive=True)
+                    retrying += retry.declaration_result.message_count or 0
+            return ready, consumers, retrying
+
+        ready, consumers, retrying = await self._link.call(declared)
+        dead = await self.dead.ready()
+        # AMQP tells neither what is unacknowledged nor how old the oldest is; RabbitMQ's own metrics do.
+        return BrokerStats(ready=ready, in_flight=None, retrying=retrying, dead=dead, consumers=consumers)
+
+    async def check_health(self) -> None:
+        async def declared(channel: AbstractChannel) -> None:
+            await channel.declare_queue(self._link.topology.lane("live"), passive=True)
+
+        await self._link.call(declared)
+
+
+def _event(incoming: AbstractIncomingMessage) -> ConversionEvent | None:
+    try:
+        return ConversionEvent.model_validate_json(incoming.body)
+    except ValidationError:
+        _log.warning("an unreadable event is skipped (offset %s)", incoming.headers.get("x-stream-offset"))
+        return None
+
+
+@asynccontextmanager
+async def open_amqp(url: str, settings: BrokerSettings) -> AsyncIterator[AmqpTransport]:
+    """A transport over the RabbitMQ at ``url``; it is contacted when it is needed.
+
+    Raises:
+        PermanentError: ``broker_refused``, ``broker_mismatch``, by the first operation.
+    """
+    topology = Topology(settings.prefix, settings.delivery_limit, settings.events_max_age, settings.replicas)
+    link = AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
+    transport = AmqpTransport(link)
+    try:
+        yield transport
+    finally:
+        await transport.dead.close()
+        await link.close()

@@ -1,0 +1,145 @@
+"""The work queues: live messages are pushed to us up to the prefetch, backfill is fetched only when nothing live waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from shared.broker.amqp.link import AmqpLink
+from shared.broker.slots import Slots
+from shared.broker.transport import unavailable
+from shared.broker.wire import WireMessage
+from shared.errors import TransientError
+from shared.messages import Priority
+
+IDLE = 0.25
+"""Seconds without a live message before backfill is looked for."""
+RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)
+_log = logging.getLogger(__name__)
+
+
+class AmqpTaken:
+    """See :class:`shared.broker.transport.Taken`."""
+
+    def __init__(self, incoming: AbstractIncomingMessage, lane: Priority, slots: Slots, timeout: float) -> None:
+        self._incoming = incoming
+        self._lane: Priority = lane
+        self._slots = slots
+        self._timeout = timeout
+        self._held = True
+        slots.occupy(lane)
+        self.message = wire(incoming)
+        count = incoming.headers.get("x-delivery-count", 0)
+        self.crashes = count if isinstance(count, int) else 0
+
+    async def ack(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._incoming.ack()
+        except Exception as error:  # every way in which the channel may be gone means the same
+            raise unavailable("the connection that delivered this message is closed") from error
+
+    async def extend(self) -> None:
+        """RabbitMQ has no lease: ``consumer_timeout`` in its configuration bounds a delivery."""
+
+    def drop(self) -> None:
+        if self._held:
+            self._held = False
+            self._slots.vacate(self._lane)
+
+
+def wire(incoming: AbstractIncomingMessage) -> WireMessage:
+    """Body and text headers; what a broker or a person added of other types is left out."""
+    headers = {}
+    for name, value in incoming.headers.items():
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")  # noqa: PLW2901
+        if isinstance(value, str):
+            headers[name] = value
+    return WireMessage(incoming.body, headers)
+
+
+@asynccontextmanager
+async def subscription(link: AmqpLink, prefetch: int) -> AsyncIterator[AsyncIterator[AmqpTaken]]:
+    """Deliveries over any number of connections. Channels stay open until the link closes, so that what was handed out can
+    still be settled after leaving.
+    """
+    async with aclosing(_Subscription(link, prefetch).messages()) as messages:
+        yield messages
+
+
+class _Subscription:
+    def __init__(self, link: AmqpLink, prefetch: int) -> None:
+        self._link = link
+        self._prefetch = prefetch
+        self._slots = Slots(prefetch)
+
+    async def messages(self) -> AsyncGenerator[AmqpTaken]:
+        failures = 0
+        while True:
+            try:
+                channel = await self._open()
+                async with aclosing(self._from(channel)) as taken:
+                    async for each in taken:
+                        failures = 0
+                        yield each
+            except TransientError as error:
+                pause = RECONNECT[min(failures, len(RECONNECT) - 1)]
+                failures += 1
+                _log.warning("%s; trying again in %.1f s", error.message, pause)
+                await asyncio.sleep(pause)
+
+    async def _open(self) -> AbstractChannel:
+        async def open_channel(shared: AbstractChannel) -> AbstractChannel:
+            del shared
+            connection = await self._link.connection()
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=self._prefetch)
+            return channel
+
+        return await self._link.call(open_channel)
+
+    async def _from(self, channel: AbstractChannel) -> AsyncGenerator[AmqpTaken]:
+        arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        live = await channel.get_queue(self._link.topology.lane("live"), ensure=False)
+        backfill = await channel.get_queue(self._link.topology.lane("backfill"), ensure=False)
+        channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
+        try:
+            tag = await live.consume(arrived.put)
+        except Exception as error:
+            raise unavailable("RabbitMQ: cannot subscribe") from error
+        try:
+            while True:
+                await self._slots.wait_free()
+                incoming: AbstractIncomingMessage | None
+                try:
+                    incoming = await asyncio.wait_for(arrived.get(), IDLE)
+                except TimeoutError:
+                    if self._slots.backfill_fits and (waiting := await self._fetched(backfill)) is not None:
+                        yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
+                    continue
+                if incoming is None:
+                    raise unavailable("RabbitMQ: the channel was closed")
+                yield AmqpTaken(incoming, "live", self._slots, self._link.timeout)
+        finally:
+            await asyncio.gather(self._leave(live, tag, arrived), return_exceptions=True)
+
+    async def _fetched(self, queue: object) -> AbstractIncomingMessage | None:
+        try:
+            found: AbstractIncomingMessage | None = await queue.get(fail=False, timeout=self._link.timeout)  # type: ignore[attr-defined]
+        except Exception as error:
+            raise unavailable("RabbitMQ: the channel was closed") from error
+        return found
+
+    async def _leave(self, queue: object, tag: str, arrived: asyncio.Queue[AbstractIncomingMessage | None]) -> None:
+        """Take no more, and hand back what nobody has seen."""
+        async with asyncio.timeout(self._link.timeout):
+            await queue.cancel(tag)  # type: ignore[attr-defined]
+            while not arrived.empty():
+                unseen = arrived.get_nowait()
+                if unseen is not None:
+                    await unseen.nack(requeue=True)

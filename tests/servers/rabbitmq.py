@@ -1,0 +1,102 @@
+"""Debian's RabbitMQ as a test server: a node of its own in a folder of the test, which keeps its data over a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.servers.registry import free_port
+
+BINARY = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+_START_TIMEOUT = 90.0
+_QUICK = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+"""Two schedulers that do not spin: several nodes share the test machine."""
+
+
+@dataclass(slots=True)
+class RabbitServer:
+    """One node. ``url`` is what ``broker.url`` takes."""
+
+    root: Path
+    port: int
+    distribution_port: int
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start (again) on the same port with the same data."""
+        if not Path(BINARY).exists():
+            raise RuntimeError(f"{BINARY} is not installed (Debian package rabbitmq-server)")
+        environment = {
+            **os.environ,
+            "HOME": str(self.root),
+            "RABBITMQ_NODENAME": f"ics-{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_MNESIA_BASE": str(self.root / "data"),
+            "RABBITMQ_LOG_BASE": str(self.root / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.root / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.root / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(self.root / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _QUICK,
+        }
+        with (self.root / "output.log").open("ab") as log:
+            self.process = subprocess.Popen([BINARY], stdout=log, stderr=log, env=environment, start_new_session=True)
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                text = (self.root / "output.log").read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"RabbitMQ does not start: {text}")
+            time.sleep(0.1)
+
+    def kill(self, sign: signal.Signals = signal.SIGKILL) -> None:
+        """End the node and wait until it is gone."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, sign)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+        with contextlib.suppress(ProcessLookupError):  # the shell that started it may end first
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process = None
+
+    def _answers(self) -> bool:
+        """AMQP's own greeting: the port is open before the node takes connections."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def rabbitmq(root: Path) -> Iterator[RabbitServer]:
+    """A node on free ports of 127.0.0.1, stopped at the end."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "rabbitmq.conf").write_text(
+        "loopback_users = none\nlog.file.level = warning\n"
+        "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.relative = 0.6\n"
+    )
+    (root / "enabled_plugins").write_text("[].\n")
+    server = RabbitServer(root, free_port(), free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
