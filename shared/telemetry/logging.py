@@ -50,7 +50,7 @@ def configure_logging(
     root.setLevel(settings.level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    listener = QueueListener(records, output)
+    listener = _Listener(records, output)
     listener.start()
     try:
         yield
@@ -59,6 +59,12 @@ def configure_logging(
         root.setLevel(level)
         listener.stop()
         output.flush()
+
+
+class _Listener(QueueListener):
+    def enqueue_sentinel(self) -> None:
+        """Wait for room: the standard one raises ``Full`` when the end comes in a burst of lines."""
+        self.queue.put(None)
 
 
 class _Enqueue(QueueHandler):

@@ -1,0 +1,275 @@
+"""The read model tells the same story whatever happens to the stream: duplicates, other orders, crashes, replays, age."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.status.conversion import Conversion
+from ingress.status.history import History
+from ingress.status.live import Live
+from ingress.status.query import ConversionFilter, search
+from shared.errors import TransientError
+from shared.events import ConversionEvent, EventType, Stage, conversion_event
+from shared.messages import ConversionRequest, DriverChoice, Failure
+from shared.oci.reference import parse_reference
+
+NOW = datetime.now(UTC)
+DENIED = Failure(code="denied", kind="permanent", message="403", details={"status": 403})
+AWAY = Failure(code="registry_timeout", kind="transient", message="no answer")
+
+
+def request(number: int = 1, name: str = "library/redis", tag: str = "7", age: float = 100) -> ConversionRequest:
+    return ConversionRequest(
+        id=f"{number:032x}",
+        source=parse_reference(f"h.example.com/{name}:{tag}@sha256:{number:064x}"),
+        target=parse_reference(f"h.example.com/{name}:{tag}_esgz"),
+        driver=DriverChoice(type="estargz", config={"level": 6}),
+        requested_at=NOW - timedelta(seconds=age),
+        operator="ci",
+    )
+
+
+def event(kind: EventType, at: float = 0, r: ConversionRequest | None = None, **data: Any) -> ConversionEvent:
+    """``at``: seconds after the request."""
+    r = r or request()
+    return conversion_event(kind, r, **data).model_copy(update={"time": r.requested_at + timedelta(seconds=at)})
+
+
+def told(*events: ConversionEvent) -> Conversion:
+    history = History()
+    for each in events:
+        history.apply(each)
+    found = history.get(events[0].subject)
+    assert found is not None
+    return found
+
+
+SUCCESS = (
+    event("requested"),
+    event("started", 1, consumer="a/1", queue_seconds=1.0, trace_id="a" * 32),
+    event(
+        "succeeded",
+        9,
+        consumer="a/1",
+        duration_seconds=8.0,
+        trace_id="a" * 32,
+        target_digest="sha256:" + "b" * 64,
+        source_size=100,
+        target_size=95,
+        layers_total=2,
+        layers_reused=1,
+        stages=(Stage(name="pull", subject="sha256:c", start_seconds=0.1, duration_seconds=2, bytes=50),),
+    ),
+)
+
+
+def test_a_conversion_is_known_with_its_stages_after_it_has_been_packed() -> None:
+    c = told(*SUCCESS)
+    assert (c.status, c.source_size, c.target_size, c.layers_reused, c.trace_id) == ("succeeded", 100, 95, 1, "a" * 32)
+    (attempt,) = c.attempts
+    assert (attempt.outcome, attempt.duration, attempt.queue_seconds) == ("succeeded", 8.0, 1.0)
+    assert attempt.stages == [["pull", "sha256:c", 0.1, 2.0, 50]]
+    assert c.extra["options"] == {"level": 6}
+    assert c.finished is not None
+    assert c.finished - c.created == pytest.approx(9)
+
+
+@given(st.lists(st.sampled_from(SUCCESS), max_size=12))
+def test_duplicates_change_nothing(noise: list[ConversionEvent]) -> None:
+    history = History()
+    for each in (*SUCCESS, *noise):
+        history.apply(each)
+    c = history.get(SUCCESS[0].subject)
+    assert c is not None
+    assert (c.status, len(c.attempts), c.attempt) == ("succeeded", 1, 1)
+    assert {k: v for k, v in history.counts.items() if v} == {"succeeded": 1}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_any_order_of_publishers_ends_in_the_same_state(order: tuple[int, ...]) -> None:
+    c = told(*(SUCCESS[index] for index in order))
+    assert c.status == "succeeded" or order[-1] == 1
+    assert c.source_size == 100
+
+
+def test_retries_are_attempts_and_wait_for_their_time() -> None:
+    c = told(
+        event("started", 1, consumer="a/1"),
+        event("retrying", 3, consumer="a/1", failure=AWAY, retry_in_seconds=30.0, duration_seconds=2.0),
+    )
+    assert (c.status, c.code, c.finished) == ("retrying", "registry_timeout", None)
+    assert c.retry_at == pytest.approx(c.created + 33)
+    c.apply(event("started", 40, attempt=2, consumer="b/1"))
+    assert (c.status, c.retry_at, c.consumer) == ("converting", None, "b/1")
+    c.apply(event("succeeded", 45, attempt=2, consumer="b/1", duration_seconds=5.0))
+    assert [(a.number, a.outcome) for a in c.attempts] == [(1, "retrying"), (2, "succeeded")]
+    assert (c.status, c.code) == ("succeeded", "")
+
+
+def test_a_consumer_that_vanished_leaves_an_interrupted_attempt() -> None:
+    history = History()
+    for each in (event("started", 1, consumer="a/1"), event("started", 60, consumer="b/1")):
+        history.apply(each)
+    c = history.get(request().id)
+    assert c is not None
+    assert [a.outcome for a in c.attempts] == ["interrupted", "running"]
+    assert not history.consumers["a/1"].running
+    assert history.consumers["b/1"].running == {c.id}
+
+
+DEATH = (
+    event("started", 1, consumer="a/1"),
+    event("failed", 2, consumer="a/1", failure=DENIED, duration_seconds=1.0, dead_letter_id="letter"),
+)
+
+
+def test_history_survives_a_replay_and_counts_on() -> None:
+    history = History()
+    for each in (*DEATH, event("replayed", 10, actor="boss")):
+        history.apply(each)
+    c = history.get(request().id)
+    assert c is not None
+    assert (c.status, c.run, c.dead_letter_id, c.code) == ("queued", 2, "", "")
+    for each in (event("started", 11, consumer="b/1"), event("succeeded", 12, consumer="b/1", duration_seconds=1.0)):
+        history.apply(each)
+    assert [(a.run, a.number, a.outcome) for a in c.attempts] == [(1, 1, "failed"), (2, 1, "succeeded")]
+    assert [actor for _, actor in c.extra["replays"]] == ["boss"]
+    assert +history.counts == {"succeeded": 1}
+
+
+def test_a_replay_may_start_before_it_is_told() -> None:
+    c = told(*DEATH, event("started", 11, consumer="b/1"), event("replayed", 10.9, actor="boss"))
+    assert (c.status, c.run, len(c.extra["replays"])) == ("converting", 2, 1)
+    assert not c.apply(event("replayed", 10.9, actor="boss"))
+
+
+def test_discarded_by_a_person_differs_from_failed() -> None:
+    c = told(*DEATH, event("discarded", 20, actor="boss"))
+    assert (c.status, c.dead_letter_id, c.extra["discarded_by"], c.settled) == ("discarded", "", "boss", True)
+
+
+def test_a_failure_without_a_start_is_an_attempt_all_the_same() -> None:
+    c = told(event("failed", 5, failure=DENIED, dead_letter_id="letter"))
+    assert (c.status, [a.code for a in c.attempts]) == ("failed", ["denied"])
+
+
+def test_the_same_push_told_twice_stays_a_success() -> None:
+    c = told(*SUCCESS, event("started", 30, consumer="a/1"), event("skipped", 31, reason="up to date", consumer="a/1"))
+    assert (c.status, c.target_size, len(c.attempts)) == ("succeeded", 95, 2)
+
+
+def test_progress_is_summed_over_layers_and_forgotten_at_the_end() -> None:
+    history = History()
+    history.apply(event("started", 1, consumer="a/1"))
+    for layer, done in (("x", 5), ("y", 1), ("x", 7)):
+        assert history.apply(event("progress", 2, progress={"layer": layer, "done": done, "total": 10}))
+    c = request().id
+    assert history.progress(c) == (8, 20)
+    assert history.apply(event("progress", 2, progress={"layer": "x", "done": "7", "total": 1})) is None
+    history.apply(SUCCESS[-1])
+    assert history.progress(c) == (0, 0)
+    assert history.apply(event("progress", 3, progress={"layer": "x", "done": 8, "total": 10})) is None
+
+
+def test_memory_is_bounded_by_number_and_by_age() -> None:
+    history = History(capacity=200, max_age=3600)
+    for number in range(500):
+        history.apply(event("started", 1, request(number, age=1000 - number), consumer="a/1"))
+    assert 190 <= len(history) <= 200
+    assert history.get(f"{499:032x}") is not None
+    assert history.get(f"{0:032x}") is None
+    assert sum(history.counts.values()) == len(history)
+    assert len(history.consumers["a/1"].running) == len(history)
+    assert history.apply(event("started", 1, request(600, age=7200))) is None
+    history.expire()
+    assert len(history) <= 200
+
+
+async def test_search_pages_through_everything_once_newest_first() -> None:
+    history = History()
+    for number in range(25):
+        history.apply(event("requested", 0, request(number, tag=f"v{number % 5}", age=50 if number < 20 else number)))
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = await search(history, ConversionFilter(tag="v[0-3]"), limit=7, cursor=cursor)
+        seen += [c.id for c in page.items]
+        cursor = page.cursor
+        if not cursor:
+            break
+    assert len(seen) == len(set(seen)) == 20
+    created = [found.created for each in seen if (found := history.get(each))]
+    assert created == sorted(created, reverse=True)
+    with pytest.raises(ValueError, match=r".*"):
+        await search(history, ConversionFilter(), limit=1, cursor="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        (ConversionFilter(), 2),
+        (ConversionFilter(statuses=frozenset({"failed"})), 1),
+        (ConversionFilter(repository="library/*"), 1),
+        (ConversionFilter(repository="h.example.com/team/*"), 1),
+        (ConversionFilter(repository="library/redis"), 1),
+        (ConversionFilter(code="denied"), 1),
+        (ConversionFilter(driver="nydus"), 0),
+        (ConversionFilter(text="TEAM/api:2"), 1),
+        (ConversionFilter(text="letter-9"), 1),
+        (ConversionFilter(since=NOW.timestamp()), 0),
+        (ConversionFilter(until=NOW.timestamp()), 2),
+    ],
+)
+async def test_filters(where: ConversionFilter, found: int) -> None:
+    history = History()
+    history.apply(event("requested"))
+    history.apply(event("failed", 5, request(2, "team/api", "2"), failure=DENIED, dead_letter_id="letter-9"))
+    assert len((await search(history, where, limit=10)).items) == found
+
+
+async def test_a_slow_client_gets_the_newest_state_of_each_once() -> None:
+    live = Live()
+    with live.subscribe() as client:
+        for number in range(10):
+            live.changed(f"e{number}", "a" if number % 2 else "b")
+        batch = await anext(live.updates(client, 1))
+    assert [(u.conversion, u.event_id) for u in batch] == [("b", "e8"), ("a", "e9")]
+
+
+async def test_too_much_at_once_tells_a_client_to_load_again() -> None:
+    live = Live()
+    with live.subscribe() as client:
+        for number in range(2001):
+            live.changed(f"e{number}", f"c{number}")
+        batch = await anext(live.updates(client, 1))
+    assert [u.conversion for u in batch] == [None]
+
+
+async def test_a_client_resumes_where_it_was_on_any_replica() -> None:
+    live = Live()
+    for number in range(3):
+        live.changed(f"e{number}", f"c{number}")
+    with live.subscribe("e0") as client:
+        assert [u.conversion for u in await anext(live.updates(client, 1))] == ["c1", "c2"]
+    with live.subscribe("long gone") as client:
+        assert [u.conversion for u in await anext(live.updates(client, 1))] == [None]
+
+
+async def test_silence_is_a_heartbeat_and_closing_ends_every_stream() -> None:
+    live = Live(limit=1)
+    with live.subscribe() as client:
+        stream = live.updates(client, 0.01)
+        assert await anext(stream) == []
+        with pytest.raises(TransientError), live.subscribe():
+            pass
+        waiting = asyncio.ensure_future(anext(live.updates(client, 60), None))
+        await asyncio.sleep(0)
+        live.close()
+        assert await waiting is None
