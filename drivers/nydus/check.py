@@ -6,7 +6,6 @@ source's layers are applied to a tree in memory; contents are compared by the di
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.comparison import SourceTree, compare_trees
 from drivers.nydus.errors import InvalidNydusError
-from drivers.nydus.feed import feeding
+from drivers.nydus.feed import feeding, in_own_thread
 from drivers.nydus.image import is_nydus
 from drivers.nydus.image_reader import ImageReader
 from drivers.nydus.rafs_v6.layout import Digester
@@ -131,7 +130,7 @@ class _Check:
         tree = SourceTree(content.bootstrap.chunk_size, Digester(content.bootstrap.digester))
         for original_layer in image.layers:
             async with self._store.open_blob(repository, original_layer) as pieces, feeding(pieces) as feed:
-                await asyncio.to_thread(tree.apply, feed.read(), self._limits)
+                await in_own_thread(tree.apply, feed.read(), self._limits)
         differences: Iterator[tuple[bytes, str]] = compare_trees(tree, content.bootstrap.root)
         for path, message in differences:
             report.findings.append(Finding(manifest.digest, "/" + path.decode("utf-8", "backslashreplace"), message))

@@ -14,6 +14,7 @@ from drivers.api import Content
 from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.bootstrap_layer import BootstrapLayer
+from drivers.nydus.feed import in_own_thread
 from drivers.nydus.image import validated_layer
 from drivers.nydus.layer_source import Layer, read_layer
 from drivers.nydus.options import NydusOptions
@@ -55,7 +56,7 @@ class ExternalBuilder:
             folder = Path(name)
             tar, blob = folder / "layer.tar", folder / "blob"
             async with open_inflated(layer, content, self._limits) as pieces:
-                await asyncio.to_thread(_write_file, tar, pieces)
+                await in_own_thread(_write_file, tar, pieces)
             await self._create(tar, blob, parameters)
             tar.unlink()
             async with content.create() as writer:

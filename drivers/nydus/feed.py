@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _ROOM = 4 << 20
 """Bytes that may wait for the thread."""
@@ -100,3 +104,12 @@ async def feeding(pieces: AsyncIterator[bytes]) -> AsyncIterator[ByteFeed]:
         pump.cancel()
         with suppress(asyncio.CancelledError):
             await pump
+
+
+async def in_own_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Run what blocks on a feed. The loop's few shared threads stay free for those that fill it and take what comes out."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix="nydus-walk")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    finally:
+        executor.shutdown(wait=False)

@@ -15,7 +15,7 @@ from drivers.nydus.blob.chunk_info import ENTRY_SIZE, ChunkInfo, decode_chunk_in
 from drivers.nydus.compression import decompress, digest
 from drivers.nydus.consistency import check_blobs, check_manifest
 from drivers.nydus.errors import InvalidNydusError, require
-from drivers.nydus.feed import feeding
+from drivers.nydus.feed import feeding, in_own_thread
 from drivers.nydus.layer_source import MAXIMUM_BOOTSTRAP, Layer, read_layer
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
@@ -89,13 +89,13 @@ class ImageReader:
         infos = decode_chunk_infos(content.meta[: ENTRY_SIZE * own[0].chunk_count])
         digests = {chunk.index: chunk.digest for _, inode in walk(content.bootstrap.root) for chunk in inode.chunks}
         async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
-            await asyncio.to_thread(_check_chunks, feed.read(), own[0], infos, digests)
+            await in_own_thread(_check_chunks, feed.read(), own[0], infos, digests)
         return len(infos)
 
     async def _bootstrap_tar(self, layer: Descriptor) -> bytes:
         limits = replace(self._limits, layer_size=MAXIMUM_BOOTSTRAP)
         async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
-            return await asyncio.to_thread(lambda: b"".join(inflate(feed.read(), limits)))
+            return await in_own_thread(lambda: b"".join(inflate(feed.read(), limits)))
 
     async def _small(self, descriptor: Descriptor) -> bytes:
         require(descriptor.size <= MAXIMUM_CONFIG_SIZE, "config.size", f"{descriptor.size} bytes")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from drivers.api import BlobWriter
 from drivers.nydus.blob.assembler import BlobAssembler, Ending, PackedChunk
 from drivers.nydus.compression import compress_each, digest
+from drivers.nydus.feed import in_own_thread
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.tree import Inode
 
@@ -77,7 +78,7 @@ class LayerPipeline:
         Raises:
             PermanentError, TransientError: of the walk, of the format's limits, of the writer.
         """
-        walker = asyncio.create_task(asyncio.to_thread(self._walk, walk))
+        walker = asyncio.create_task(in_own_thread(self._walk, walk))
         try:
             while (job := await self._jobs.get()) is not None:
                 batch, future = job

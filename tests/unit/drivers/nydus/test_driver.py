@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -512,6 +513,33 @@ async def test_cancellation_ends_a_conversion_whose_download_hangs() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert content.abandoned == 1
+
+
+async def test_many_layers_at_once_need_no_more_than_one_shared_thread() -> None:
+    """Uploads hash in the loop's shared threads; walkers that held those while they wait for uploads would wait for ever."""
+
+    class Hashing(MemoryContent):
+        @asynccontextmanager
+        async def create(self) -> AsyncIterator[BlobWriter]:  # type: ignore[override]
+            async with super().create() as writer:
+
+                class Writer:
+                    async def write(self, data: bytes | memoryview) -> None:
+                        await asyncio.to_thread(hashlib.sha256, data)
+                        await writer.write(data)
+
+                    async def commit(self, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
+                        return await writer.commit(media_type, annotations)
+
+                yield Writer()
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    repository = Repository()
+    noise = b"".join(hashlib.sha512(b"%d" % number).digest() for number in range(200_000))
+    layers = [Tar().file(f"{number}", noise[number:]).bytes() for number in range(4)]
+    image = add_image(repository, layers, compression="none")
+    async with asyncio.timeout(60):
+        assert len(image_of(await convert(Hashing(repository), image)).layers) == 5
 
 
 async def test_an_error_of_the_upload_is_the_conversions_error() -> None:
