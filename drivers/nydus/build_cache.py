@@ -1,6 +1,6 @@
 """``build_cache_tag``: converted layers recorded in a manifest under a tag of the target repository.
 
-The record keeps the blobs alive in the registry, for every consumer and every later conversion. It is an image manifest
+The record keeps the blobs alive in the registry, for every consumer and every later conversion. It is an artifact manifest
 whose layers are the Nydus blobs, newest first, each annotated with its source layer. Losing a race for the tag only costs
 a record.
 """
@@ -13,15 +13,16 @@ from typing import Final
 
 from drivers.api import Content
 from drivers.nydus import media
-from drivers.nydus.manifests import image_manifest
 from shared.errors import IcsError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
-from shared.oci.manifest import ImageManifest
+from shared.oci.manifest import ImageManifest, encode_manifest
 
 _log = logging.getLogger(__name__)
 
+CACHE_TYPE: Final = "application/vnd.goharbor.ics.nydus.cache.v1+json"
+"""Of the record: an artifact, so that nobody takes it for an image to run."""
 CACHE_VERSION: Final = "io.goharbor.ics.nydus.cache.version"
 CACHE_FINGERPRINT: Final = "io.goharbor.ics.nydus.cache.fingerprint"
 CACHE_SOURCE: Final = "io.goharbor.ics.nydus.cache.source-layer"
@@ -74,10 +75,16 @@ class BuildCache:
             return
         layers = [*self._fresh.values(), *self._known.values()][: self._capacity]
         try:
-            config = await self._content.push(b"{}", media_types.OCI_CONFIG)
-            manifest = image_manifest(
-                oci=True, config=config, layers=layers, annotations={CACHE_VERSION: self._version}
-            )
+            config = await self._content.push(b"{}", media_types.OCI_EMPTY)
+            record = {
+                "schemaVersion": 2,
+                "mediaType": media_types.OCI_MANIFEST,
+                "artifactType": CACHE_TYPE,
+                "config": config.to_json(),
+                "layers": [layer.to_json() for layer in layers],
+                "annotations": {CACHE_VERSION: self._version},
+            }
+            manifest = encode_manifest(record)
             await self._content.put_target_manifest(self._tag, manifest)
         except IcsError as error:
             _log.warning("the build cache cannot be written", extra={"tag": self._tag, "error": error.code})
