@@ -38,6 +38,7 @@ class BuildCache:
         self._capacity = capacity
         self._known: dict[tuple[str, str], Descriptor] = {}
         self._fresh: dict[tuple[str, str], Descriptor] = {}
+        self._taken = False
 
     async def load(self) -> None:
         """A record of another version counts as none."""
@@ -46,8 +47,13 @@ class BuildCache:
         except IcsError as error:
             _log.warning("the build cache cannot be read", extra={"tag": self._tag, "error": error.code})
             return
-        if not isinstance(manifest, ImageManifest) or manifest.annotations.get(CACHE_VERSION) != self._version:
-            return
+        if manifest is not None and manifest.artifact_type != CACHE_TYPE:
+            self._taken = True
+            _log.warning("the build cache's tag is something else's and is left alone", extra={"tag": self._tag})
+        elif isinstance(manifest, ImageManifest) and manifest.annotations.get(CACHE_VERSION) == self._version:
+            self._read(manifest)
+
+    def _read(self, manifest: ImageManifest) -> None:
         for layer in manifest.layers:
             source, fingerprint = layer.annotations.get(CACHE_SOURCE), layer.annotations.get(CACHE_FINGERPRINT)
             if source and fingerprint and layer.media_type == media.BLOB_LAYER:
@@ -71,7 +77,7 @@ class BuildCache:
 
     async def save(self) -> None:
         """Put the record with the newest layers in front, if there are new ones."""
-        if not self._fresh:
+        if not self._fresh or self._taken:
             return
         layers = [*self._fresh.values(), *self._known.values()][: self._capacity]
         try:

@@ -344,6 +344,15 @@ async def test_the_build_cache_holds_the_newest_layers() -> None:
     assert len(record.layers) == 3
 
 
+async def test_a_tag_that_is_no_build_cache_is_not_overwritten() -> None:
+    repository = Repository()
+    source = add_image(repository, [BASE])
+    content = MemoryContent(repository)
+    content.target_repository.tags["latest"] = content.target_repository.add_manifest(source).digest
+    await convert(content, source, NydusOptions(build_cache_tag="latest"))
+    assert content.target_repository.tags["latest"] == source.digest
+
+
 async def test_a_registry_that_refuses_the_build_cache_does_not_fail_the_conversion() -> None:
     class Refusing(MemoryContent):
         async def target_manifest(self, tag: str) -> ImageManifest | Index | None:
