@@ -19,7 +19,7 @@ _QUIET = 2.0
 _OVERLAP = timedelta(minutes=1)
 """Read again after a lost stream; the history knows duplicates."""
 _EXPIRE = 60.0
-_BREATH = 100
+_BREATH = 25
 """Events between two chances for webhooks: a long history must not make them wait."""
 
 _log = logging.getLogger(__name__)

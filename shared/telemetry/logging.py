@@ -62,9 +62,13 @@ def configure_logging(
 
 
 class _Listener(QueueListener):
+    def __init__(self, records: queue.Queue[logging.LogRecord], output: logging.Handler) -> None:
+        super().__init__(records, output)
+        self._records: queue.Queue[Any] = records
+
     def enqueue_sentinel(self) -> None:
         """Wait for room: the standard one raises ``Full`` when the end comes in a burst of lines."""
-        self.queue.put(None)
+        self._records.put(None)
 
 
 class _Enqueue(QueueHandler):
