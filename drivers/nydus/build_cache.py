@@ -45,6 +45,7 @@ class BuildCache:
         try:
             manifest = await self._content.target_manifest(self._tag)
         except IcsError as error:
+            self._taken = True  # nobody knows by what
             _log.warning("the build cache cannot be read", extra={"tag": self._tag, "error": error.code})
             return
         if manifest is not None and manifest.artifact_type != CACHE_TYPE:
