@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivers.nydus.blob import toc
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, ChunkInfo, MetaHeader, encode_chunk_info
@@ -28,8 +29,7 @@ from shared.errors import UnsupportedError
 _MAXIMUM_DATA = 1 << 40
 
 
-@dataclass(frozen=True, slots=True)
-class PackedChunk:
+class PackedChunk(NamedTuple):
     """A chunk as a worker leaves it. ``data`` is None if the worker knew that the blob already has it."""
 
     digest: bytes
