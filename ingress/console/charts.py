@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ingress.status.views import AttemptView, HourView, StageView
 
 _WIDTH = 720.0
-_HEIGHT = 120.0
+_HEIGHT = 180.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,10 @@ class Renderer:
 
     def page(self, request: Request, template: str, *, status_code: int = 200, **values: Any) -> HTMLResponse:
         access = self._status.access
-        depth = request.url.path.rstrip("/").partition("/console")[2].count("/")
+        route = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        depth = route.removeprefix("/console/").count("/")
         context = {
-            "root": "../" * max(0, depth - 1) if depth else "./",
+            "root": "../" * depth or "./",
             "active": template.partition(".")[0],
             "operator": access.is_operator(request),
             "may_operate": access.may_operate,
@@ -84,7 +85,6 @@ class Renderer:
             "rebuilding": self._status.follower.rebuilding,
             **values,
         }
-        context["root"] = context["root"] or "./"
         body = self._templates.get_template(template).render(context)
         return HTMLResponse(body, status_code, HEADERS)
 

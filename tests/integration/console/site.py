@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from ingress.console.console import create_console
+from ingress.status.acceld import create_acceld_router
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
 from shared.broker.memory import MemoryServer, MemoryTransport
@@ -210,6 +211,7 @@ def site(prefix: str = "") -> Iterator[Site]:
             status = create_status(settings(), broker, Metrics(), Tracing(TracerProvider()))
             app = FastAPI()
             app.include_router(create_status_router(status, heartbeat=1))
+            app.include_router(create_acceld_router(status))
             app.include_router(create_console(status))
             outer = FastAPI()
             outer.mount(prefix, app)

@@ -141,14 +141,14 @@ def test_every_view_is_readable_without_javascript_and_below_a_path_prefix(
     for link in page.locator("header nav a").all():
         answer = page.request.get(urljoin(page.url, link.get_attribute("href")))
         assert answer.ok, answer.url
-        assert "/harbor/ics/console" in answer.url
+        assert "/console/ics/console" in answer.url
     assert failed == []
     context.close()
 
 
 @pytest.fixture(scope="module")
 def prefixed() -> Iterator[Site]:
-    with site("/harbor/ics") as running:
+    with site("/console/ics") as running:
         yield running
 
 
