@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from drivers.nydus.blob import toc
-from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, ChunkInfo, MetaHeader, encode_chunk_info
+from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, MetaHeader, encode_chunk_info
 from drivers.nydus.blob.tar_header import encode_tar_header
 from drivers.nydus.blob.toc import TocEntry, encode_toc
 from drivers.nydus.compression import compress
@@ -116,7 +116,7 @@ class BlobAssembler:
             self._uncompressed,
             self._file_offset,
         )
-        self._infos.append(encode_chunk_info(ChunkInfo(self._size, compressed_size, self._uncompressed, size)))
+        self._infos.append(encode_chunk_info(self._size, compressed_size, self._uncompressed, size))
         self._digests.append(digest)
         self._size += compressed_size
         self._uncompressed += align(size, BLOCK)

@@ -30,12 +30,14 @@ class ChunkInfo(NamedTuple):
     uncompressed_size: int
 
 
-def encode_chunk_info(info: ChunkInfo) -> bytes:
-    usize = info.uncompressed_size - 1
-    csize = info.compressed_size - 1
+def encode_chunk_info(
+    compressed_offset: int, compressed_size: int, uncompressed_offset: int, uncompressed_size: int
+) -> bytes:
+    usize = uncompressed_size - 1
+    csize = compressed_size - 1
     return _ENTRY.pack(
-        (usize & 0xFFFFF) << 44 | info.uncompressed_offset | (usize & 0xF00000) >> 12,
-        (csize & 0xFFFFF) << 44 | (csize & 0xF00000) << 20 | info.compressed_offset,
+        (usize & 0xFFFFF) << 44 | uncompressed_offset | (usize & 0xF00000) >> 12,
+        (csize & 0xFFFFF) << 44 | (csize & 0xF00000) << 20 | compressed_offset,
     )
 
 

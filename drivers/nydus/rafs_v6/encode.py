@@ -56,7 +56,6 @@ class _Encoder:
         self.number: dict[Inode, int] = {}
         self.nlink: dict[Inode, int] = {}
         self.xattrs: dict[Inode, bytes] = {}
-        self.sizes: dict[Inode, int] = {}
         self.listings: list[_Listing] = []
         self.entries = 1
         self.end = self._place()
@@ -80,7 +79,6 @@ class _Encoder:
                 size = 12 * len(names) + sum(map(len, names))
                 if size > BLOCK:
                     size = directory_size(names)
-            self.sizes[inode] = size
             place = allocator.with_data(self._inode_size(inode), size)
             self.places[inode] = place
             self.position[inode] = place.inode
@@ -269,14 +267,11 @@ class _Encoder:
         self._write_with_data(file, meta, inode, encode_directory(entries))
 
     def _write_child(self, file: bytearray, meta: int, inode: Inode, indexes: dict[Chunk, bytes]) -> None:
-        at = self.position.get(inode)
-        if at is None:
-            return
+        at = self.position[inode] + meta
         kind = inode.mode & S_IFMT
         if kind == stat.S_IFLNK:
             self._write_with_data(file, meta, inode, inode.target)
         elif kind == stat.S_IFREG:
-            at += meta
             chunks = inode.chunks
             union = _chunk_format(self.bootstrap, inode)
             self._write_inode(file, at, inode, layout=LAYOUT_CHUNKED, size=inode.size, union=union)
@@ -284,7 +279,7 @@ class _Encoder:
                 start = align(at + INODE.size + len(self.xattrs.get(inode, b"")), 8)
                 file[start : start + 8 * len(chunks)] = b"".join([indexes[chunk] for chunk in chunks])
         else:
-            self._write_inode(file, at + meta, inode, layout=LAYOUT_PLAIN, size=0, union=inode.rdev)
+            self._write_inode(file, at, inode, layout=LAYOUT_PLAIN, size=0, union=inode.rdev)
 
     def _write_with_data(self, file: bytearray, meta: int, inode: Inode, data: bytes) -> None:
         place = self.places[inode]
