@@ -69,6 +69,9 @@ class AmqpLink:
                 return await use(channel)
         except DeliveryError as error:
             raise unavailable("it does not take the message (a queue is full or missing)") from error
+        except RuntimeError as error:  # what the library raises on a connection whose end it has not noticed
+            self._forget(self._connection)
+            raise unavailable(_reason(error)) from error
         except _LOST as error:
             raise unavailable(_reason(error)) from error
 
@@ -85,6 +88,9 @@ class AmqpLink:
                 channel = await connection.channel()
                 if prefetch:
                     await channel.set_qos(prefetch_count=prefetch)
+        except RuntimeError as error:
+            self._forget(self._connection)
+            raise unavailable(_reason(error)) from error
         except _LOST as error:
             raise unavailable(_reason(error)) from error
         try:
@@ -97,6 +103,14 @@ class AmqpLink:
     async def connection(self) -> AbstractConnection:
         """The shared connection. Raises what the client library raises; use it inside :meth:`call`."""
         return await self._connected()
+
+    async def current(self) -> object:
+        """Something that changes with every new connection. Raises TransientError."""
+
+        async def itself(_channel: AbstractChannel) -> object:
+            return self._connection
+
+        return await self.call(itself)
 
     async def lock_connection(self) -> AbstractConnection:
         """A connection of its own for the dead letters' lock, which is tied to its life."""
@@ -147,9 +161,19 @@ class AmqpLink:
                     f"RabbitMQ does not let this user declare queues that begin with {self.topology.prefix}",
                     code="broker_refused",
                 ) from error
+            except BaseException:
+                await asyncio.gather(connection.close(), return_exceptions=True)
+                raise
             self._connection = connection
+            # The library's connection does not always know itself that its socket is gone.
+            connection.close_callbacks.add(lambda *_: self._forget(connection))
             _log.info("RabbitMQ: connected")
             return connection
+
+    def _forget(self, connection: AbstractConnection | None) -> None:
+        """The next use connects again."""
+        if self._connection is connection:
+            self._connection = self._shared = None
 
     async def _connect(self) -> AbstractConnection:
         context = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aio_pika.abc import AbstractConnection, ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractConnection, ExchangeType
 from pamqp.common import FieldValue
 
 from shared.messages import Priority
@@ -84,12 +84,15 @@ class Topology:
                         "x-dead-letter-routing-key": name,
                     },
                 )
+        await channel.close()
+
+    async def declare_events(self, channel: AbstractChannel) -> None:
+        """The stream, apart from the work: conversions do not wait for their history."""
         await channel.declare_queue(
             self.events,
             durable=True,
             arguments={"x-queue-type": "stream", "x-max-age": f"{max(1, int(self.events_max_age))}s"},
         )
-        await channel.close()
 
     @staticmethod
     def _unlimited(connection: AbstractConnection) -> Table:

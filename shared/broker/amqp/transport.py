@@ -36,6 +36,8 @@ class AmqpEvents:
 
     def __init__(self, link: AmqpLink) -> None:
         self._link = link
+        self._declared: object = None
+        """The connection on which the stream was declared."""
 
     async def publish(self, event: ConversionEvent) -> None:
         message = aio_pika.Message(
@@ -72,6 +74,7 @@ class AmqpEvents:
     async def _messages(
         self, channel: AbstractChannel, offset: Any, *, follow: bool
     ) -> AsyncIterator[AbstractIncomingMessage]:
+        await self._link.topology.declare_events(channel)
         queue = await channel.get_queue(self._link.topology.events, ensure=False)
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))

@@ -109,8 +109,10 @@ class _Subscription:
         backfill = await channel.get_queue(self._link.topology.lane("backfill"), ensure=False)
         channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
         try:
-            tag = await live.consume(arrived.put)
+            async with asyncio.timeout(self._link.timeout):
+                tag = await live.consume(arrived.put)
         except Exception as error:
+            await asyncio.gather(channel.close(), return_exceptions=True)
             raise unavailable("RabbitMQ: cannot subscribe") from error
         try:
             while True:

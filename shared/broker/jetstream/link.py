@@ -31,7 +31,7 @@ from shared.errors import PermanentError, TransientError
 logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-ACK_WAIT = 30.0
+ACK_WAIT = 15.0
 """Seconds without ``extend`` after which NATS hands a message to another consumer."""
 DUPLICATE_WINDOW = 120.0
 _ALREADY_EXISTS = {10058, 10013, 10148}
