@@ -47,6 +47,10 @@ class AmqpEvents:
             type=event.type,
         )
         name = self._link.topology.events
+        if self._declared is not await self._link.current():
+            async with self._link.channel() as channel:
+                await self._link.topology.declare_events(channel)
+            self._declared = await self._link.current()
         await self._link.call(
             lambda channel: channel.default_exchange.publish(message, name, timeout=self._link.timeout)
         )
