@@ -87,17 +87,23 @@ async def put(transport: Transport, reference: Reference, manifest: ImageManifes
             f"the manifest has {len(manifest.raw)} bytes; registries take {MAXIMUM_MANIFEST_SIZE}",
             code="manifest_too_large",
         )
-    answer = await transport.send(
-        Request(
-            operation,
-            "PUT",
-            _path(reference, subject),
-            frozenset({200, 201, 202}),
-            (f"repository:{reference.repository}:pull,push",),
-            headers={"Content-Type": manifest.media_type},
-            body=manifest.raw,
-        )
+    request = Request(
+        operation,
+        "PUT",
+        _path(reference, subject),
+        frozenset({200, 201, 202}),
+        (f"repository:{reference.repository}:pull,push",),
+        headers={"Content-Type": manifest.media_type},
+        body=manifest.raw,
     )
+    try:
+        answer = await transport.send(request)
+    except PermanentError as error:
+        if (
+            error.code == "digest_refused"
+        ):  # what we sent has the digest that we say: it was damaged on its way or in the store
+            raise operation.transient(error.message, code=error.code) from error
+        raise
     stored = _announced(answer)
     if stored is not None and stored.algorithm == manifest.digest.algorithm and stored != manifest.digest:
         raise operation.permanent(f"the registry stored {stored} instead of {manifest.digest}", code="digest_mismatch")

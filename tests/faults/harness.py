@@ -39,6 +39,8 @@ BrokerName = Literal["rabbitmq", "nats"]
 REGISTRY = "registry.faults.test:5000"
 """What references name; every process reaches it through its own proxy."""
 AUTH_HEADER = "Bearer faults"
+FAULT_PAUSE = (0.05, 0.6)
+"""Seconds between two faults, at least and at most."""
 
 
 class RestartableBroker(Protocol):
@@ -209,6 +211,8 @@ class Run:
     async def _post_all(self) -> None:
         """Push and post; one in ten is a duplicate, one in ten moves a tag, and the order is shuffled a little."""
         slots = asyncio.Semaphore(8)
+        # As long as the faults take, so that they strike work and not idleness.
+        pause = max(0.02, 2 * self._scale.faults * sum(FAULT_PAUSE) / 2 / self._scale.events)
 
         async def one(number: int) -> None:
             async with slots:
@@ -217,7 +221,7 @@ class Run:
         async with asyncio.TaskGroup() as group:
             for number in range(self._scale.events):
                 group.create_task(one(number))
-                await asyncio.sleep(self._rng.uniform(0, 0.02))
+                await asyncio.sleep(self._rng.uniform(0, pause))
 
     async def _push_and_post(self, number: int) -> None:
         choice = self._rng.random()
@@ -275,8 +279,9 @@ class Run:
             + [self._restart_the_broker]
             + [self._kill_the_broker]
         )
+        self._rng.shuffle(whole)
         for number in range(self._scale.faults):
-            await asyncio.sleep(self._rng.uniform(0.05, 0.6))
+            await asyncio.sleep(self._rng.uniform(*FAULT_PAUSE))
             if number % 4:
                 kind, stage = self._rng.choice(PROXY_FAULTS), self._rng.choice(STAGES)
                 times = self._rng.randrange(5, 30) if kind.startswith("status") else 1

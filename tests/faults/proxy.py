@@ -7,6 +7,7 @@ request needs a Bearer token that the proxy issued, and all tokens can be made t
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 from collections import Counter
@@ -72,6 +73,7 @@ class FaultProxy:
         application = web.Application(client_max_size=1 << 40)
         application.router.add_get("/token", self._token)
         application.router.add_route("*", "/{path:.*}", self._forward)
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # cut connections are what it is for
         self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
