@@ -171,7 +171,7 @@ class EmbeddedServer:
             )
         ended = asyncio.create_task(self._process.wait())
         try:
-            while not ended.done() and not _listens(address.port):
+            while not ended.done() and not _listens(address.port):  # noqa: ASYNC110  nothing tells when another process listens
                 await asyncio.sleep(0.02)
             if not ended.done():
                 self._publish_address(address)

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from shared.broker.api import BrokerStats
 from shared.broker.slots import Slots
@@ -234,6 +235,9 @@ class _MemoryEvents:
         self._server.events.append(event.model_dump_json().encode())
         self._server.wake()
 
+    def _has_more(self, position: int) -> bool:
+        return position < len(self._server.events)
+
     async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
         position = 0
         while True:
@@ -245,8 +249,7 @@ class _MemoryEvents:
             if not follow:
                 return
             async with self._server.changed:
-                known = position
-                await self._server.changed.wait_for(lambda known=known: known < len(self._server.events))
+                await self._server.changed.wait_for(partial(self._has_more, position))
 
 
 @asynccontextmanager

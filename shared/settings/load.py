@@ -40,7 +40,7 @@ def load_settings(
         problems += check(settings, option_models)
     if settings is None or problems:
         raise ConfigError(_without_index(problems, single_rule=single_rule))
-    return _with_header_file(settings)
+    return _with_secret_files(settings)
 
 
 def render_settings(settings: Settings) -> str:
@@ -71,10 +71,10 @@ def _remove(root: Any, location: tuple[int | str, ...]) -> None:
     """Take the value at ``location`` out, if it is there; a rule given without a list counts as its first."""
     value = root
     for part in location[:-1]:
-        if (isinstance(value, dict) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
+        if isinstance(value, dict) and part in value:
             value = value[part]
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
         elif part != 0:
             return
     if isinstance(value, dict):
@@ -116,7 +116,10 @@ def _named(settings: Settings) -> Settings:
     return settings.model_copy(update={"rules": rules})
 
 
-def _with_header_file(settings: Settings) -> Settings:
+def _with_secret_files(settings: Settings) -> Settings:
+    if settings.broker.url_file is not None:
+        url = SecretStr(settings.broker.url_file.read_text().strip())
+        settings = settings.model_copy(update={"broker": settings.broker.model_copy(update={"url": url})})
     if settings.auth_header_file is None:
         return settings
     lines = [line.strip() for line in settings.auth_header_file.read_text().splitlines()]

@@ -26,8 +26,8 @@ DELIVERY_LIMIT = 1
 
 
 class Server(Protocol):
-    url: str
-
+    @property
+    def url(self) -> str: ...
     def start(self) -> None: ...
     def kill(self, sign: signal.Signals = signal.SIGKILL) -> None: ...
 

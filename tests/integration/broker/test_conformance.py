@@ -193,7 +193,7 @@ async def test_listing_neither_takes_nor_reorders(kind: Kind) -> None:
             assert [letter.id async for letter in broker.dead_letters.list()] == ids
         async with kind.connect() as other:
             both = await asyncio.gather(listed(broker), listed(other))
-            assert both == [ids, ids]
+            assert list(both) == [ids, ids]
         found = [letter.id async for letter in broker.dead_letters.list(DeadLetterFilter(tag="v3"))]
         assert found == [ids[3]]
         assert await broker.dead_letters.count() == 8

@@ -12,12 +12,12 @@ import pytest
 from consumer.attempt import Workshop
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
-from shared.event_reporter import EventReporter
 from consumer.worker import work
 from drivers.api import Progress
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.errors import PermanentError, SkippedError, TransientError
+from shared.event_reporter import EventReporter
 from shared.messages import ConversionRequest
 from shared.settings.load import load_settings
 from shared.settings.model import Settings

@@ -113,7 +113,7 @@ def test_the_grace_period_outlasts_the_drain(compose: dict[str, Any], example_en
 
 
 def test_rabbitmq_waits_longer_than_a_conversion_may_take() -> None:
-    match = re.search(r"^consumer_timeout = (\d+)$", (DEPLOY / "rabbitmq/rabbitmq.conf").read_text(), re.M)
+    match = re.search(r"^consumer_timeout = (\d+)$", (DEPLOY / "rabbitmq/rabbitmq.conf").read_text(), re.MULTILINE)
     assert match
     settings = load_settings(
         DEPLOY / "config.yml",

@@ -24,7 +24,9 @@ ALL = [(path.name, document) for path in sorted(KUBERNETES.glob("*.yaml")) for d
 DEPLOYMENTS = [document for _, document in ALL if document["kind"] == "Deployment"]
 
 
-@pytest.mark.parametrize(("name", "document"), ALL, ids=lambda value: value if isinstance(value, str) else value["kind"])
+@pytest.mark.parametrize(
+    ("name", "document"), ALL, ids=lambda value: value if isinstance(value, str) else value["kind"]
+)
 def test_each_object_is_valid(name: str, document: dict[str, Any]) -> None:
     if document["apiVersion"].startswith(CUSTOM):
         assert name in {"autoscaling.yaml", "kustomization.yaml"}

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from drivers.estargz.options import EstargzOptions
 from drivers.nydus.options import NydusOptions
@@ -23,7 +24,7 @@ from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 
-MODELS = {"estargz": EstargzOptions, "nydus": NydusOptions}
+MODELS: dict[str, type[BaseModel]] = {"estargz": EstargzOptions, "nydus": NydusOptions}
 AUTH = {"Authorization": "Bearer webhook"}
 OPERATOR = httpx.BasicAuth("operator", "word")
 
@@ -50,7 +51,7 @@ class Ingress:
 
     async def post(self, body: bytes | dict[str, Any], **headers: str) -> httpx.Response:
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return await self.http.post("/conversion", headers={**AUTH, **headers}, **content)  # type: ignore[arg-type]
+        return await self.http.post("/conversion", headers={**AUTH, **headers}, **content)
 
     async def queued(self, count: int) -> list[tuple[ConversionRequest, dict[str, str]]]:
         """The first ``count`` messages of the work queue."""
