@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright; it and the console are started once per worker."""
+"""Debian's Chromium, driven by Playwright; it is started once per file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ FLAGS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """One browser for a file, no longer: Playwright leaves its event loop running in this thread until it is stopped."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(FLAGS))
         yield browser
