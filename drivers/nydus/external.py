@@ -137,7 +137,8 @@ class ExternalBuilder:
         finally:
             if process.returncode is None:
                 process.kill()
-                await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await process.wait()
         if process.returncode:
             said = errors.decode("utf-8", "replace").strip() or output.decode("utf-8", "replace").strip()
             message = f"nydus-image {arguments[0]} ended with {process.returncode}: {said[:_STDERR_LIMIT]}"

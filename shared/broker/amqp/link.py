@@ -24,6 +24,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared.broker.amqp.topology import Topology
+from shared.broker.cancellation import cancellable
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError
 
@@ -66,7 +67,7 @@ class AmqpLink:
         try:
             async with asyncio.timeout(self.timeout):
                 channel = await self._channel()
-                return await use(channel)
+                return await cancellable(use(channel))
         except DeliveryError as error:
             raise unavailable("it does not take the message (a queue is full or missing)") from error
         except RuntimeError as error:  # what the library raises on a connection whose end it has not noticed

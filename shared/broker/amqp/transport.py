@@ -85,7 +85,8 @@ class AmqpEvents:
         await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
         while True:
             try:
-                incoming = await asyncio.wait_for(arrived.get(), None if follow else END_OF_STREAM)
+                async with asyncio.timeout(None if follow else END_OF_STREAM):
+                    incoming = await arrived.get()
             except TimeoutError:
                 return
             if incoming is None:

@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from shared.broker.amqp.link import AmqpLink
+from shared.broker.cancellation import cancellable
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage
@@ -119,7 +120,8 @@ class _Subscription:
                 await self._slots.wait_free()
                 incoming: AbstractIncomingMessage | None
                 try:
-                    incoming = await asyncio.wait_for(arrived.get(), IDLE)
+                    async with asyncio.timeout(IDLE):
+                        incoming = await arrived.get()
                 except TimeoutError:
                     if self._slots.backfill_fits and (waiting := await self._fetched(backfill)) is not None:
                         yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
@@ -132,7 +134,7 @@ class _Subscription:
 
     async def _fetched(self, queue: object) -> AbstractIncomingMessage | None:
         try:
-            found: AbstractIncomingMessage | None = await queue.get(fail=False, timeout=self._link.timeout)  # type: ignore[attr-defined]
+            found: AbstractIncomingMessage | None = await cancellable(queue.get(fail=False, timeout=self._link.timeout))  # type: ignore[attr-defined]
         except Exception as error:
             raise unavailable("RabbitMQ: the channel was closed") from error
         return found

@@ -25,6 +25,7 @@ from nats.js.api import (
 )
 from nats.js.client import JetStreamContext
 
+from shared.broker.cancellation import cancellable
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
 
@@ -134,7 +135,7 @@ class NatsLink:
                     if self._refused is not None:
                         raise self._refused
                     try:
-                        return await operation(self.js)
+                        return await cancellable(operation(self.js))
                     except (
                         nats.errors.NoRespondersError,
                         nats.js.errors.NoStreamResponseError,

@@ -1,0 +1,21 @@
+"""How the tests are spread over workers: a file stays together, except that each real broker has a worker of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+_FIRST = ("tests/faults/", "tests/e2e/", "tests/integration/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        path = item.nodeid
+        return next((place for place, start in enumerate(_FIRST) if path.startswith(start)), len(_FIRST))
+
+    # Long ones first, so that no worker ends alone. The sort is stable: the order within a file stays.
+    items.sort(key=rank)
+    for item in items:
+        group = item.nodeid.partition("::")[0]
+        callspec = getattr(item, "callspec", None)
+        broker = None if callspec is None else callspec.params.get("kind", callspec.params.get("broker"))
+        item.add_marker(pytest.mark.xdist_group(f"{group}[{broker}]" if isinstance(broker, str) else group))
