@@ -371,7 +371,8 @@ async def test_everything_survives_a_broker_that_is_killed(kind: Kind) -> None:
                 await broker.check_health()
             kind.server.start()
             # The acknowledgement of the original may be lost with the server; the confirmed copy may not.
-            wanted, seen = {(request(10).id, 1), (request(11).id, 0)}, set()
+            wanted = {(request(10).id, 1), (request(11).id, 0)}
+            seen: set[tuple[str, int]] = set()
             async with asyncio.timeout(60):
                 while not wanted <= seen:
                     delivery = await anext(deliveries)
