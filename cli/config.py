@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cli.errors import told
-from cli.services import ConfigOption
+from cli.options import ConfigOption
 from cli.settings import config_path, settings_for
 from shared.settings.load import render_settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import config, demo, services
+from cli import check, config, convert, demo, drivers, services
 
 app = typer.Typer(
     name="ics",
@@ -22,6 +22,10 @@ app.command()(demo.demo)
 app.command()(services.up)
 app.command()(services.ingress)
 app.command()(services.consumer)
+app.command()(convert.convert)
+app.command()(check.check)
+app.command()(drivers.drivers)
+app.add_typer(check.nydus, name="nydus")
 app.add_typer(config.app, name="config")
 
 

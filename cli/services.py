@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from cli.errors import told
+from cli.options import ConfigOption
 from cli.process import Process, run_process
 from cli.settings import settings_for
 from consumer.main import run_consumer
 from ingress.app import create_app
 from ingress.server import serve
 from shared.broker.open import open_broker
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", help="config.yml; else $ICS_CONFIG, else ./config.yml, else the defaults.", show_default=False
-    ),
-]
 
 
 def up(config: ConfigOption = None) -> None:

@@ -13,10 +13,13 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from drivers.checking import CheckReport, Original
+from drivers.limits import LayerLimits
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
+from shared.registry.api import ImageStore
 
 OpenBlob = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """Gives a fresh stream over one source blob, verified as :meth:`Content.open` verifies."""
@@ -31,7 +34,7 @@ ANNOTATION_FINGERPRINT = "io.goharbor.ics.driver.fingerprint"
 class DriverOptions(BaseModel):
     """Base of every driver's options: unknown keys and wrong types are refused with their path."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 OptionsModel = type[DriverOptions]
@@ -200,6 +203,22 @@ class Driver(Protocol):
 
     def recognises(self, manifest: ImageManifest) -> bool:
         """Whether an image already is of this format (then there is nothing to do)."""
+        ...
+
+    async def check(
+        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
+    ) -> CheckReport:
+        """Read an image back, validate every structure, and compare its files with the source's, entry by entry.
+
+        Args:
+            store: where the image is.
+            reference: an image that :meth:`recognises` knows, or an index of such images.
+            original: where its source is; None where the image's annotations or its own repository say.
+            limits: of one layer.
+
+        Raises:
+            PermanentError, TransientError: it could not be checked; what is wrong with it is in the report.
+        """
         ...
 
     async def convert(self, source: Source, content: Content, option: DriverOptions) -> Result:

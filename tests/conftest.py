@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# Three workers share two cores: how long an example takes says nothing.
+hypothesis.settings.register_profile(
+    "ics", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("ics")
 
 _FIRST = ("tests/faults/", "tests/e2e/", "tests/integration/")
 

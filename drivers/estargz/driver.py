@@ -8,6 +8,8 @@ from typing import ClassVar
 import orjson
 
 from drivers.api import BlobWriter, ConvertedLayer, DriverOptions, OpenBlob, OptionsModel
+from drivers.checking import CheckReport, Original
+from drivers.estargz.check import check_image
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE
 from drivers.estargz.options import EstargzOptions
 from drivers.estargz.pipeline import build, inflate
@@ -16,6 +18,8 @@ from drivers.layerwise import LayerwiseDriver
 from drivers.limits import LayerLimits
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
+from shared.oci.reference import Reference
+from shared.registry.api import ImageStore
 
 
 class EstargzDriver(LayerwiseDriver):
@@ -46,6 +50,11 @@ class EstargzDriver(LayerwiseDriver):
 
     def recognises_layer(self, layer: Descriptor) -> bool:
         return ANNOTATION_TOC_DIGEST in layer.annotations
+
+    async def check(
+        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
+    ) -> CheckReport:
+        return await check_image(store, reference, original=original, limits=limits)
 
     async def convert_layer(
         self,

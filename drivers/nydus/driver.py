@@ -21,9 +21,11 @@ from drivers.api import (
     Result,
     Source,
 )
+from drivers.checking import CheckReport, Original
 from drivers.limits import LayerLimits
 from drivers.nydus.build_cache import BuildCache
 from drivers.nydus.builder import Builder
+from drivers.nydus.check import check_image
 from drivers.nydus.compression import library_versions
 from drivers.nydus.conversion import Conversion
 from drivers.nydus.external import ExternalBuilder
@@ -32,6 +34,8 @@ from drivers.nydus.native import NativeBuilder
 from drivers.nydus.options import NydusOptions
 from shared.errors import PermanentError
 from shared.oci.manifest import ImageManifest
+from shared.oci.reference import Reference
+from shared.registry.api import ImageStore
 
 
 class NydusDriver:
@@ -87,6 +91,11 @@ class NydusDriver:
         except OSError:
             return ["external"]  # check_health says what is wrong with it
         return ["external", self._builder_digests[key]]
+
+    async def check(
+        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
+    ) -> CheckReport:
+        return await check_image(store, reference, original=original, limits=limits)
 
     def recognises(self, manifest: ImageManifest) -> bool:
         return is_nydus(manifest)

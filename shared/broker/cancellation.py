@@ -22,3 +22,13 @@ async def cancellable(operation: Awaitable[T]) -> T:
     if task and task.cancelling() > before:
         raise asyncio.CancelledError
     return result
+
+
+async def attempted(closing: Awaitable[object], seconds: float) -> None:
+    """Let ``closing`` try for so long; then leave it, whatever it does with its cancellation. Its errors are nobody's."""
+    task = asyncio.ensure_future(closing)
+    try:
+        await asyncio.wait((task,), timeout=seconds)
+    finally:
+        task.cancel()
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -20,6 +20,7 @@ from aiormq.exceptions import ChannelLockedResource
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.work import wire
+from shared.broker.cancellation import attempted
 from shared.broker.transport import unavailable
 from shared.broker.wire import DEAD_LETTER_ID, WireMessage, decode_dead_letter
 from shared.messages import DeadLetter, Failure
@@ -155,7 +156,7 @@ class AmqpDeadLetters:
                     while len(copies) > 1:
                         await copies.pop().ack()
         except Exception as error:
-            await asyncio.gather(channel.close(), return_exceptions=True)
+            await attempted(channel.close(), self._link.timeout)
             raise unavailable("the connection was lost while the dead letters were read") from error
         self._look = look
         return look
@@ -190,13 +191,8 @@ class AmqpDeadLetters:
         look, self._look = self._look, None
         if look is None:
             return
-
-        async def give_back() -> None:
-            async with asyncio.timeout(self._link.timeout):
-                if not look.channel.is_closed:
-                    await look.channel.close()  # answered once the queue has its messages back
-
-        await asyncio.gather(give_back(), return_exceptions=True)
+        if not look.channel.is_closed:  # the close is answered once the queue has its messages back
+            await attempted(look.channel.close(), self._link.timeout)
         await self._link.release_lock_connection()
 
     def _keep_no_longer(self) -> None:

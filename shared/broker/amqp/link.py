@@ -24,7 +24,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared.broker.amqp.topology import Topology
-from shared.broker.cancellation import cancellable
+from shared.broker.cancellation import attempted, cancellable
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError
 
@@ -55,7 +55,7 @@ class AmqpLink:
     async def close(self) -> None:
         self.closed = True
         if self._connection is not None:
-            await asyncio.gather(self._connection.close(), return_exceptions=True)
+            await attempted(self._connection.close(), self.timeout)
 
     async def call(self, use: Callable[[AbstractChannel], Awaitable[T]]) -> T:
         """Run ``use`` with the shared channel, within the time-out.
@@ -99,7 +99,7 @@ class AmqpLink:
         except _LOST as error:
             raise unavailable(_reason(error)) from error
         finally:
-            await asyncio.gather(_closed(channel, self.timeout), return_exceptions=True)
+            await attempted(channel.close(), self.timeout)
 
     async def connection(self) -> AbstractConnection:
         """The shared connection. Raises what the client library raises; use it inside :meth:`call`."""
@@ -123,7 +123,7 @@ class AmqpLink:
         """Close it: RabbitMQ then removes the lock."""
         locking, self._locking = self._locking, None
         if locking is not None:
-            await asyncio.gather(locking.close(), return_exceptions=True)
+            await attempted(locking.close(), self.timeout)
 
     async def _channel(self) -> AbstractChannel:
         if self._shared is not None and not self._shared.is_closed and self._alive:
@@ -150,20 +150,20 @@ class AmqpLink:
             try:
                 await self.topology.declare(connection)
             except ChannelPreconditionFailed as error:
-                await connection.close()
+                await attempted(connection.close(), self.timeout)
                 raise PermanentError(
                     f"RabbitMQ has a queue or exchange of the same name with other settings: {error.args[-1] if error.args else ''}"
                     " Delete it when it is empty, or choose another broker.prefix",
                     code="broker_mismatch",
                 ) from error
             except ChannelAccessRefused as error:
-                await connection.close()
+                await attempted(connection.close(), self.timeout)
                 raise PermanentError(
                     f"RabbitMQ does not let this user declare queues that begin with {self.topology.prefix}",
                     code="broker_refused",
                 ) from error
             except BaseException:
-                await asyncio.gather(connection.close(), return_exceptions=True)
+                await attempted(connection.close(), self.timeout)
                 raise
             self._connection = connection
             # The library's connection does not always know itself that its socket is gone.
@@ -192,11 +192,6 @@ class AmqpLink:
             raise PermanentError(
                 "RabbitMQ refuses the user or password of broker.url", code="broker_refused"
             ) from error
-
-
-async def _closed(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109  bounds a close that nobody waits for
-    async with asyncio.timeout(timeout):
-        await channel.close()
 
 
 def _reason(error: BaseException) -> str:

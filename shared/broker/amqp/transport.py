@@ -27,6 +27,8 @@ from shared.settings.model import BrokerSettings
 EVENT_PREFETCH = 1000
 END_OF_STREAM = 1.0
 """Seconds without a message after which a reader that does not follow has seen all: AMQP does not tell a stream's end."""
+STREAM_START = 30.0
+"""Seconds; a stream takes its time to elect a leader after its node was killed."""
 _CLOCK_SKEW = timedelta(minutes=5)
 _log = logging.getLogger(__name__)
 
@@ -78,11 +80,12 @@ class AmqpEvents:
     async def _messages(
         self, channel: AbstractChannel, offset: Any, *, follow: bool
     ) -> AsyncIterator[AbstractIncomingMessage]:
-        await self._link.topology.declare_events(channel)
-        queue = await channel.get_queue(self._link.topology.events, ensure=False)
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
-        await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
+        async with asyncio.timeout(STREAM_START):
+            await self._link.topology.declare_events(channel)
+            queue = await channel.get_queue(self._link.topology.events, ensure=False)
+            await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
         while True:
             try:
                 async with asyncio.timeout(None if follow else END_OF_STREAM):
@@ -100,10 +103,10 @@ class AmqpTransport:
 
     extend_interval = 60.0
 
-    def __init__(self, link: AmqpLink) -> None:
+    def __init__(self, link: AmqpLink, events: AmqpLink) -> None:
         self._link = link
         self.dead = AmqpDeadLetters(link)
-        self.events = AmqpEvents(link)
+        self.events = AmqpEvents(events)
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
         del deduplicate  # RabbitMQ has no window: a second message is delivered, and the consumer converges
@@ -167,9 +170,12 @@ async def open_amqp(url: str, settings: BrokerSettings) -> AsyncIterator[AmqpTra
     """
     topology = Topology(settings.prefix, settings.delivery_limit, settings.events_max_age, settings.replicas)
     link = AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
-    transport = AmqpTransport(link)
+    # A stream that is not ready makes RabbitMQ close the whole connection: the history has one of its own.
+    events = AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
+    transport = AmqpTransport(link, events)
     try:
         yield transport
     finally:
         await transport.dead.close()
         await link.close()
+        await events.close()

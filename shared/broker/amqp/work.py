@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from shared.broker.amqp.link import AmqpLink
-from shared.broker.cancellation import cancellable
+from shared.broker.cancellation import attempted, cancellable
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage
@@ -113,7 +113,7 @@ class _Subscription:
             async with asyncio.timeout(self._link.timeout):
                 tag = await live.consume(arrived.put)
         except Exception as error:
-            await asyncio.gather(channel.close(), return_exceptions=True)
+            await attempted(channel.close(), self._link.timeout)
             raise unavailable("RabbitMQ: cannot subscribe") from error
         try:
             while True:
@@ -130,7 +130,7 @@ class _Subscription:
                     raise unavailable("RabbitMQ: the channel was closed")
                 yield AmqpTaken(incoming, "live", self._slots, self._link.timeout)
         finally:
-            await asyncio.gather(self._leave(live, tag, arrived), return_exceptions=True)
+            await attempted(self._leave(live, tag, arrived), self._link.timeout)
 
     async def _fetched(self, queue: object) -> AbstractIncomingMessage | None:
         try:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import nats.errors
 from nats.aio.msg import Msg
 
+from shared.broker.delivery import finish
 from shared.broker.jetstream.link import ACK_WAIT, NatsLink
 from shared.broker.jetstream.pull import Puller
 from shared.broker.slots import Slots
@@ -118,7 +119,7 @@ async def _return_due_retries(link: NatsLink) -> None:
             try:
                 message = await puller.take(_RETRY_BATCH, 5)
                 if message is not None:
-                    await _return_if_due(link, message)
+                    await finish(_return_if_due(link, message))  # a copy without its acknowledgement comes again
                 elif puller.last_status == "503" or not link.client.is_connected:
                     await asyncio.sleep(0.1)
             except (nats.errors.Error, IcsError) as error:

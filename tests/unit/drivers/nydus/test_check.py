@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from drivers.checking import CheckReport
 from drivers.nydus import NydusDriver
 from drivers.nydus.blob import toc
-from drivers.nydus.check import CheckReport, check_image
+from drivers.nydus.check import check_image
 from drivers.nydus.options import NydusOptions
 from shared.errors import PermanentError
 from shared.oci.digest import Digest

@@ -1,0 +1,127 @@
+"""``ics check`` and ``ics nydus check``: read a converted image back, validate it, compare it with its source."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+import uvloop
+
+from cli.errors import Exit, told
+from cli.options import ConfigOption, InsecureOption, Output, OutputOption, allowing, print_json
+from cli.settings import settings_for
+from cli.stores.location import Location, parse_location
+from cli.stores.opening import open_for_reading
+from drivers.api import Driver
+from drivers.catalogue import create_drivers
+from drivers.checking import CheckReport, Original, image_manifests
+from drivers.limits import LayerLimits
+from shared.errors import PermanentError
+from shared.registry.api import ImageStore
+from shared.registry.client import RegistryClient
+from shared.settings.model import Settings
+
+nydus = typer.Typer(no_args_is_help=True, help="Nydus images.")
+
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="REFERENCE", help="A registry reference, an oci: layout or a docker-archive:.")
+]
+SourceOption = Annotated[
+    str, typer.Option("--source", help="Where the source image is. Default: as the image says, or its own repository.")
+]
+SHOWN = 100
+"""Findings that text output lists; JSON has all."""
+
+
+def check(
+    reference: ReferenceArgument,
+    source: SourceOption = "",
+    insecure: InsecureOption = False,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Read a converted image back, validate every structure, and compare its files with the source's, entry by entry.
+
+    The format is told by the image. Exit code 4 when anything differs.
+
+    Example: ics check harbor.example.com/library/app:1_esgz
+    """
+    _check(reference, source, None, insecure=insecure, config=config, output=output)
+
+
+@nydus.command("check")
+def check_nydus(
+    reference: ReferenceArgument,
+    source: SourceOption = "",
+    insecure: InsecureOption = False,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Read a Nydus image back: bootstrap, blobs, every chunk; compare its tree with the source's, entry by entry.
+
+    Exit code 4 when anything differs.
+
+    Example: ics nydus check harbor.example.com/library/app:1_nydus
+    """
+    _check(reference, source, "nydus", insecure=insecure, config=config, output=output)
+
+
+def _check(
+    reference: str, source: str, driver: str | None, *, insecure: bool, config: ConfigOption, output: Output
+) -> None:
+    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        place = parse_location(reference)
+        origin = parse_location(source) if source else None
+        hosts = [each.reference.registry for each in (place, origin) if each and each.kind == "registry"]
+        settings = allowing(settings_for(config), *hosts, insecure=insecure)
+        report = runner.run(_run(settings, place, origin, driver))
+    if output is Output.JSON:
+        print_json({"reference": str(place), "ok": report.ok, **asdict(report)})
+    else:
+        _tell(place, report)
+    if not report.ok:
+        raise typer.Exit(Exit.DIFFERENT)
+
+
+async def _run(settings: Settings, place: Location, origin: Location | None, driver: str | None) -> CheckReport:
+    async with RegistryClient.from_settings(settings) as registry:
+        store = await open_for_reading(place, registry)
+        original = None
+        if origin is not None:
+            original = Original(await open_for_reading(origin, registry), origin.reference)
+        drivers = create_drivers(settings.limits)
+        chosen = drivers[driver] if driver else await _format(store, place, drivers)
+        limits = LayerLimits(
+            layer_size=settings.limits.layer_size,
+            layer_entries=settings.limits.layer_entries,
+            compression_ratio=settings.limits.compression_ratio,
+            pax_record=settings.limits.pax_record,
+        )
+        return await chosen.check(store, place.reference, original, limits)
+
+
+async def _format(store: ImageStore, place: Location, drivers: dict[str, Driver]) -> Driver:
+    """The driver whose format the image is of; of an index, whichever knows one of its images."""
+    images = await image_manifests(store, place.reference, await store.manifest(place.reference))
+    for driver in drivers.values():
+        if any(driver.recognises(image) for image in images):
+            return driver
+    raise PermanentError(
+        f"{place} is in none of the formats {', '.join(sorted(drivers))}: an unconverted image?", code="not_converted"
+    )
+
+
+def _tell(place: Location, report: CheckReport) -> None:
+    for finding in report.findings[:SHOWN]:
+        print(finding)
+    if len(report.findings) > SHOWN:
+        print(f"... and {len(report.findings) - SHOWN} more; --output json has all")
+    against = "the same in the source" if report.compared else "NOT compared: the source is not there, see --source"
+    counts = f"{report.images} image(s), {report.blobs} layers, {report.chunks:,} chunks, {report.entries:,} entries"
+    print(f"{place}: {'sound' if report.ok else f'{len(report.findings)} finding(s)'}; {counts}", end="")
+    print(f", {against}" if report.ok else "")
+    if not report.compared:
+        print("note: without its source, only the image itself was checked", file=sys.stderr)

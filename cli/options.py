@@ -1,0 +1,71 @@
+"""Options that several commands take, and how a result is printed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from shared.errors import PermanentError
+from shared.settings.model import Auth, Settings
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="config.yml; else $ICS_CONFIG, else ./config.yml, else the defaults.", show_default=False
+    ),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or one JSON document for programs.")]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Speak plain HTTP to the registries named on this command line.")
+]
+
+
+def console() -> Console:
+    """Standard output for people: no guessing what a number or a path is."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def allowing(settings: Settings, *hosts: str, insecure: bool) -> Settings:
+    """Registries that a person names on the command line may be contacted, with what ``auths`` or Docker's config know of them."""
+    auths = dict(settings.auths)
+    for host in hosts:
+        known = auths.get(host, Auth())
+        auths[host] = known.model_copy(update={"insecure": True}) if insecure else known
+    return settings.model_copy(update={"auths": auths})
+
+
+def key_values(pairs: list[str]) -> dict[str, Any]:
+    """``key=value`` with JSON values where they are JSON: ``estargz_chunk_size=1048576``, ``compressor=lz4_block``.
+
+    Raises:
+        PermanentError: ``invalid_options``.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise PermanentError(f"--option wants key=value, not {pair!r}", code="invalid_options")
+        try:
+            found[key] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
