@@ -16,9 +16,7 @@ from tests.servers.registry import free_port
 
 BINARY = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _START_TIMEOUT = 90.0
-_QUICK = (
-    "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -rabbit dead_letter_worker_publisher_confirm_timeout 5000"
-)
+_QUICK = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -rabbit dead_letter_worker_publisher_confirm_timeout 5000"
 """Two schedulers that do not spin: several nodes share the test machine. And what deploy/rabbitmq/advanced.config says."""
 
 

@@ -20,7 +20,7 @@ from aiormq.exceptions import ChannelLockedResource
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.work import wire
-from shared.broker.cancellation import attempted
+from shared.broker.cancellation import attempted, cancellable
 from shared.broker.transport import unavailable
 from shared.broker.wire import DEAD_LETTER_ID, WireMessage, decode_dead_letter
 from shared.messages import DeadLetter, Failure
@@ -142,7 +142,7 @@ class AmqpDeadLetters:
         """Hold everything that is in the queue. The caller holds the in-process lock."""
         try:
             async with asyncio.timeout(LOCK_WAIT):
-                channel = await self._locked_channel()
+                channel = await cancellable(self._locked_channel())
         except TimeoutError:
             raise unavailable("another process has been looking at the dead letters for too long") from None
         look = _Look(channel)

@@ -24,7 +24,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared.broker.amqp.topology import Topology
-from shared.broker.cancellation import attempted, cancellable
+from shared.broker.cancellation import attempted, honouring_cancellation
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError
 
@@ -66,8 +66,8 @@ class AmqpLink:
         """
         try:
             async with asyncio.timeout(self.timeout):
-                channel = await self._channel()
-                return await cancellable(use(channel))
+                with honouring_cancellation():
+                    return await use(await self._channel())
         except DeliveryError as error:
             raise unavailable("it does not take the message (a queue is full or missing)") from error
         except RuntimeError as error:  # what the library raises on a connection whose end it has not noticed
@@ -85,17 +85,19 @@ class AmqpLink:
         """
         try:
             async with asyncio.timeout(self.timeout):
-                connection = await self._connected()
-                channel = await connection.channel()
-                if prefetch:
-                    await channel.set_qos(prefetch_count=prefetch)
+                with honouring_cancellation():
+                    connection = await self._connected()
+                    channel = await connection.channel()
+                    if prefetch:
+                        await channel.set_qos(prefetch_count=prefetch)
         except RuntimeError as error:
             self._forget(self._connection)
             raise unavailable(_reason(error)) from error
         except _LOST as error:
             raise unavailable(_reason(error)) from error
         try:
-            yield channel
+            with honouring_cancellation():
+                yield channel
         except _LOST as error:
             raise unavailable(_reason(error)) from error
         finally:

@@ -27,6 +27,8 @@ from shared.settings.model import BrokerSettings
 EVENT_PREFETCH = 1000
 END_OF_STREAM = 1.0
 """Seconds without a message after which a reader that does not follow has seen all: AMQP does not tell a stream's end."""
+PUBLISH_AGAIN = (0.2, 0.5)
+"""Seconds between the tries for an event: a stream that was declared a moment ago is not there yet."""
 STREAM_START = 30.0
 """Seconds; a stream takes its time to elect a leader after its node was killed."""
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -36,8 +38,9 @@ _log = logging.getLogger(__name__)
 class AmqpEvents:
     """See :class:`shared.broker.api.EventStream`."""
 
-    def __init__(self, link: AmqpLink) -> None:
+    def __init__(self, link: AmqpLink, reading: AmqpLink) -> None:
         self._link = link
+        self._reading = reading
         self._declared: object = None
         """The connection on which the stream was declared."""
 
@@ -48,6 +51,15 @@ class AmqpEvents:
             message_id=event.id,
             type=event.type,
         )
+        for pause in PUBLISH_AGAIN:
+            try:
+                return await self._publish(message)
+            except TransientError as error:
+                _log.info("an event is published again: %s", error.message)
+                await asyncio.sleep(pause)
+        return await self._publish(message)
+
+    async def _publish(self, message: aio_pika.Message) -> None:
         name = self._link.topology.events
         if self._declared is not await self._link.current():
             async with self._link.channel() as channel:
@@ -61,7 +73,7 @@ class AmqpEvents:
         offset: Any = "first" if since is None else since - _CLOCK_SKEW
         while True:
             try:
-                async with self._link.channel(prefetch=EVENT_PREFETCH) as channel:
+                async with self._reading.channel(prefetch=EVENT_PREFETCH) as channel:
                     async for incoming in self._messages(channel, offset, follow=follow):
                         seen = incoming.headers.get("x-stream-offset")
                         if isinstance(seen, int):
@@ -103,10 +115,10 @@ class AmqpTransport:
 
     extend_interval = 60.0
 
-    def __init__(self, link: AmqpLink, events: AmqpLink) -> None:
+    def __init__(self, link: AmqpLink, events: AmqpEvents) -> None:
         self._link = link
         self.dead = AmqpDeadLetters(link)
-        self.events = AmqpEvents(events)
+        self.events = events
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
         del deduplicate  # RabbitMQ has no window: a second message is delivered, and the consumer converges
@@ -169,13 +181,16 @@ async def open_amqp(url: str, settings: BrokerSettings) -> AsyncIterator[AmqpTra
         PermanentError: ``broker_refused``, ``broker_mismatch``, by the first operation.
     """
     topology = Topology(settings.prefix, settings.delivery_limit, settings.events_max_age, settings.replicas)
-    link = AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
-    # A stream that is not ready makes RabbitMQ close the whole connection: the history has one of its own.
-    events = AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
-    transport = AmqpTransport(link, events)
+
+    def connection() -> AmqpLink:
+        return AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
+
+    # A stream that is not ready makes RabbitMQ close the whole connection: the history has connections of its own.
+    link, writing, reading = connection(), connection(), connection()
+    transport = AmqpTransport(link, AmqpEvents(writing, reading))
     try:
         yield transport
     finally:
         await transport.dead.close()
-        await link.close()
-        await events.close()
+        for each in (link, writing, reading):
+            await each.close()

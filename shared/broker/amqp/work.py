@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from shared.broker.amqp.link import AmqpLink
-from shared.broker.cancellation import attempted, cancellable
+from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage
@@ -83,11 +83,12 @@ class _Subscription:
         failures = 0
         while True:
             try:
-                channel = await self._open()
-                async with aclosing(self._from(channel)) as taken:
-                    async for each in taken:
-                        failures = 0
-                        yield each
+                with honouring_cancellation():
+                    channel = await self._open()
+                    async with aclosing(self._from(channel)) as taken:
+                        async for each in taken:
+                            failures = 0
+                            yield each
             except TransientError as error:
                 pause = RECONNECT[min(failures, len(RECONNECT) - 1)]
                 failures += 1
