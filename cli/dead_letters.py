@@ -38,13 +38,17 @@ app = typer.Typer(
 T = TypeVar("T")
 Repository = Annotated[str, typer.Option("--repository", "-r", help="Glob over registry/repository or repository.")]
 Tag = Annotated[str, typer.Option("--tag", "-t", help="Glob over the source's tag.")]
-Code = Annotated[str, typer.Option("--code", "-e", help="Error class, as `list` shows it: registry_timeout, denied ...")]
+Code = Annotated[
+    str, typer.Option("--code", "-e", help="Error class, as `list` shows it: registry_timeout, denied ...")
+]
 Older = Annotated[str, typer.Option("--older-than", help="Died longer ago than this: 90s, 15m, 2h, 7d.")]
 Newer = Annotated[str, typer.Option("--newer-than", help="Died since: 90s, 15m, 2h, 7d.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="The oldest so many; 0 is all.")]
 Ids = Annotated[list[str], typer.Argument(metavar="[ID]...", help="Dead letters by id.")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter there is.")]
-Rate = Annotated[float, typer.Option("--rate", min=0, help="So many a second at most; 0 is as fast as the broker confirms.")]
+Rate = Annotated[
+    float, typer.Option("--rate", min=0, help="So many a second at most; 0 is as fast as the broker confirms.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
@@ -52,7 +56,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @app.command("list")
-def list_(
+def list_(  # noqa: PLR0917
     repository: Repository = "",
     tag: Tag = "",
     code: Code = "",
@@ -94,9 +98,8 @@ def show(
     """
     letter = _run(config, lambda work: work.broker.dead_letters.get(dead_letter_id))
     if letter is None:
-        with told():
-            raise PermanentError(f"there is no dead letter {dead_letter_id}", code="no_such_dead_letter")
-        return
+        print(f"ics: there is no dead letter {dead_letter_id} [no_such_dead_letter]", file=sys.stderr)
+        raise typer.Exit(Exit.PERMANENT)
     if output is Output.JSON:
         print_json(letter.model_dump(mode="json"))
         return
@@ -145,7 +148,6 @@ def replay(  # noqa: PLR0917  one parameter an option
     Replaying the same twice converts once.
 
     Examples:
-
       ics dead-letters replay 5f0c...
 
       ics dead-letters replay --code registry_unavailable --rate 5
@@ -189,8 +191,10 @@ def purge(
 
 
 @app.command("export")
-def export(
-    to: Annotated[Path | None, typer.Option("--to", help="A file, written when it is whole; else standard output.")] = None,
+def export(  # noqa: PLR0917
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A file, written when it is whole; else standard output.")
+    ] = None,
     repository: Repository = "",
     tag: Tag = "",
     code: Code = "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import check, config, convert, demo, drivers, services
+from cli import backfill, check, config, convert, dead_letters, demo, drivers, harbor, services, version
 
 app = typer.Typer(
     name="ics",
@@ -26,7 +26,11 @@ app.command()(convert.convert)
 app.command()(check.check)
 app.command()(drivers.drivers)
 app.add_typer(check.nydus, name="nydus")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
+app.command("backfill")(backfill.backfill_command)
+app.add_typer(harbor.app, name="harbor")
+app.command()(version.version)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from drivers.catalogue import driver_types
 def version(output: OutputOption = Output.TEXT) -> None:
     """Print the version of ICS, of Python, and of each driver (which is part of what identifies its output)."""
     drivers = {name: driver.version for name, driver in driver_types().items()}
-    facts = {"version": installed(DISTRIBUTION), "python": platform.python_version(), "drivers": drivers}
+    facts = {"version": installed("image-conversion-service"), "python": platform.python_version(), "drivers": drivers}
     if output is Output.JSON:
         print_json(facts)
         return

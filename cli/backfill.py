@@ -1,0 +1,141 @@
+"""``ics backfill``: convert what was pushed before ICS was there."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from cli.errors import Exit, told
+from cli.options import ConfigOption, Output, OutputOption, print_json
+from cli.settings import settings_for
+from shared.backfill import BackfillReport, Journal, backfill
+from shared.broker.open import open_broker
+from shared.catalogues import open_catalogue
+from shared.messages import ConversionRequest
+from shared.planning import Planner
+from shared.settings.model import Globs, Settings
+
+
+def backfill_command(  # noqa: PLR0917  one parameter an option
+    registry: Annotated[
+        str, typer.Argument(metavar="REGISTRY", help="host[:port] as the configuration's auths has it.")
+    ],
+    project: Annotated[str, typer.Option(help="One Harbor project; needs the configuration's harbor section.")] = "",
+    repositories: Annotated[
+        list[str], typer.Option("--repositories", "-r", help="Globs over repository names; repeatable.")
+    ] = [],  # noqa: B006  typer reads it, nobody writes it
+    tags: Annotated[list[str], typer.Option("--tags", "-t", help="Globs over tags; repeatable.")] = [],  # noqa: B006
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Stop after so many requests; 0 is no limit.")] = 0,
+    rate: Annotated[float, typer.Option(min=0, help="Requests a second at most; 0 is no limit.")] = 0,
+    journal: Annotated[
+        Path | None, typer.Option(help="Remember finished repositories here; run again with the same file to go on.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be enqueued.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not show the plan and ask first.")] = False,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Walk a registry, plan every tag by the rules, and enqueue the conversions behind live pushes.
+
+    What is up to date already costs one request to the registry and nothing else, so a walk can be repeated.
+
+    Examples:
+      ics backfill harbor.example.com --project library --dry-run
+
+      ics backfill harbor.example.com -r 'payments/*' -t 'v*' --journal backfill.journal --yes
+    """
+    wanted = (Globs(include=tuple(repositories) or ("*",)), Globs(include=tuple(tags) or ("*",)))
+    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        settings = settings_for(config)
+        walk = _Walk(settings, registry, project, wanted, limit or None, rate, journal)
+        if dry_run or not yes:
+            report = runner.run(walk.go(publish=False, show=output is Output.TEXT))
+            if dry_run:
+                _tell(report, output, dry=True)
+                return
+            _tell(report, Output.TEXT, dry=True)
+            if not report.planned:
+                return
+            if not sys.stdin.isatty():
+                print("Say so with --yes.", file=sys.stderr)
+                raise typer.Exit(Exit.USAGE)
+            if not typer.confirm(f"Enqueue {report.planned} conversion(s)?"):
+                raise typer.Exit(Exit.OK)
+        _tell(runner.run(walk.go(publish=True, show=False)), output, dry=False)
+
+
+class _Walk:
+    """One command's walk; a plan first, then the same for real."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        settings: Settings,
+        registry: str,
+        project: str,
+        wanted: tuple[Globs, Globs],
+        limit: int | None,
+        rate: float,
+        journal: Path | None,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._project = project
+        self._wanted = wanted
+        self._limit = limit
+        self._rate = rate
+        self._journal = journal
+
+    async def go(self, *, publish: bool, show: bool) -> BackfillReport:
+        async with AsyncExitStack() as stack:
+            catalogue = await stack.enter_async_context(open_catalogue(self._settings, self._registry, self._project))
+            broker = await stack.enter_async_context(open_broker(self._settings)) if publish else None
+
+            async def enqueue(request: ConversionRequest) -> None:
+                if broker is not None:
+                    await broker.publish(request)
+                if self._rate:
+                    await asyncio.sleep(1 / self._rate)
+
+            return await backfill(
+                self._registry,
+                catalogue,
+                Planner(self._settings).plan_source,
+                enqueue if publish else None,
+                repositories=self._wanted[0],
+                tags=self._wanted[1],
+                journal=Journal(self._journal),
+                limit=self._limit,
+                on_progress=_show if show else _count,
+            )
+
+
+def _show(_report: BackfillReport, requests: Sequence[ConversionRequest]) -> None:
+    for request in requests:
+        print(f"{request.source}  ->  {request.target}  ({request.driver.type})")
+
+
+def _count(report: BackfillReport, _requests: Sequence[ConversionRequest]) -> None:
+    if sys.stderr.isatty():
+        line = f"\r{report.repositories} repositories, {report.tags} tags, {report.published} enqueued"
+        print(line, end="", file=sys.stderr, flush=True)
+
+
+def _tell(report: BackfillReport, output: Output, *, dry: bool) -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    if output is Output.JSON:
+        print_json({"dry_run": dry, **asdict(report)})
+        return
+    verb = f"{report.planned} would be enqueued" if dry else f"{report.published} enqueued"
+    resumed = f", {report.resumed} repositories were finished before" if report.resumed else ""
+    print(f"{report.repositories} repositories, {report.tags} tags: {verb}{resumed}")
+    for reason, count in sorted(report.skipped.items(), key=lambda item: -item[1]):
+        print(f"  {count} skipped: {reason}")

@@ -1,0 +1,105 @@
+"""What exists in a registry, for the backfill: the distribution API's catalogue, or Harbor's own, which knows digests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+from shared.backfill import Catalogue
+from shared.errors import PermanentError
+from shared.harbor_api import HarborApi, encoded
+from shared.oci.digest import Digest
+from shared.oci.reference import Reference
+from shared.outgoing_http import create_session
+from shared.registry.client import RegistryClient
+from shared.settings.model import Settings
+
+_PAGE = 100
+
+
+class RegistryCatalogue:
+    """``/v2/_catalog`` and ``/v2/{name}/tags/list`` (distribution spec, Content Discovery); digests are resolved one by one."""
+
+    def __init__(self, client: RegistryClient, registry: str) -> None:
+        self._client = client
+        self._registry = registry
+
+    async def repositories(self) -> AsyncIterator[str]:
+        async for name in self._client.repositories(self._registry):
+            yield name
+
+    async def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
+        where = Reference(self._registry, repository)
+        async for tag in self._client.tags(where):
+            found = await self._client.resolve(where.with_tag(tag))
+            if found is not None:
+                yield tag, found.digest
+
+
+class HarborCatalogue:
+    """One project, or all that the credential sees (harbor.md, "Credentials and API"): a page of artifacts a request.
+
+    Proxy-cache projects are left out: nothing can be pushed there.
+    """
+
+    def __init__(self, api: HarborApi, project: str = "") -> None:
+        self._api = api
+        self._project = project
+
+    async def repositories(self) -> AsyncIterator[str]:
+        if self._project:
+            _, found = await self._api.request("GET", f"/projects/{quote(self._project)}")
+            projects = [found] if isinstance(found, dict) else []
+        else:
+            projects = [each async for each in self._pages("/projects?sort=name")]
+        for project in projects:
+            if project.get("registry_id"):
+                continue
+            path = f"/projects/{quote(str(project['name']))}/repositories?sort=name"
+            async for repository in self._pages(path):
+                yield str(repository["name"])
+
+    async def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
+        project, _, name = repository.partition("/")
+        path = f"/projects/{quote(project)}/repositories/{encoded(name)}/artifacts?with_tag=true&sort=id"
+        async for artifact in self._pages(path):
+            for tag in artifact.get("tags") or []:
+                yield str(tag["name"]), Digest(str(artifact["digest"]))
+
+    async def _pages(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        page = 1
+        while True:
+            joint = "&" if "?" in path else "?"
+            _, found = await self._api.request("GET", f"{path}{joint}page={page}&page_size={_PAGE}")
+            if not isinstance(found, list):
+                raise PermanentError("Harbor's answer is no list", code="peer_refused")
+            for each in found:
+                if isinstance(each, dict):
+                    yield each
+            if len(found) < _PAGE:
+                return
+            page += 1
+
+
+@asynccontextmanager
+async def open_catalogue(settings: Settings, registry: str, project: str = "") -> AsyncIterator[Catalogue]:
+    """Harbor's API where ``settings.harbor`` has it for ``registry``, else the registry's own catalogue.
+
+    Raises:
+        PermanentError: ``invalid_request``: a project, but no Harbor API is configured for the registry.
+    """
+    async with AsyncExitStack() as stack:
+        harbor = settings.harbor.get(registry)
+        if harbor is not None:
+            session = await stack.enter_async_context(create_session())
+            yield HarborCatalogue(HarborApi(harbor, session), project)
+        elif project:
+            raise PermanentError(
+                f"a project needs Harbor's API: configure harbor.{registry}.url, or name --repositories '{project}/*'",
+                code="invalid_request",
+            )
+        else:
+            client = await stack.enter_async_context(RegistryClient.from_settings(settings))
+            yield RegistryCatalogue(client, registry)
