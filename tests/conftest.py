@@ -5,6 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from tests.images.real_layers import RealLayers
+
 # Three workers share two cores: how long an example takes says nothing.
 hypothesis.settings.register_profile(
     "ics", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
@@ -26,3 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         broker = None if callspec is None else callspec.params.get("kind", callspec.params.get("broker"))
         item.add_marker(pytest.mark.xdist_group(f"{group}[{broker}]" if isinstance(broker, str) else group))
+
+
+@pytest.fixture(scope="session")
+def real_layers(tmp_path_factory: pytest.TempPathFactory) -> RealLayers:
+    """Shared by the workers of one session: their temporary folders have one parent."""
+    base = tmp_path_factory.getbasetemp()
+    return RealLayers((base.parent if base.name.startswith("popen-") else base) / "real-layers")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ingress.webhooks.notice import MalformedWebhookError, Notice, instant, items, mapping, text
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
-from shared.oci.media_types import is_index, is_manifest
+from shared.oci.media_types import is_manifest
 from shared.oci.reference import Reference, is_registry, is_repository, is_tag
 from shared.planning import PushEvent
 
@@ -42,7 +42,7 @@ def _push(event: Mapping[str, Any], path: str) -> PushEvent | None:
         return None
     target = mapping(event.get("target"), f"{path}.target")
     media_type = text(target.get("mediaType"), f"{path}.target.mediaType")
-    if not (is_manifest(media_type) or is_index(media_type)):
+    if not is_manifest(media_type):
         return None  # a layer or a config
     request = mapping(event.get("request") or {}, f"{path}.request")
     actor = mapping(event.get("actor") or {}, f"{path}.actor")

@@ -51,7 +51,3 @@ def to_oci(media_type: str) -> str:
 def is_manifest(media_type: str) -> bool:
     """An image manifest or an index."""
     return media_type in MANIFESTS
-
-
-def is_index(media_type: str) -> bool:
-    return media_type in INDEXES

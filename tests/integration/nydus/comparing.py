@@ -7,8 +7,8 @@ from pathlib import Path
 from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
 from shared.oci.manifest import ImageManifest
+from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.mounting import mounted_image
-from tests.integration.nydus.trees import differences, tree_facts
 from tests.integration.nydus.umoci import unpack
 from tests.unit.drivers.nydus.images import as_source
 from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository

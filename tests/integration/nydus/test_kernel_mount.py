@@ -12,9 +12,9 @@ import pytest
 
 from drivers.nydus.options import NydusOptions
 from shared.oci.manifest import ImageManifest, encode_manifest
+from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.comparing import assert_same_tree, convert
 from tests.integration.nydus.mounting import mounted_image
-from tests.integration.nydus.trees import differences, tree_facts
 from tests.integration.nydus.umoci import unpack
 from tests.unit.drivers.nydus.images import MTIME, Tar, add_image
 from tests.unit.drivers.nydus.memory_content import Repository

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.images.real_layers import RealLayers
 from tests.integration.nydus.comparing import assert_same_tree
-from tests.integration.nydus.real_images import RealLayers
 from tests.unit.drivers.nydus.images import Tar, add_image
 from tests.unit.drivers.nydus.memory_content import Repository
 

@@ -19,7 +19,7 @@ from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.model import Auth, Settings
 from shared.telemetry.metrics import Metrics
-from tests.integration.nydus.real_images import RealLayers
+from tests.images.real_layers import RealLayers
 from tests.servers.registry import running_docker_registry
 from tests.unit.drivers.nydus.images import Tar, add_image, add_index
 from tests.unit.drivers.nydus.memory_content import NoProgress, Repository

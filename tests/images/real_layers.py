@@ -31,6 +31,10 @@ class RealLayers:
         """An npm package with its dependencies: thousands of small files."""
         return self._make("node.tar", self._node)
 
+    def icons(self) -> Path:
+        """An npm package of more than 15,000 small files."""
+        return self._make("icons.tar", self._icons)
+
     def _make(self, name: str, make: Callable[[Path], None]) -> Path:
         path = self._folder / name
         with (self._folder / f"{name}.lock").open("w") as lock:
@@ -57,6 +61,14 @@ class RealLayers:
         app.mkdir(parents=True)
         _run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(app), "express", "eslint")
         _run(*_TAR, "-cf", str(path), "-C", str(root), "srv")
+
+    def _icons(self, path: Path) -> None:
+        root = self._folder / "icons"
+        app = root / "srv" / "icons"
+        app.mkdir(parents=True)
+        npm = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--legacy-peer-deps")
+        _run(*npm, "--prefix", str(app), "@mui/icons-material")
+        _run(*_TAR, "--exclude=esm", "-cf", str(path), "-C", str(root), "srv")
 
 
 def _run(*command: str) -> None:

@@ -1,0 +1,1 @@
+"""Real images, and what compares them on disk."""

@@ -1,0 +1,89 @@
+"""An OTLP receiver (gRPC): keeps every span that it is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@dataclass(frozen=True)
+class Received:
+    """One span, and which process sent it."""
+
+    service: str
+    instance: str
+    span: Span
+
+    @property
+    def name(self) -> str:
+        return self.span.name
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        return {
+            each.key: getattr(each.value, each.value.WhichOneof("value") or "string_value")
+            for each in self.span.attributes
+        }
+
+
+class OtlpReceiver(TraceServiceServicer):
+    """``environment`` is what a process needs to send its spans here."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._lock = threading.Lock()
+        self._received: list[Received] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+
+    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: N802
+        del context
+        with self._lock:
+            for resource in request.resource_spans:
+                facts = {each.key: each.value.string_value for each in resource.resource.attributes}
+                self._received += [
+                    Received(facts.get("service.name", ""), facts.get("service.instance.id", ""), span)
+                    for scope in resource.scope_spans
+                    for span in scope.spans
+                ]
+        return ExportTraceServiceResponse()
+
+    def trace(self, trace_id: str) -> list[Received]:
+        """Every span of one trace so far."""
+        with self._lock:
+            return [each for each in self._received if each.span.trace_id.hex() == trace_id]
+
+    def everything(self) -> list[Received]:
+        with self._lock:
+            return list(self._received)
+
+
+@contextlib.contextmanager
+def otlp_receiver() -> Iterator[OtlpReceiver]:
+    """One on a free port of 127.0.0.1."""
+    receiver = OtlpReceiver()
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    receiver.url = f"http://127.0.0.1:{port}"
+    try:
+        yield receiver
+    finally:
+        server.stop(0).wait()
