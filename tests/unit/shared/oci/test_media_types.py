@@ -28,15 +28,6 @@ def test_foreign_layers_are_known() -> None:
     assert not media_types.is_foreign_layer(media_types.OCI_LAYER_GZIP)
 
 
-"""Kinds of media types, and Docker's names for OCI's."""
-
-from __future__ import annotations
-
-import pytest
-
-from shared.oci import media_types
-
-
 @pytest.mark.parametrize("media_type", sorted(media_types.MANIFESTS))
 def test_images_and_indexes_are_manifests(media_type: str) -> None:
     assert media_types.is_manifest(media_type)
