@@ -7,6 +7,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import cast
 
+from pydantic import ValidationError
+
 from drivers.api import Driver, DriverOptions, OptionsModel
 from drivers.limits import LayerLimits
 from shared.errors import PermanentError
@@ -47,5 +49,6 @@ def parse_options(driver: Driver, config: bytes) -> DriverOptions:
     """
     try:
         return driver.options.model_validate_json(config)
-    except ValueError as error:
-        raise PermanentError(f"options of driver {driver.type}: {error}", code="invalid_options") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise PermanentError(f"options of driver {driver.type}: {problems}", code="invalid_options") from None

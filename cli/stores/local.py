@@ -139,8 +139,14 @@ class LocalImages(ABC):
         else:
             wanted = {self.location.name} if own else {reference.tag or ""}
         exact = [each for each in named if each.annotations.get(REF_NAME) in wanted]
-        if not exact:  # docker writes whole references where other tools write a tag
-            exact = [each for each in named if each.annotations.get(REF_NAME, "").rpartition(":")[2] in wanted]
+        if (
+            not exact
+        ):  # docker writes whole references (docker.io/library/app:1) where people and other tools write less
+            exact = [
+                each
+                for each in named
+                if any(each.annotations.get(REF_NAME, "").endswith((f"/{name}", f":{name}")) for name in wanted)
+            ]
         return exact[-1] if exact else None
 
     def _no_such_name(self) -> PermanentError:

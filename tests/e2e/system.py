@@ -129,7 +129,7 @@ async def running_system(
         configuration: more of config.yml.
         environment: more for both processes.
         credential: user and password that the registry wants.
-        auths: instead of an entry for the registry that fits it.
+        auths: more of them, beside the registry's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -143,8 +143,10 @@ async def running_system(
             "http": {"port": http},
             "metric": {"port": metrics},
             "auth_header": AUTHORIZATION,
-            "auths": auths
-            or {registry.host: {"insecure": True, **({"auth": registry.basic} if registry.basic else {})}},
+            "auths": {
+                registry.host: {"insecure": True, **({"auth": registry.basic} if registry.basic else {})},
+                **(auths or {}),
+            },
             "broker": {"url": url, "data_dir": str(folder / "broker")},
             "work_dir": str(folder / "work"),
             "log": {"level": "debug"},

@@ -37,9 +37,3 @@ def test_images_and_indexes_are_manifests(media_type: str) -> None:
 @pytest.mark.parametrize("media_type", [media_types.OCI_CONFIG, media_types.OCI_LAYER_GZIP, "application/json", ""])
 def test_nothing_else_is_a_manifest(media_type: str) -> None:
     assert not media_types.is_manifest(media_type)
-
-
-def test_layers_that_must_not_be_redistributed_are_known() -> None:
-    assert media_types.is_foreign_layer(media_types.DOCKER_FOREIGN_LAYER)
-    assert media_types.is_foreign_layer("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip")
-    assert not media_types.is_foreign_layer(media_types.OCI_LAYER_GZIP)

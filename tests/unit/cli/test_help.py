@@ -1,0 +1,63 @@
+"""Every command teaches: its help renders, names what it is for, and shows an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from cli.main import app
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    def walk(path: tuple[str, ...], command: object) -> Iterator[tuple[str, ...]]:
+        inner = getattr(command, "commands", {})
+        if not inner:
+            yield path
+        for name, each in inner.items():
+            yield from walk((*path, name), each)
+
+    yield from walk((), typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_help_renders(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Usage: " in result.output
+    assert command in {("config", "check"), ("config", "show"), ("version",)} or "xample" in result.output
+
+
+def test_every_command_of_the_readme_is_there() -> None:
+    found = {" ".join(command) for command in commands()}
+    assert {
+        "up",
+        "ingress",
+        "consumer",
+        "convert",
+        "check",
+        "nydus check",
+        "demo",
+        "dead-letters list",
+        "dead-letters show",
+        "dead-letters replay",
+        "dead-letters purge",
+        "drivers",
+        "config check",
+        "config show",
+        "backfill",
+        "harbor setup",
+    } <= found
+
+
+def test_drivers_tell_their_options() -> None:
+    result = CliRunner().invoke(app, ["drivers", "--output", "json"])
+    assert result.exit_code == 0
+    assert "estargz_compression_level" in result.output
+    assert CliRunner().invoke(app, ["drivers", "zip"]).exit_code == 1
+
+
+def test_version_names_the_drivers() -> None:
+    assert "estargz" in CliRunner().invoke(app, ["version"]).output
