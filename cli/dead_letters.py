@@ -75,7 +75,10 @@ def list_(  # noqa: PLR0917
     if output is Output.JSON:
         print_json([letter.model_dump(mode="json") for letter in found])
         return
-    table = Table("id", "died", "image", "error", "attempts", box=None, pad_edge=False)
+    table = Table("id", "died", box=None, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("error", no_wrap=True)
+    table.add_column("attempts", justify="right")
     for letter in found:
         image = str(letter.request.source) if letter.request else "(not a request)"
         age = _ago(letter.died_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,8 +33,9 @@ InsecureOption = Annotated[
 
 
 def console() -> Console:
-    """Standard output for people: no guessing what a number or a path is."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output for people: no guessing what a number or a path is, and room in files and pipes."""
+    width = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def print_json(document: Any) -> None:

@@ -7,6 +7,7 @@ accept every version up to their own and refuse newer ones as malformed, so that
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -103,11 +104,19 @@ class Attempt(Message):
     """Of the attempt's span: the next attempt's span links to it."""
 
 
+_DEAD_LETTER_ID = r"^[A-Za-z0-9_-]{1,200}$"
+
+
+def is_dead_letter_id(text: str) -> bool:
+    """Whether a dead letter can have this id; it is part of a queue's subject and of a URL's path."""
+    return re.fullmatch(_DEAD_LETTER_ID, text) is not None
+
+
 class DeadLetter(Message):
     """A conversion that failed for good, as a person finds it."""
 
     version: int = VERSION
-    id: str
+    id: str = Field(pattern=_DEAD_LETTER_ID)
     """Stable handle for show, replay and discard."""
     request: ConversionRequest | None
     """None when the message could not be parsed; then ``raw`` holds it."""

@@ -14,12 +14,11 @@ from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.reader import messages_of
 from shared.broker.jetstream.work import wire_of
 from shared.broker.wire import WireMessage, decode_dead_letter
-from shared.messages import DeadLetter, Failure
+from shared.messages import DeadLetter, Failure, is_dead_letter_id
 
 _BY_HAND = Failure(code="unclassified", kind="permanent", message="put into the dead-letter stream by hand")
 _WRONG_LAST_SEQUENCE = 10071
 _NO_MESSAGE = {10037, 10043, 10057}
-_MAX_ID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class JetStreamDeadLetters:
 
     @asynccontextmanager
     async def take(self, dead_letter_id: str) -> AsyncIterator[_TakenLetter | None]:
-        if not dead_letter_id.isalnum() or len(dead_letter_id) > _MAX_ID:
+        if not is_dead_letter_id(dead_letter_id):  # it becomes part of a subject
             yield None
             return
         try:
