@@ -1,0 +1,53 @@
+"""``ics ingress`` as a process: HTTPS beside the redirect, and SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import yaml
+from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
+
+from tests.faults.processes import Service
+from tests.servers.certificates import certificate_authority
+from tests.servers.registry import free_port
+
+
+async def test_https_is_served_http_is_redirected_and_sigterm_ends_both(tmp_path: Path) -> None:
+    authority = certificate_authority(tmp_path / "ca")
+    pair = authority.issue("ingress")
+    plain, secure = free_port(), free_port()
+    document = {
+        "hostname": "127.0.0.1",
+        "http": {"port": plain},
+        "https": {"port": secure, "certificate": str(pair.certificate), "private_key": str(pair.key)},
+        "auth_header": "Bearer x",
+        "broker": {"data_dir": str(tmp_path / "broker")},
+    }
+    config = tmp_path / "config.yml"
+    config.write_text(yaml.safe_dump(document))
+    service = Service("ingress", config, {}, "", tmp_path / "ingress.log")
+    trusting = ssl.create_default_context(cafile=authority.ca.certificate)
+    connector = TCPConnector(ssl=trusting)
+    await service.start()
+    try:
+        async with ClientSession(connector=connector, timeout=ClientTimeout(total=10)) as session:
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        async with session.get(f"https://127.0.0.1:{secure}/health") as answer:
+                            if answer.status == 204:
+                                break
+                    except ClientConnectionError:
+                        assert service.running, (tmp_path / "ingress.log").read_text()
+                    await asyncio.sleep(0.1)
+            url = f"http://127.0.0.1:{plain}/conversion?a=1"
+            async with session.post(url, data=b"{}", allow_redirects=False) as answer:
+                assert answer.status == 308
+                assert answer.headers["Location"] == f"https://127.0.0.1:{secure}/conversion?a=1"
+            async with session.post(f"https://127.0.0.1:{secure}/conversion", data=b"{}") as answer:
+                assert answer.status == 401
+    finally:
+        await service.stop()
+    assert not service.running
