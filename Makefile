@@ -31,9 +31,9 @@ fix: ## format, and mend what can be mended
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: ## measure, against the reference builders, and write benchmarks/REPORT.md
+bench: ## measure eStargz layers beside the Go reference builder (BENCH="--layers base")
 	@scripts/setup.sh dev
-	.venv/bin/python -m benchmarks $(BENCH)
+	.venv/bin/python benchmarks/estargz_layer.py $(BENCH)
 
 chaos: ## the long fault run on both brokers (CHAOS="--events 5000 --faults 500")
 	@scripts/setup.sh dev
