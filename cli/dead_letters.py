@@ -299,6 +299,9 @@ def _act(
             print(letter.id, letter.request.source if letter.request else "(not a request)", letter.failure.code)
         print(f"would {operation} {len(letters)}")
         return
+    if missing := where.ids - {letter.id for letter in letters}:
+        print(f"ics: there is no dead letter {', '.join(sorted(missing))} [no_such_dead_letter]", file=sys.stderr)
+        raise typer.Exit(Exit.PERMANENT)
     if letters and not yes and not _confirmed(f"Discard {len(letters)} dead letter(s) for good?"):
         raise typer.Exit(Exit.USAGE)
     result = _run(

@@ -72,6 +72,8 @@ def setup(  # noqa: PLR0917  one parameter an option
             )
         settings = HarborSettings(url=harbor, username=username, password=SecretStr(_password(password_file)))
         authorization = f"Bearer {secrets.token_urlsafe(32)}"
+        if secrets_dir is not None:
+            _prepare(secrets_dir)
         kind: PayloadFormat = "Default" if payload == "Default" else "CloudEvents"
 
         async def run() -> Outcome:
@@ -98,7 +100,6 @@ def _hand_over(host: str, outcome: Outcome, authorization: str, folder: Path | N
     pair = base64.b64encode(f"{outcome.robot_name}:{outcome.robot_secret}".encode()).decode()
     lines = ["", "# for config.yml:"]
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         _secret(folder / "auth_header", authorization)
         lines += [f"auth_header_file: {folder / 'auth_header'}"]
         if outcome.robot_secret:
@@ -116,12 +117,24 @@ def _hand_over(host: str, outcome: Outcome, authorization: str, folder: Path | N
     print("\n".join(lines))
 
 
+def _prepare(folder: Path) -> None:
+    """Before Harbor is asked: it tells a robot's secret once."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise PermanentError(f"--secrets-dir {folder} is no folder that can be written", code="cannot_write")
+
+
 def _secret(path: Path, value: str) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:
         raise PermanentError(f"cannot write {path}: {error.strerror}", code="cannot_write") from None
     with os.fdopen(handle, "w") as file:
+        os.fchmod(handle, 0o600)  # of a file that was there, too
         file.write(value + "\n")
 
 

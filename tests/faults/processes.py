@@ -30,6 +30,11 @@ class Service:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return None if self._process is None else self._process.returncode
+
     async def start(self) -> None:
         self.starts += 1
         with self.log.open("ab") as log:
