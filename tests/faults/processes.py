@@ -24,6 +24,7 @@ class Service:
     log: Path
     starts: int = 0
     kills: int = 0
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
     @property
@@ -36,15 +37,19 @@ class Service:
         return None if self._process is None else self._process.returncode
 
     async def start(self) -> None:
-        self.starts += 1
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "cli.main", self.role, "--config", str(self.config)),
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment},
-            )
+        """Does nothing while it runs: a restart and a wait for readiness may both find it dead."""
+        async with self._starting:
+            if self.running:
+                return
+            self.starts += 1
+            with self.log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-m", "cli.main", self.role, "--config", str(self.config)),
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self.environment},
+                )
 
     async def ready(self, within: float = 60) -> None:
         """Wait until the process is healthy.
