@@ -27,6 +27,7 @@ from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
+from tests.faults.broken_images import EXPECTED, Breakage, breakage_of
 from tests.faults.images import push_image, small_image
 from tests.faults.ledger import Accepted, Ledger
 from tests.faults.processes import Service
@@ -79,6 +80,10 @@ class Report:
     damaged: list[str] = field(default_factory=list)
     """Targets that do not give their source back."""
     dead: Counter[str] = field(default_factory=Counter)
+    misclassified: list[str] = field(default_factory=list)
+    """Dead letters of broken images under another class than what is wrong with them, and permanent ones of sound images."""
+    broken_unnoticed: list[str] = field(default_factory=list)
+    """Events of broken images that ended neither dead nor superseded."""
     dead_after_replay: Counter[str] = field(default_factory=Counter)
     unreplayed: list[str] = field(default_factory=list)
     """Source tags without a current target after all dead letters were replayed with the faults off."""
@@ -96,6 +101,7 @@ class Run:
         self._folder = folder
         self._rng = random.Random(scale.seed)
         self._tags: dict[str, int] = {}
+        self._broken: dict[str, Breakage] = {}
         self._pushing = KeyedLocks()
         self._stack = AsyncExitStack()
         self._stopping: set[asyncio.Task[Any]] = set()
@@ -142,6 +148,7 @@ class Run:
             await self._calm()
             await self._settle()
             await self._account()
+            self._broken.clear()
             await self._replay()
         finally:
             watcher.cancel()
@@ -174,7 +181,7 @@ class Run:
         return {"ICS_AUTHS": orjson.dumps({REGISTRY: {"insecure": True}, host: {"insecure": True}}).decode()}
 
     async def _add_consumer(self, number: int) -> None:
-        proxy = await self._stack.enter_async_context(FaultProxy(self._registry.host))
+        proxy = await self._stack.enter_async_context(FaultProxy(self._registry.host, broken=self._broken))
         port = free_port()
         service = Service(
             role="consumer",
@@ -231,11 +238,14 @@ class Run:
                 image = small_image(self._tags[tag])  # a duplicate webhook
             else:
                 image = small_image(number)
+                if breakage := breakage_of(number):
+                    self._broken[str(image.manifest.layers[-1].digest)] = breakage
                 await self._patiently(lambda: push_image(self._store, self._source(tag), image))
                 self._tags[tag] = number
-        await self._post(tag, image.manifest.digest)
+            number = self._tags[tag]
+        await self._post(tag, image.manifest.digest, breakage_of(number))
 
-    async def _post(self, tag: str, digest: Digest) -> None:
+    async def _post(self, tag: str, digest: Digest, breakage: Breakage | None) -> None:
         """As Harbor does: three tries, any answer but 2xx is tried again, then the event is gone."""
         resource = {"digest": str(digest), "tag": tag, "resource_url": f"{REGISTRY}/library/app:{tag}"}
         repository = {"name": "app", "namespace": "library", "repo_full_name": "library/app", "repo_type": "private"}
@@ -252,7 +262,7 @@ class Run:
                 async with self._http.post(url, json=body, headers={"Authorization": AUTH_HEADER}) as answer:
                     payload = await answer.read()
                     if answer.status == 202:
-                        self._accept(tag, digest, orjson.loads(payload))
+                        self._accept(tag, digest, breakage, orjson.loads(payload))
                         return
                     self.report.ledger.refused[answer.status] += 1
             except (ClientError, TimeoutError):
@@ -262,11 +272,11 @@ class Run:
     def _shuffled_ingresses(self) -> list[Service]:
         return self._rng.sample(self._ingresses, len(self._ingresses))
 
-    def _accept(self, tag: str, digest: Digest, answer: dict[str, Any]) -> None:
+    def _accept(self, tag: str, digest: Digest, breakage: Breakage | None, answer: dict[str, Any]) -> None:
         for conversion in answer["conversions"]:
             identity = conversion["id"]
             target = str(parse_reference(conversion["target"]))
-            self.report.ledger.accepted[identity] = Accepted(identity, tag, str(digest), target)
+            self.report.ledger.accepted[identity] = Accepted(identity, tag, str(digest), target, breakage)
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -351,8 +361,15 @@ class Run:
         dead: set[str] = set()
         async for letter in self._broker.dead_letters.list():
             self.report.dead[letter.failure.code] += 1
-            if letter.request is not None:
-                dead.add(letter.request.id)
+            if letter.request is None:
+                self.report.misclassified.append(f"a dead letter without a request: {letter.failure.code}")
+                continue
+            dead.add(letter.request.id)
+            event = self.report.ledger.accepted.get(letter.request.id)
+            wanted = EXPECTED[event.breakage] if event and event.breakage else None
+            if letter.failure.kind == "permanent" and letter.failure.code != wanted:
+                self.report.misclassified.append(f"{letter.id}: {letter.failure.code} instead of {wanted}")
+        self.report.broken_unnoticed = self.report.ledger.broken_unnoticed(dead)
         current = await self._current()
         self.report.lost = self.report.ledger.lost(dead, current)
 

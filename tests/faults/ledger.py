@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.events import ConversionEvent
+from tests.faults.broken_images import Breakage
 
 FINAL = frozenset({"succeeded", "skipped", "failed"})
 
@@ -19,6 +20,8 @@ class Accepted:
     tag: str
     digest: str
     target: str
+    breakage: Breakage | None = None
+    """What is wrong with the image until it is mended."""
 
 
 @dataclass
@@ -73,6 +76,14 @@ class Ledger:
             event
             for identity, event in self.accepted.items()
             if identity in self.open and identity not in dead and current.get(event.target) != event.digest
+        ]
+
+    def broken_unnoticed(self, dead: set[str]) -> list[str]:
+        """Events of broken images that are not dead letters and were not skipped: somebody called them done."""
+        return [
+            f"{event.tag}: {event.breakage}"
+            for identity, event in self.accepted.items()
+            if event.breakage and identity not in dead and "succeeded" in self.outcomes.get(identity, [])
         ]
 
     def summary(self) -> Counter[str]:

@@ -11,11 +11,13 @@ import logging
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector, web
+
+from tests.faults.broken_images import Breakage
 
 Stage = Literal["resolve", "pull", "push", "manifest", "tag"]
 STAGES: tuple[Stage, ...] = ("resolve", "pull", "push", "manifest", "tag")
@@ -58,6 +60,8 @@ class FaultProxy:
 
     upstream: str
     on_kill: Callable[[], None] = lambda: None
+    broken: Mapping[str, Breakage] = field(default_factory=dict)
+    """Digests of layers that stay broken until they are taken out; shared by all proxies of a run."""
     armed: list[Fault] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     """``kind @ stage`` → how often it really hit."""
@@ -132,11 +136,18 @@ class FaultProxy:
         if kind is not None and kind.startswith("status"):
             status = int(kind.split()[1])
             code = {429: "TOOMANYREQUESTS", 500: "UNKNOWN", 503: "UNAVAILABLE"}[status]
-            return web.json_response({"errors": [{"code": code, "message": "injected"}]}, status=status)
+            return _refusal(status, code)
+        breakage = self.broken.get(request.path.rpartition("/")[2]) if stage == "pull" else None
+        if breakage == "missing layer":
+            return _refusal(404, "BLOB_UNKNOWN")
+        if breakage == "forbidden layer":
+            return _refusal(403, "DENIED")
+        if breakage is not None:
+            kind = "truncate" if breakage == "cut layer" else "corrupt"
         try:
             return await self._relay(request, stage, kind)
         except ClientConnectionError:
-            return web.json_response({"errors": [{"code": "UNAVAILABLE", "message": "upstream gone"}]}, status=502)
+            return _refusal(502, "UNAVAILABLE")
 
     async def _relay(self, request: web.Request, stage: Stage | None, kind: FaultKind | None) -> web.StreamResponse:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP}
@@ -169,3 +180,7 @@ class FaultProxy:
                 await response.write(piece)
             await response.write_eof()
             return response
+
+
+def _refusal(status: int, code: str) -> web.Response:
+    return web.json_response({"errors": [{"code": code, "message": "injected"}]}, status=status)

@@ -9,6 +9,8 @@ from tests.faults.ledger import table
 def problems(report: Report) -> list[str]:
     """Every promise that the run broke; empty is what is wanted."""
     found = [f"lost: {event.id} ({event.tag} at {event.digest})" for event in report.lost]
+    found += [f"dead letter of the wrong class: {text}" for text in report.misclassified]
+    found += [f"a broken image was called converted: {text}" for text in report.broken_unnoticed]
     found += [f"stale target of {tag}" for tag in report.stale]
     found += [f"damaged target {text}" for text in report.damaged]
     found += [f"no target of {tag} after the replay" for tag in report.unreplayed]
@@ -34,6 +36,7 @@ def render(report: Report) -> str:
         ("retried", sum(ledger.retries.values())),
         ("dead letters when the faults ended", sum(report.dead.values())),
         *((f"… with code {code}", count) for code, count in sorted(report.dead.items())),
+        ("… of the wrong class", len(report.misclassified)),
         ("replayed", ledger.replayed),
         ("dead letters after the replay", sum(report.dead_after_replay.values())),
         ("stale or damaged targets", len(report.stale) + len(report.damaged)),

@@ -1,0 +1,25 @@
+"""Images that no retry converts until somebody mends them: what dead letters, their classes and their replay are for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Breakage = Literal["missing layer", "forbidden layer", "damaged layer", "cut layer"]
+EXPECTED: dict[Breakage, str] = {
+    "missing layer": "blob_unknown",
+    "forbidden layer": "denied",
+    "damaged layer": "corrupt_layer",
+    "cut layer": "registry_unavailable",
+}
+"""What is wrong with an image → the code of its dead letter. The last one is transient: its attempts must run out first."""
+
+_EVERY = 25
+_FIRST = 7
+
+
+def breakage_of(number: int) -> Breakage | None:
+    """Of the image that is made from ``number``; None for nearly all."""
+    if number % _EVERY != _FIRST:
+        return None
+    kinds = tuple(EXPECTED)
+    return kinds[number // _EVERY % len(kinds)]
