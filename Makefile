@@ -3,6 +3,8 @@
 .PHONY: help setup demo test check fix bench chaos lock clean
 PYTEST_WORKERS ?= 3
 DEMO ?=
+BENCH ?=
+QUICK ?=
 CHAOS ?= --events 2000 --faults 200
 
 help: ## list the targets
@@ -31,9 +33,9 @@ fix: ## format, and mend what can be mended
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: ## measure eStargz layers beside the Go reference builder (BENCH="--layers base")
+bench: ## measure everything and write benchmarks/REPORT.md (BENCH="scaling --rounds 5", QUICK=1 to try it out)
 	@scripts/setup.sh dev
-	.venv/bin/python benchmarks/estargz_layer.py $(BENCH)
+	.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(BENCH)
 
 chaos: ## the long fault run on both brokers (CHAOS="--events 5000 --faults 500")
 	@scripts/setup.sh dev

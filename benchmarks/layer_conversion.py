@@ -1,0 +1,128 @@
+"""One layer through a driver, from a file or a generator into a file: what a measured process does."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks import usage
+from benchmarks.inputs import small_files, stream
+from drivers.api import Content
+from drivers.estargz import EstargzDriver, EstargzOptions
+from drivers.limits import LayerLimits
+from drivers.nydus.native import NativeBuilder
+from drivers.nydus.parameters import Parameters
+from shared.oci.descriptor import Descriptor
+from shared.oci.digest import Digest
+
+_PIECE = 256 << 10
+Pieces = Callable[[], Iterator[bytes]]
+
+
+def of_file(path: Path) -> Pieces:
+    def pieces() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while data := file.read(_PIECE):
+                yield data
+
+    return pieces
+
+
+def estargz(arguments: dict[str, Any]) -> dict[str, Any]:
+    """``layer``: a file, or ``bytes`` or ``entries``: of a generated tar; ``out``: a file."""
+    if "layer" in arguments:
+        pieces = of_file(Path(arguments["layer"]))
+    elif "bytes" in arguments:
+        pieces = lambda: stream(arguments["bytes"])  # noqa: E731
+    else:
+        pieces = lambda: small_files(arguments["entries"])  # noqa: E731
+    return asyncio.run(_estargz(pieces, Path(arguments["out"])))
+
+
+def nydus(arguments: dict[str, Any]) -> dict[str, Any]:
+    """``layer``: a plain tar; ``out``: a file."""
+    return asyncio.run(_nydus(Path(arguments["layer"]), Path(arguments["out"])))
+
+
+async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
+        yield _stream(pieces)
+
+    with out.open("wb") as file:
+        writer = _Writer(file)
+        before, start = usage.cpu_seconds(), time.perf_counter()
+        await EstargzDriver().convert_layer(_ANY_LAYER, opened, writer, EstargzOptions())
+        return _measured(writer.size, start, before)
+
+
+async def _nydus(layer: Path, out: Path) -> dict[str, Any]:
+    workers = os.cpu_count() or 2
+    with out.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+        writer = _Writer(file)
+        before, start = usage.cpu_seconds(), time.perf_counter()
+        builder = NativeBuilder(pool, LayerLimits(), workers=workers)
+        source = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b""), layer.stat().st_size)
+        await builder.convert_layer(source, cast("Content", _Files(of_file(layer), writer)), Parameters())
+        return _measured(writer.size, start, before)
+
+
+def _measured(size: int, start: float, cpu_before: float) -> dict[str, Any]:
+    wall = time.perf_counter() - start
+    return {"size": size, "wall": wall, "cpu": usage.cpu_seconds() - cpu_before, "rss": usage.peak_bytes()}
+
+
+async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
+    for data in pieces():
+        yield data
+        await asyncio.sleep(0)
+
+
+class _Writer:
+    """A ``BlobWriter`` into a file, hashed as an upload is."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    async def write(self, data: bytes | memoryview) -> None:
+        await asyncio.to_thread(self._put, data)
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        self._file.write(data)
+        self.size += len(data)
+
+    async def commit(self, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
+        return Descriptor(media_type, Digest(f"sha256:{self._hash.hexdigest()}"), self.size, dict(annotations or {}))
+
+
+class _Files:
+    """As much of ``Content`` as the native Nydus builder uses: one stream in, one file out."""
+
+    def __init__(self, pieces: Pieces, writer: _Writer) -> None:
+        self._pieces = pieces
+        self._writer = writer
+        self.progress = self
+
+    def layer(self, digest: Digest, done: int, total: int) -> None:
+        pass
+
+    @asynccontextmanager
+    async def open(self, _descriptor: Descriptor) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield _stream(self._pieces)
+
+    @asynccontextmanager
+    async def create(self) -> AsyncIterator[_Writer]:
+        yield self._writer
+
+
+_ANY_LAYER = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest("sha256:" + "0" * 64), 1)

@@ -1,0 +1,28 @@
+"""The benchmarks, in the order in which they run and are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import estargz_layer, nydus_layer
+from benchmarks.bench import Bench
+from benchmarks.charts import Chart
+
+
+@dataclass(frozen=True)
+class Part:
+    """``measure`` gives JSON, ``render`` makes Markdown and charts of it: a report can be written without measuring."""
+
+    title: str
+    measure: Callable[[Bench], dict[str, Any]]
+    render: Callable[[dict[str, Any]], tuple[str, list[Chart]]]
+
+
+PARTS: Mapping[str, Part] = {
+    "estargz_layer": Part(
+        "eStargz, layer by layer, beside the Go reference builder", estargz_layer.measure, estargz_layer.render
+    ),
+    "nydus_layer": Part("Nydus, layer by layer, beside nydus-image", nydus_layer.measure, nydus_layer.render),
+}
