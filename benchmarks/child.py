@@ -12,6 +12,10 @@ TASKS = {
     "estargz": "layer_conversion",
     "nydus": "layer_conversion",
     "nydus_reference": "nydus_layer",
+    "images": "image_stages",
+    "pull": "image_stages",
+    "convert": "image_stages",
+    "push": "image_stages",
 }
 """Task → the module that has a function of that name; only that one is imported."""
 

@@ -54,10 +54,10 @@ def nydus(arguments: dict[str, Any]) -> dict[str, Any]:
 async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
-        yield _stream(pieces)
+        yield stream_of(pieces)
 
     with out.open("wb") as file:
-        writer = _Writer(file)
+        writer = FileWriter(file)
         before, start = usage.cpu_seconds(), time.perf_counter()
         await EstargzDriver().convert_layer(_ANY_LAYER, opened, writer, EstargzOptions())
         return _measured(writer.size, start, before)
@@ -66,7 +66,7 @@ async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
 async def _nydus(layer: Path, out: Path) -> dict[str, Any]:
     workers = os.cpu_count() or 2
     with out.open("wb") as file, ThreadPoolExecutor(workers) as pool:
-        writer = _Writer(file)
+        writer = FileWriter(file)
         before, start = usage.cpu_seconds(), time.perf_counter()
         builder = NativeBuilder(pool, LayerLimits(), workers=workers)
         source = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b""), layer.stat().st_size)
@@ -79,13 +79,13 @@ def _measured(size: int, start: float, cpu_before: float) -> dict[str, Any]:
     return {"size": size, "wall": wall, "cpu": usage.cpu_seconds() - cpu_before, "rss": usage.peak_bytes()}
 
 
-async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
+async def stream_of(pieces: Pieces) -> AsyncIterator[bytes]:
     for data in pieces():
         yield data
         await asyncio.sleep(0)
 
 
-class _Writer:
+class FileWriter:
     """A ``BlobWriter`` into a file, hashed as an upload is."""
 
     def __init__(self, file: Any) -> None:
@@ -108,7 +108,7 @@ class _Writer:
 class _Files:
     """As much of ``Content`` as the native Nydus builder uses: one stream in, one file out."""
 
-    def __init__(self, pieces: Pieces, writer: _Writer) -> None:
+    def __init__(self, pieces: Pieces, writer: FileWriter) -> None:
         self._pieces = pieces
         self._writer = writer
         self.progress = self
@@ -118,10 +118,10 @@ class _Files:
 
     @asynccontextmanager
     async def open(self, _descriptor: Descriptor) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield _stream(self._pieces)
+        yield stream_of(self._pieces)
 
     @asynccontextmanager
-    async def create(self) -> AsyncIterator[_Writer]:
+    async def create(self) -> AsyncIterator[FileWriter]:
         yield self._writer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import estargz_layer, nydus_layer
+from benchmarks import estargz_layer, image_conversion, nydus_layer
 from benchmarks.bench import Bench
 from benchmarks.charts import Chart
 
@@ -25,4 +25,7 @@ PARTS: Mapping[str, Part] = {
         "eStargz, layer by layer, beside the Go reference builder", estargz_layer.measure, estargz_layer.render
     ),
     "nydus_layer": Part("Nydus, layer by layer, beside nydus-image", nydus_layer.measure, nydus_layer.render),
+    "image_conversion": Part(
+        "Whole images, from registry to registry", image_conversion.measure, image_conversion.render
+    ),
 }
