@@ -26,6 +26,8 @@ from shared.registry.retry import RetryPolicy, repeated
 
 _READ_BUFFER = 1 << 20
 _PIECE = 256 << 10
+_MAXIMUM_RENEWALS = 2
+"""Of one attempt's token: a second, since the first new one may be refused by a replica that has not heard of it."""
 _MAXIMUM_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = "image-conversion-service"
@@ -172,7 +174,7 @@ class Transport:
 
     @contextlib.asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One attempt, renewing a refused token once; the answer's status is one of ``request.expect``.
+        """One attempt, renewing a refused token; the answer's status is one of ``request.expect``.
 
         Everything that aiohttp raises inside the block is classified too.
         """
@@ -183,14 +185,17 @@ class Transport:
             if not request.fixed_authorization:
                 authorization = await self._authenticator.authorization(self, access, request.scopes)
             response = await self._follow(request, access, authorization)
-            if response.status == 401 and not request.fixed_authorization:
+            renewals = 0 if request.fixed_authorization else _MAXIMUM_RENEWALS
+            while response.status == 401 and renewals:
+                renewals -= 1
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 response.close()
                 authorization = await self._authenticator.renewed(
                     self, access, request.scopes, challenges, refused=authorization
                 )
-                if authorization is not None:
-                    response = await self._follow(request, access, authorization)
+                if authorization is None:
+                    break
+                response = await self._follow(request, access, authorization)
             try:
                 if response.status not in request.expect:
                     await self._raise_status(operation, response, authorization)

@@ -165,6 +165,23 @@ async def test_a_token_that_expires_in_the_middle_of_a_pull_is_renewed(
     assert received == data
 
 
+async def test_a_new_token_that_a_replica_does_not_know_yet_is_renewed_once_more(
+    tokens: tuple[DevRegistry, str], open_client: OpenClient
+) -> None:
+    registry, host = tokens
+    client = await open_client(host, auth=BASIC)
+    repository = fresh(host)
+    pushed = await push_image(client, repository)
+    refusal = {"WWW-Authenticate": f'Bearer realm="http://{host}/token",service="development"'}
+    registry.faults.add(Fault("status", "GET", "/manifests/", times=2, status=401, headers=refusal))
+    assert (await client.manifest(repository)).digest == pushed.digest
+    registry.faults.clear()
+    registry.faults.add(Fault("status", "GET", "/manifests/", times=0, status=401, headers=refusal))
+    with pytest.raises(PermanentError) as caught:
+        await client.manifest(repository)
+    assert caught.value.code == "unauthorized"
+
+
 async def test_an_old_token_is_renewed_before_it_is_refused(tokens: tuple[DevRegistry, str]) -> None:
     registry, host = tokens
     now = [0.0]

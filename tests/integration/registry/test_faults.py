@@ -397,11 +397,19 @@ async def test_a_manifest_with_another_digest_is_refused(
 ) -> None:
     pushed = await push_image(client, repository)
     for reference in (repository, replace(repository, tag=None, digest=pushed.digest)):
-        development[0].faults.add(Fault("corrupt", "GET", "/manifests/"))
+        development[0].faults.add(Fault("corrupt", "GET", "/manifests/", times=0))
         with pytest.raises(PermanentError) as caught:
             await client.manifest(reference)
         assert caught.value.code == "digest_mismatch"
         development[0].faults.clear()
+
+
+async def test_a_manifest_that_was_damaged_on_its_way_is_asked_for_again(
+    development: Development, client: RegistryClient, repository: Reference
+) -> None:
+    pushed = await push_image(client, repository)
+    development[0].faults.add(Fault("corrupt", "GET", "/manifests/", times=1))
+    assert (await client.manifest(repository)).digest == pushed.digest
 
 
 async def test_a_manifest_of_any_size_is_not_read(open_client: OpenClient) -> None:
