@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import secrets
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 import uvloop
 from pydantic import SecretStr
 from yarl import URL
 
 from cli.errors import told
+from cli.harbor_config import Handover, authorization_in, prepare
 from cli.options import Output, OutputOption, print_json
 from shared.errors import PermanentError
 from shared.harbor_api import HarborApi
-from shared.harbor_setup import HarborSetup, Outcome, PayloadFormat
+from shared.harbor_setup import HarborSetup, Intent, Outcome, PayloadFormat
 from shared.outgoing_http import create_session
 from shared.settings.model import HarborApi as HarborSettings
 
@@ -46,107 +45,99 @@ def setup(  # noqa: PLR0917  one parameter an option
     password_file: Annotated[
         Path | None, typer.Option(help="Its password, in a file; else $HARBOR_PASSWORD, else asked for on a terminal.")
     ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM bundle of Harbor's certificate authority.")] = None,
     robot: Annotated[str, typer.Option("--robot", help="Name of the robot account.")] = "ics",
     policy: Annotated[str, typer.Option("--policy", help="Name of the webhook policy.")] = "ics",
+    label: Annotated[
+        str, typer.Option("--label", help="Put this label on converted source artifacts; made if it is missing.")
+    ] = "",
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="The robot may list the project too, for `ics backfill --project`.")
+    ] = False,
     payload: Annotated[str, typer.Option("--payload", help="CloudEvents or Default.")] = "CloudEvents",
     secrets_dir: Annotated[
         Path | None,
-        typer.Option(help="Write robot and auth header to files here (mode 0600) instead of printing them."),
+        typer.Option(help="Keep robot and auth header in files here (mode 0600) instead of printing them."),
     ] = None,
+    new_auth_header: Annotated[
+        bool, typer.Option("--new-auth-header", help="Give Harbor another auth header than it has.")
+    ] = False,
+    new_robot_secret: Annotated[
+        bool, typer.Option("--new-robot-secret", help="Give a robot that is there already a new secret.")
+    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take robot and policy away again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Make a robot account that may pull and push, and the webhook policy; print what goes into config.yml.
+    """Make the webhook policy and a robot account with least rights; print what goes into config.yml.
 
-    May be repeated: what is there already is brought up to date. Every run makes a new auth header and gives it to Harbor.
+    The robot may pull and push in the project, and only with --label or --backfill a little more. May be repeated: what is
+    there already is brought up to date, auth header and secret stay. Standard output is the configuration alone (YAML, or JSON
+    with --output json); what was done is told on standard error.
 
-    Example: ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
+    Examples:
+      ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
+
+      ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
+      --label accelerated --secrets-dir /etc/ics/secrets > /etc/ics/config.yml
     """
     with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if payload not in {"CloudEvents", "Default"}:
-            raise PermanentError("--payload is CloudEvents or Default", code="invalid_options")
-        if not remove and URL(webhook_url).scheme not in {"http", "https"}:
-            raise PermanentError(
-                "--webhook-url wants a URL: https://ics.example.com/conversion", code="invalid_options"
-            )
-        settings = HarborSettings(url=harbor, username=username, password=SecretStr(_password(password_file)))
-        authorization = f"Bearer {secrets.token_urlsafe(32)}"
-        if secrets_dir is not None:
-            _prepare(secrets_dir)
         kind: PayloadFormat = "Default" if payload == "Default" else "CloudEvents"
+        if payload != kind:
+            raise PermanentError("--payload is CloudEvents or Default", code="invalid_options")
+        url = _http("--harbor", harbor, "https://harbor.example.com")
+        if not remove:
+            _http("--webhook-url", webhook_url, "https://ics.example.com/conversion")
+        settings = HarborSettings(url=harbor, username=username, password=SecretStr(_password(password_file)), ca=ca)
+        intent = Intent(project, robot, policy, label, backfill)
+        authorization = ""
+        if not (remove or dry_run):
+            prepare(secrets_dir, f"{project}+{robot}")
+            authorization = authorization_in(secrets_dir)
+        if new_auth_header:
+            authorization = f"Bearer {secrets.token_urlsafe(32)}"
+        hand_over = Handover(url, intent, ca, secrets_dir, output)
 
         async def run() -> Outcome:
             async with create_session() as session:
-                work = HarborSetup(HarborApi(settings, session), project, robot=robot, policy=policy, dry_run=dry_run)
+                work = HarborSetup(HarborApi(settings, session), intent, dry_run=dry_run)
                 if remove:
                     return await work.remove()
-                return await work.apply(webhook_url, authorization, kind)
+                return await work.apply(
+                    webhook_url, kind, hand_over, authorization=authorization, new_secret=new_robot_secret
+                )
 
         outcome = runner.run(run())
-    if output is Output.JSON:
-        print_json({"dry_run": dry_run, "done": outcome.done, "robot": outcome.robot_name})
-    else:
-        for line in outcome.done:
-            print(line + (" (dry run)" if dry_run else ""))
     if not (remove or dry_run):
-        host = URL(harbor).authority
-        with told():
-            _hand_over(host, outcome, authorization, secrets_dir)
+        return
+    if output is Output.JSON:
+        print_json({"dry_run": dry_run, "done": outcome.done})
+    for line in () if output is Output.JSON else outcome.done:
+        print(line + (" (dry run)" if dry_run else ""))
 
 
-def _hand_over(host: str, outcome: Outcome, authorization: str, folder: Path | None) -> None:
-    """The part of config.yml, with the secrets in files or, once, on standard output."""
-    pair = base64.b64encode(f"{outcome.robot_name}:{outcome.robot_secret}".encode()).decode()
-    lines = ["", "# for config.yml:"]
-    if folder is not None:
-        _secret(folder / "auth_header", authorization)
-        lines += [f"auth_header_file: {folder / 'auth_header'}"]
-        if outcome.robot_secret:
-            _secret(folder / "robot", pair)
-    else:
-        lines += [f"auth_header: {authorization}"]
-    lines += ["auths:", f"  {orjson.dumps(host).decode()}:"]
-    if not outcome.robot_secret:
-        lines += ["    # auth or auth_file as it was: Harbor shows a robot's secret once"]
-    elif folder is not None:
-        lines += [f"    auth_file: {folder / 'robot'}"]
-    else:
-        lines += [f"    auth: {pair}"]
-    lines += [f"operators_to_ignore: [{orjson.dumps(outcome.robot_name).decode()}]"]
-    print("\n".join(lines))
-
-
-def _prepare(folder: Path) -> None:
-    """Before Harbor is asked: it tells a robot's secret once."""
+def _http(option: str, text: str, example: str) -> URL:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise PermanentError(f"--secrets-dir {folder} is no folder that can be written", code="cannot_write")
-
-
-def _secret(path: Path, value: str) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError as error:
-        raise PermanentError(f"cannot write {path}: {error.strerror}", code="cannot_write") from None
-    with os.fdopen(handle, "w") as file:
-        os.fchmod(handle, 0o600)  # of a file that was there, too
-        file.write(value + "\n")
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise PermanentError(f"{option} wants a URL: {example}", code="invalid_options")
+    if url.user is not None or url.password is not None:
+        raise PermanentError(f"{option} must not hold a user name or a password", code="invalid_options")
+    return url
 
 
 def _password(file: Path | None) -> str:
     if file is not None:
         try:
             return file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise PermanentError(f"cannot read {file}: {error.strerror}", code="invalid_options") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", "") or "not text"
+            raise PermanentError(f"cannot read {file}: {reason}", code="invalid_options") from None
     if from_environment := os.environ.get("HARBOR_PASSWORD"):
         return from_environment
     if not sys.stdin.isatty():
         raise PermanentError("give the password: --password-file or $HARBOR_PASSWORD", code="invalid_options")
-    answer: str = typer.prompt("Harbor password", hide_input=True)
+    answer: str = typer.prompt("Harbor password", hide_input=True, err=True)
     return answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 from urllib.parse import quote
 
 from shared.backfill import Catalogue
@@ -15,8 +14,6 @@ from shared.oci.reference import Reference
 from shared.outgoing_http import create_session
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings
-
-_PAGE = 100
 
 
 class RegistryCatalogue:
@@ -53,34 +50,20 @@ class HarborCatalogue:
             _, found = await self._api.request("GET", f"/projects/{quote(self._project)}")
             projects = [found] if isinstance(found, dict) else []
         else:
-            projects = [each async for each in self._pages("/projects?sort=name")]
+            projects = [each async for each in self._api.pages("/projects?sort=name")]
         for project in projects:
             if project.get("registry_id"):
                 continue
             path = f"/projects/{quote(str(project['name']))}/repositories?sort=name"
-            async for repository in self._pages(path):
+            async for repository in self._api.pages(path):
                 yield str(repository["name"])
 
     async def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
         project, _, name = repository.partition("/")
         path = f"/projects/{quote(project)}/repositories/{encoded(name)}/artifacts?with_tag=true&sort=id"
-        async for artifact in self._pages(path):
+        async for artifact in self._api.pages(path):
             for tag in artifact.get("tags") or []:
                 yield str(tag["name"]), Digest(str(artifact["digest"]))
-
-    async def _pages(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        page = 1
-        while True:
-            joint = "&" if "?" in path else "?"
-            _, found = await self._api.request("GET", f"{path}{joint}page={page}&page_size={_PAGE}")
-            if not isinstance(found, list):
-                raise PermanentError("Harbor's answer is no list", code="peer_refused")
-            for each in found:
-                if isinstance(each, dict):
-                    yield each
-            if len(found) < _PAGE:
-                return
-            page += 1
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -34,19 +35,28 @@ async def call(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     expected: frozenset[int] = frozenset(),
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, Any]:
-    """Status and parsed JSON (None without any) of an answer that is 2xx or ``expected``.
+    """Status and parsed JSON (None without any) of an answer that is 2xx or ``expected``; ``tls`` instead of the system's trust.
 
     Raises:
-        TransientError: ``peer_unavailable``: no answer, 5xx, 429; with ``retry_after`` where one was named.
+        TransientError: ``peer_unavailable``: no answer, a certificate that is not trusted (until it is renewed), 5xx, 429; with
+            ``retry_after`` where one was named.
         PermanentError: ``peer_refused``: every other status, redirects too. Messages name the host only: a path may be a secret.
     """
     where = f"{method} {url.scheme}://{url.host}"
     try:
-        async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
+        async with session.request(
+            method, url, data=body, headers=headers, allow_redirects=False, ssl=True if tls is None else tls
+        ) as answer:
             status = answer.status
             content = await answer.content.read(_ANSWER)
             retry_after = answer.headers.get("Retry-After", "")
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", "") or "certificate verify failed"
+        raise TransientError(
+            f"{where}: its certificate is not trusted ({reason}); name its authority with `ca`", code="peer_unavailable"
+        ) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise TransientError(f"{where}: no answer ({type(error).__name__})", code="peer_unavailable") from error
     if status in expected or 200 <= status < 300:

@@ -153,6 +153,7 @@ def _secret_files(settings: Settings) -> Iterator[Problem]:
     named += [
         (f"{join('harbor', (host,))}.password_file", harbor.password_file) for host, harbor in settings.harbor.items()
     ]
+    named += [(f"{join('harbor', (host,))}.ca", harbor.ca) for host, harbor in settings.harbor.items()]
     for path, file in named:
         if file is not None:
             try:

@@ -211,6 +211,8 @@ class HarborApi(Section):
     username: str = ""
     password: SecretStr | None = None
     password_file: Path | None = None
+    ca: Path | None = None
+    """PEM bundle to trust instead of the system's."""
     label: str = ""
     """Name of a Harbor label to put on a source artifact that was converted; empty: none."""
 

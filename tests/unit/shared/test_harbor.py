@@ -4,144 +4,257 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote
+from pathlib import Path
 
-import orjson
 import pytest
-from aiohttp import web
 from pydantic import SecretStr
 
 from shared.catalogues import HarborCatalogue, open_catalogue
-from shared.errors import PermanentError
+from shared.errors import PermanentError, TransientError
 from shared.harbor_api import HarborApi
-from shared.harbor_setup import HarborSetup
+from shared.harbor_setup import HarborSetup, Intent, Outcome
+from shared.oci.reference import parse_reference
 from shared.outgoing_http import create_session
 from shared.settings.model import HarborApi as HarborSettings
 from shared.settings.model import Settings
-from tests.servers.scripted import scripted_server
+from tests.servers.harbor import PASSWORD, USER, Harbor, running_harbor
 
-
-@dataclass
-class Harbor:
-    """One project ``library``, one proxy cache; robots and policies in memory."""
-
-    robots: list[dict[str, Any]] = field(default_factory=list)
-    policies: list[dict[str, Any]] = field(default_factory=list)
-    writes: list[str] = field(default_factory=list)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        assert request.headers["Authorization"].startswith("Basic ")
-        path = request.raw_path.partition("?")[0].removeprefix("/api/v2.0")
-        if request.method != "GET":
-            self.writes.append(f"{request.method} {path}")
-        document, status = await self._answer(request, path)
-        return web.json_response(document, status=status)
-
-    async def _answer(self, request: web.Request, path: str) -> tuple[Any, int]:
-        body = orjson.loads(await request.read() or b"{}")
-        page = int(request.query.get("page", "1"))
-        match request.method, path.split("/")[1:]:
-            case "GET", ["projects"]:
-                return (
-                    [{"name": "library", "project_id": 1}, {"name": "proxy", "registry_id": 3}] if page == 1 else []
-                ), 200
-            case "GET", ["projects", "library"]:
-                return {"name": "library", "project_id": 1}, 200
-            case "GET", ["projects", "proxy"]:
-                return {"name": "proxy", "project_id": 2, "registry_id": 3}, 200
-            case "GET", ["projects", _]:
-                return {"errors": []}, 404
-            case "GET", ["projects", "library", "repositories"]:
-                names = [f"library/app-{number}" for number in range(150)][(page - 1) * 100 : page * 100]
-                return [{"name": name} for name in names], 200
-            case "GET", ["projects", "library", "repositories", encoded, "artifacts"]:
-                name = unquote(unquote(encoded))
-                return [
-                    {"digest": f"sha256:{'1' * 64}", "tags": [{"name": f"{name}-v1"}]},
-                    {"digest": "x", "tags": None},
-                ], 200
-            case "GET", ["robots"]:
-                return self.robots, 200
-            case "POST", ["robots"]:
-                self.robots.append(
-                    {"id": 7, "name": f"robot${body['permissions'][0]['namespace']}+{body['name']}", "asked": body}
-                )
-                return {"name": self.robots[-1]["name"], "secret": "robot-secret"}, 201
-            case "DELETE", ["robots", "7"]:
-                self.robots.clear()
-                return {}, 200
-            case "GET", ["projects", "library", "webhook", "policies"]:
-                return self.policies, 200
-            case "POST", ["projects", "library", "webhook", "policies"]:
-                self.policies.append({**body, "id": 9})
-                return {}, 201
-            case "PUT", ["projects", "library", "webhook", "policies", "9"]:
-                self.policies[:] = [body]
-                return {}, 200
-            case "DELETE", ["projects", "library", "webhook", "policies", "9"]:
-                self.policies.clear()
-                return {}, 200
-        return {"errors": [{"code": "NOT_FOUND"}]}, 404
+HOOK = "https://ics.example.com/conversion"
+POLICIES = "/projects/library/webhook/policies"
 
 
 @asynccontextmanager
-async def harbor() -> AsyncIterator[tuple[Harbor, HarborApi, HarborSettings]]:
-    state = Harbor()
-    async with scripted_server(state.handle) as host, create_session() as session:
-        settings = HarborSettings(url=f"http://{host}", username="admin", password=SecretStr("secret"))
-        yield state, HarborApi(settings, session), settings
+async def harbor() -> AsyncIterator[tuple[Harbor, HarborApi]]:
+    async with running_harbor() as state, create_session() as session:
+        yield state, HarborApi(HarborSettings(url=state.url, username=USER, password=SecretStr(PASSWORD)), session)
 
 
-async def test_setup_makes_a_robot_with_least_rights_and_a_policy() -> None:
-    async with harbor() as (state, api, _):
-        setup = HarborSetup(api, "library", robot="ics", policy="ics")
-        outcome = await setup.apply("https://ics.example.com/conversion", "Bearer x", "CloudEvents")
-        assert (outcome.robot_name, outcome.robot_secret) == ("robot$library+ics", "robot-secret")
-        access = state.robots[0]["asked"]["permissions"][0]["access"]
-        assert {(each["resource"], each["action"]) for each in access} == {
-            ("repository", "pull"),
-            ("repository", "push"),
-        }
+class Hands:
+    """Takes what is handed over, or drops it."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.taken: list[Outcome] = []
+        self.full = full
+
+    def __call__(self, outcome: Outcome) -> None:
+        if self.full:
+            raise PermanentError("cannot write robot: No space left on device", code="cannot_write")
+        self.taken.append(outcome)
+
+
+def rights(state: Harbor) -> set[tuple[str, str]]:
+    ((permission,),) = [each["permissions"] for each in state.robots]
+    return {(each["resource"], each["action"]) for each in permission["access"]}
+
+
+async def test_setup_makes_a_policy_and_a_robot_with_least_rights() -> None:
+    async with harbor() as (state, api):
+        hands = Hands()
+        outcome = await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", hands, authorization="Bearer x")
+        assert (outcome.robot_name, outcome.robot_secret) == ("robot$library+ics", "Robot5ecret")
+        assert hands.taken == [outcome]
+        assert rights(state) == {("repository", "pull"), ("repository", "push")}
         (policy,) = state.policies
         assert policy["event_types"] == ["PUSH_ARTIFACT"]
         assert policy["targets"][0]["auth_header"] == "Bearer x"
         assert policy["targets"][0]["payload_format"] == "CloudEvents"
+        assert "Robot5ecret" not in repr(outcome)
+
+
+async def test_what_labels_and_backfills_need_is_granted_only_where_it_is_asked_for() -> None:
+    async with harbor() as (state, api):
+        state.labels += [{"id": number, "name": f"lazy-{number}"} for number in range(120)]  # fuzzy matches, two pages
+        await HarborSetup(api, Intent("library", label="lazy")).apply(HOOK, "Default", Hands())
+        least = {("repository", "pull"), ("repository", "push")}
+        label = {("project", "read"), ("label", "list"), ("artifact-label", "create")}
+        assert rights(state) == least | label
+        assert state.labels[-1]["name"] == "lazy"
+        assert (state.labels[-1]["scope"], state.labels[-1]["project_id"]) == ("p", 1)
+        walk = {("project", "read"), ("repository", "list"), ("artifact", "list")}
+        again = await HarborSetup(api, Intent("library", backfill=True)).apply(HOOK, "Default", Hands())
+        assert rights(state) == least | walk
+        assert any("updated, may list artifact" in line for line in again.done)
+        (robot,) = state.robots
+        assert (robot["name"], robot["level"], robot["duration"]) == ("robot$library+ics", "project", -1)
+
+
+async def test_an_artifact_gets_the_label_that_the_setup_made() -> None:
+    async with harbor() as (state, api):
+        await HarborSetup(api, Intent("library", label="lazy")).apply(HOOK, "Default", Hands())
+        digest = "sha256:" + "2" * 64
+        await api.label_artifact(parse_reference(f"h.example.com/library/team/app@{digest}"), "lazy")
+        assert state.labelled == [("team/app", digest, 50)]
+        assert len(state.labels) == 1
+
+
+async def test_setup_again_changes_nothing_that_is_right() -> None:
+    async with harbor() as (state, api):
+        first = await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands())
+        state.writes.clear()
+        hands = Hands()
+        again = await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", hands)
+        assert state.writes == []
+        assert again.robot_secret == ""
+        assert again.authorization == first.authorization != ""
+        assert hands.taken == [again]
 
 
 async def test_setup_again_updates_the_policy_and_leaves_the_robot() -> None:
-    async with harbor() as (state, api, _):
-        setup = HarborSetup(api, "library", robot="ics", policy="ics")
-        await setup.apply("https://old.example.com/", "Bearer x", "CloudEvents")
-        outcome = await setup.apply("https://new.example.com/", "Bearer y", "Default")
-        assert outcome.robot_secret == ""
+    async with harbor() as (state, api):
+        setup = HarborSetup(api, Intent("library"))
+        await setup.apply("https://old.example.com/", "CloudEvents", Hands(), authorization="Bearer x")
+        await setup.apply("https://new.example.com/", "Default", Hands(), authorization="Bearer y")
         assert len(state.robots) == len(state.policies) == 1
         assert state.policies[0]["targets"][0]["address"] == "https://new.example.com/"
+        assert state.policies[0]["targets"][0]["auth_header"] == "Bearer y"
+
+
+async def test_robots_and_policies_are_found_on_every_page() -> None:
+    async with harbor() as (state, api):
+        setup = HarborSetup(api, Intent("library"))
+        await setup.apply(HOOK, "CloudEvents", Hands())
+        state.robots[:0] = [{"id": number, "name": f"robot$library+x{number}"} for number in range(205)]
+        state.policies[:0] = [{"id": 1000 + number, "name": f"p{number}", "targets": []} for number in range(205)]
+        state.writes.clear()
+        await setup.apply(HOOK, "CloudEvents", Hands())
+        assert state.writes == []
+        await setup.remove()
+        assert (len(state.robots), len(state.policies)) == (205, 205)
+
+
+async def test_a_new_secret_is_given_where_it_is_asked_for() -> None:
+    async with harbor() as (state, api):
+        setup = HarborSetup(api, Intent("library"))
+        await setup.apply(HOOK, "CloudEvents", Hands())
+        state.robots[0]["disable"] = True
+        outcome = await setup.apply(HOOK, "CloudEvents", Hands(), new_secret=True)
+        assert outcome.robot_secret == "N3wsecret"
+        assert state.robots[0]["disable"] is False
+        assert len(state.robots) == 1
 
 
 async def test_a_dry_run_writes_nothing_and_removing_takes_everything_away() -> None:
-    async with harbor() as (state, api, _):
-        dry = HarborSetup(api, "library", robot="ics", policy="ics", dry_run=True)
-        assert len((await dry.apply("https://ics.example.com/", "Bearer x", "CloudEvents")).done) == 2
+    async with harbor() as (state, api):
+        intent = Intent("library", label="lazy", backfill=True)
+        hands = Hands()
+        dry = HarborSetup(api, intent, dry_run=True)
+        assert len((await dry.apply(HOOK, "CloudEvents", hands)).done) == 3
         assert state.writes == []
-        wet = HarborSetup(api, "library", robot="ics", policy="ics")
-        await wet.apply("https://ics.example.com/", "Bearer x", "CloudEvents")
+        wet = HarborSetup(api, intent)
+        await wet.apply(HOOK, "CloudEvents", Hands())
+        state.writes.clear()
+        await dry.apply("https://other.example.com/", "Default", hands, new_secret=True)
+        await dry.remove()
+        assert (state.writes, hands.taken) == ([], [])
         assert len((await wet.remove()).done) == 2
         assert state.robots == state.policies == []
         assert (await wet.remove()).done == ("nothing was there",)
 
 
+@pytest.mark.parametrize("status", [400, 403, 500, 0])
+async def test_without_its_policy_no_robot_is_made(status: int) -> None:
+    async with harbor() as (state, api):
+        state.failures[f"POST {POLICIES}"] = status
+        hands = Hands()
+        with pytest.raises(
+            (PermanentError, TransientError), match="webhook policy ics could not be made, and no robot"
+        ):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", hands)
+        assert state.robots == []
+        assert hands.taken == []
+        state.failures.clear()
+        assert (await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", hands)).robot_secret
+
+
+async def test_a_header_that_harbor_took_without_answering_is_the_one_that_is_used() -> None:
+    async with harbor() as (state, api):
+        state.lost.add(f"POST {POLICIES}")
+        with pytest.raises(TransientError):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands())
+        state.lost.clear()
+        outcome = await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands())
+        assert [each["targets"][0]["auth_header"] for each in state.policies] == [outcome.authorization]
+
+
+async def test_a_robot_whose_secret_cannot_be_handed_over_is_removed_again() -> None:
+    async with harbor() as (state, api):
+        with pytest.raises(PermanentError, match=r"No space left.*robot account robot\$library\+ics was removed again"):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands(full=True))
+        assert state.robots == []
+        hands = Hands()
+        await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", hands)
+        assert hands.taken[0].robot_secret == "Robot5ecret"
+
+
+async def test_a_robot_that_cannot_even_be_removed_is_named() -> None:
+    async with harbor() as (state, api):
+        state.failures["DELETE /robots/700"] = 500
+        with pytest.raises(PermanentError, match="is left without a known secret: run again with --new-robot-secret"):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands(full=True))
+        outcome = await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands(), new_secret=True)
+        assert outcome.robot_secret == "N3wsecret"
+
+
+async def test_a_robot_that_was_made_without_an_answer_is_removed_again() -> None:
+    async with harbor() as (state, api):
+        state.lost.add("POST /robots")
+        with pytest.raises(TransientError, match="was removed again"):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands())
+        assert state.robots == []
+
+
+async def test_a_robot_without_a_secret_is_removed_again() -> None:
+    async with harbor() as (state, api):
+        state.secretless = True
+        with pytest.raises(PermanentError, match="told no secret"):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands())
+        assert state.robots == []
+
+
+@pytest.mark.parametrize("status", [403, 409, 500])
+async def test_a_refused_robot_leaves_the_others_alone(status: int) -> None:
+    async with harbor() as (state, api):
+        state.robots.append({"id": 3, "name": "robot$library+other"})
+        state.failures["POST /robots"] = status
+        with pytest.raises(
+            (PermanentError, TransientError), match=r"robot account ics could not be made.*policy ics stands"
+        ):
+            await HarborSetup(api, Intent("library")).apply(HOOK, "CloudEvents", Hands())
+        assert len(state.robots) == 1
+        assert not any(write.startswith("DELETE") for write in state.writes)
+
+
+async def test_what_harbor_says_is_passed_on() -> None:
+    async with harbor() as (state, api):
+        state.failures["POST /labels"] = 403
+        with pytest.raises(
+            PermanentError, match=r"label lazy could not be made; nothing was changed.*403: as the test"
+        ):
+            await HarborSetup(api, Intent("library", label="lazy")).apply(HOOK, "Default", Hands())
+        assert state.policies == []
+
+
+async def test_a_missing_password_file_says_so(tmp_path: Path) -> None:
+    async with create_session() as session:
+        for settings in (
+            HarborSettings(url="https://h", username="u", password_file=tmp_path / "none"),
+            HarborSettings(url="https://h", ca=tmp_path / "none"),
+        ):
+            with pytest.raises(PermanentError, match="none cannot be") as caught:
+                HarborApi(settings, session)
+            assert caught.value.code == "invalid_configuration"
+
+
 @pytest.mark.parametrize("project", ["nowhere", "proxy"])
 async def test_a_project_that_cannot_be_set_up_says_why(project: str) -> None:
-    async with harbor() as (state, api, _):
+    async with harbor() as (state, api):
         with pytest.raises(PermanentError, match=project):
-            await HarborSetup(api, project, robot="ics", policy="ics").apply("https://x/", "y", "Default")
+            await HarborSetup(api, Intent(project)).apply(HOOK, "Default", Hands())
         assert state.writes == []
 
 
 async def test_the_catalogue_walks_pages_and_leaves_proxy_caches_out() -> None:
-    async with harbor() as (_, api, _settings):
+    async with harbor() as (_, api):
         for catalogue in (HarborCatalogue(api), HarborCatalogue(api, "library")):
             names = [name async for name in catalogue.repositories()]
             assert names == [f"library/app-{number}" for number in range(150)]
