@@ -10,8 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.main import app
 from drivers.catalogue import option_models
