@@ -71,7 +71,9 @@ if ! [ -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2
 fi
 say "installing Python packages from $lock"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-.venv/bin/python -m pip install -q --require-hashes --only-binary :all: -r "$lock"
+# The lock is complete, so nothing is resolved: pip's resolver prefers a newer release of a package that is wanted with an
+# extra (coverage[toml]) to the one that is pinned, and then stops because it has no hash.
+.venv/bin/python -m pip install -q --no-deps --require-hashes --only-binary :all: -r "$lock"
 .venv/bin/python -m pip install -q --no-deps --editable .
 rm -f .venv/.ready-"$mode"-*
 : >"$stamp"
