@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +22,7 @@ from cli.errors import Exit, told
 from cli.options import ConfigOption, Output, OutputOption, console, print_json
 from cli.settings import settings_for
 from shared.broker.api import Broker, DeadLetterFilter
-from shared.broker.open import open_broker
+from shared.broker.open import open_broker, require_existing
 from shared.dead_letter_operations import DeadLetterOperations, Operation, Result
 from shared.errors import PermanentError
 from shared.messages import DeadLetter
@@ -266,6 +267,7 @@ def _run(config: Path | None, use: Callable[[_Work], Awaitable[T]]) -> T:
 
     async def body() -> T:
         settings = settings_for(config)
+        require_existing(settings)
         tracing = Tracing.from_environment("ics-cli", enabled=settings.telemetry.enabled)
         try:
             async with open_broker(settings) as broker:
@@ -307,10 +309,18 @@ def _act(
     result = _run(
         config,
         lambda work: work.operations.carry_out(
-            operation, letters, actor=f"cli:{getpass.getuser()}", rate=rate, on_progress=_progress(len(letters))
+            operation, letters, actor=_actor(), rate=rate, on_progress=_progress(len(letters))
         ),
     )
     _tell(operation, result, output)
+
+
+def _actor() -> str:
+    """Who asks, for the event; a container's user often has no name."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:uid {os.getuid()}"
 
 
 def _progress(total: int) -> Callable[[Result], None]:

@@ -14,6 +14,8 @@ from shared.broker.transport import Transport
 from shared.errors import PermanentError
 from shared.settings.model import BrokerSettings, Settings
 
+SERVER_FILE = "server.json"
+"""In ``data_dir``: written when an embedded server has started for the first time."""
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -31,6 +33,27 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context(_transport(broker))
         yield QueueBroker(transport, delivery_limit=broker.delivery_limit)
+
+
+def require_existing(settings: Settings) -> None:
+    """For commands that look into a service's queues: opening an embedded broker elsewhere would start an empty one.
+
+    Raises:
+        PermanentError: ``broker_missing``: no broker has run in ``data_dir``, or ``memory:``, which is one process' own.
+    """
+    broker = settings.broker
+    scheme = urlsplit(_url(broker)).scheme
+    if scheme == "memory":
+        raise PermanentError(
+            "broker.url is memory: such a broker lives and ends with its process, nobody else can reach it",
+            code="broker_missing",
+        )
+    if scheme == "embedded" and not (broker.data_dir / SERVER_FILE).exists():
+        raise PermanentError(
+            f"no embedded broker has run in {broker.data_dir.absolute()}: use the service's own configuration (--config), run "
+            "this where the service runs, or name its folder by broker.data_dir (ICS_BROKER__DATA_DIR)",
+            code="broker_missing",
+        )
 
 
 def _transport(settings: BrokerSettings) -> AbstractAsyncContextManager[Transport]:
