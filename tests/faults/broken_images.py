@@ -12,6 +12,8 @@ EXPECTED: dict[Breakage, str] = {
     "cut layer": "registry_unavailable",
 }
 """What is wrong with an image → the code of its dead letter. The last one is transient: its attempts must run out first."""
+DAMAGED_ON_THE_WAY = "corrupt_layer"
+"""The only permanent class that a sound image may end under: its layer came with other bytes than its digest says."""
 
 _EVERY = 25
 _FIRST = 7

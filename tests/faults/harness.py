@@ -27,7 +27,7 @@ from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
-from tests.faults.broken_images import EXPECTED, Breakage, breakage_of
+from tests.faults.broken_images import DAMAGED_ON_THE_WAY, EXPECTED, Breakage, breakage_of
 from tests.faults.images import push_image, small_image
 from tests.faults.ledger import Accepted, Ledger
 from tests.faults.processes import Service
@@ -366,7 +366,7 @@ class Run:
                 continue
             dead.add(letter.request.id)
             event = self.report.ledger.accepted.get(letter.request.id)
-            wanted = EXPECTED[event.breakage] if event and event.breakage else None
+            wanted = EXPECTED[event.breakage] if event and event.breakage else DAMAGED_ON_THE_WAY
             if letter.failure.kind == "permanent" and letter.failure.code != wanted:
                 self.report.misclassified.append(f"{letter.id}: {letter.failure.code} instead of {wanted}")
         self.report.broken_unnoticed = self.report.ledger.broken_unnoticed(dead)

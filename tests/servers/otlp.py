@@ -47,14 +47,17 @@ class OtlpReceiver(TraceServiceServicer):
         self.url = ""
         self._lock = threading.Lock()
         self._received: list[Received] = []
+        self._exports: list[str] = []
+        self._metadata: list[tuple[str, str]] = []
 
     @property
     def environment(self) -> dict[str, str]:
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 
-    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: N802
-        del context
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:  # noqa: N802
         with self._lock:
+            self._exports.append(str(request))
+            self._metadata += [(key, str(value)) for key, value in context.invocation_metadata()]
             for resource in request.resource_spans:
                 facts = {each.key: each.value.string_value for each in resource.resource.attributes}
                 self._received += [
@@ -68,6 +71,16 @@ class OtlpReceiver(TraceServiceServicer):
         """Every span of one trace so far."""
         with self._lock:
             return [each for each in self._received if each.span.trace_id.hex() == trace_id]
+
+    def exports(self) -> str:
+        """Everything received, resources and all, as protobuf text."""
+        with self._lock:
+            return "\n".join(self._exports)
+
+    def sent_headers(self) -> list[tuple[str, str]]:
+        """Of every export: names (lower case) and values."""
+        with self._lock:
+            return list(self._metadata)
 
     def everything(self) -> list[Received]:
         with self._lock:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.servers.registry import free_port
 
@@ -28,10 +29,12 @@ class RabbitServer:
     port: int
     distribution_port: int
     process: subprocess.Popen[bytes] | None = field(default=None)
+    password: str = "guest"
+    """Of the user ``guest``."""
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        return f"amqp://guest:{quote(self.password, safe='')}@127.0.0.1:{self.port}/"
 
     def start(self) -> None:
         """Start (again) on the same port with the same data."""
@@ -86,15 +89,15 @@ class RabbitServer:
 
 
 @contextlib.contextmanager
-def rabbitmq(root: Path) -> Iterator[RabbitServer]:
-    """A node on free ports of 127.0.0.1, stopped at the end."""
+def rabbitmq(root: Path, *, password: str = "guest") -> Iterator[RabbitServer]:
+    """A node on free ports of 127.0.0.1, stopped at the end; ``password`` (letters, digits, ``-``) is its user's."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "rabbitmq.conf").write_text(
-        "loopback_users = none\nlog.file.level = warning\n"
+        f"default_pass = {password}\nloopback_users = none\nlog.file.level = warning\n"
         "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.relative = 0.6\n"
     )
     (root / "enabled_plugins").write_text("[].\n")
-    server = RabbitServer(root, free_port(), free_port())
+    server = RabbitServer(root, free_port(), free_port(), password=password)
     server.start()
     try:
         yield server
