@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
 import typer
+from rich.table import Table
 
 from cli.errors import told
-from cli.options import ConfigOption
+from cli.options import ConfigOption, console, print_json
 from cli.settings import config_path, settings_for
+from drivers.catalogue import option_models
+from shared.errors import PermanentError
 from shared.settings.load import render_settings
+from shared.settings.reference import keys as all_keys
+from shared.settings.reference import markdown
 
-app = typer.Typer(no_args_is_help=True, help="Check the configuration, or show what is in force.")
+app = typer.Typer(no_args_is_help=True, help="Check the configuration, show what is in force, or every key there is.")
+
+
+class Shape(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
 
 
 @app.command()
@@ -33,3 +47,35 @@ def show(config: ConfigOption = None) -> None:
     """Print the settings in force as YAML: file, environment and defaults together, secrets masked."""
     with told():
         print(render_settings(settings_for(config)), end="")
+
+
+@app.command()
+def keys(
+    prefix: Annotated[str, typer.Argument(metavar="[KEY]", help="Only this key and what is below it.")] = "",
+    output: Annotated[
+        Shape, typer.Option("--output", "-o", help="For people, for programs, or docs/configuration.md.")
+    ] = (Shape.TEXT),
+) -> None:
+    """List every key of config.yml: what is allowed, its default, and the environment variable that overrides it.
+
+    Example: ics config keys timeouts
+    """
+    with told():
+        found = [key for key in all_keys(option_models()) if not prefix or _below(key.path, prefix)]
+        if not found:
+            raise PermanentError(
+                f"no key {prefix!r}; `ics config keys` lists all of them", code="invalid_configuration"
+            )
+    if output is Shape.MARKDOWN:
+        print(markdown(found), end="")
+    elif output is Shape.JSON:
+        print_json(found)
+    else:
+        table = Table("key", "default", "allowed", "about", box=None)
+        for key in found:
+            table.add_row(key.path, key.default, key.type.replace("`", ""), key.about.replace("`", ""))
+        console().print(table)
+
+
+def _below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith((f"{prefix}.", f"{prefix}["))

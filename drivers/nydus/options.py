@@ -30,13 +30,17 @@ class NydusOptions(DriverOptions):
     build_cache_size: int = Field(default=200, ge=1, le=1000)
     """Layers that the record holds; the oldest leave first."""
     compressor: Literal["zstd", "lz4_block", "none"] = "zstd"
+    """Of chunks; ``lz4_block`` inflates fastest, ``zstd`` is smallest."""
     compression_level: int = Field(default=3, ge=1, le=19)
     """Of zstd."""
     digester: Literal["blake3", "sha256"] = "blake3"
+    """Of chunks."""
     chunk_size: int = 0x100000
+    """Bytes: a power of two from 4096 to 16777216."""
     share_chunks: bool = True
     """Equal chunks of several layers are read from the lowest of them. (Inside a layer, equal chunks are always stored once.)"""
     fs_version: Literal["6", 6] = "6"
+    """RAFS v6 only: the readers of 5 are deprecated."""
     with_referrer: bool = False
     """Set ``subject`` on every platform's manifest where source and target repository are the same."""
     prefetch_patterns: list[str] = Field(default_factory=lambda: ["/"])

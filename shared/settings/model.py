@@ -25,26 +25,32 @@ def _as_commas(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Http(Section):
     port: int = Field(default=8081, ge=0, le=65535)
+    """Where the ingress listens; 0 takes a free one."""
 
 
 class Https(Section):
     """When set, the http port answers 308 to https."""
 
     port: int = Field(default=443, ge=0, le=65535)
+    """Where the ingress speaks TLS (1.2 and newer)."""
     certificate: Path
+    """PEM file with the chain."""
     private_key: Path
+    """PEM file, not encrypted."""
 
 
 class Metric(Section):
     enabled: bool = True
+    """Serve metrics at all."""
     port: int = Field(default=9091, ge=0, le=65535)
     """Where a consumer serves its metrics; the ingress serves them on its own port too."""
     path: str = "/metrics"
+    """Of both."""
 
 
 class Auth(Section):
@@ -59,24 +65,32 @@ class Auth(Section):
     ca: Path | None = None
     """PEM bundle to trust instead of the system's."""
     client_certificate: Path | None = None
+    """PEM file, for registries that want mutual TLS; with ``client_key``."""
     client_key: Path | None = None
+    """PEM file, not encrypted."""
     token_hosts: tuple[str, ...] = ()
     """More hosts that may issue tokens for, or serve redirected blobs of, this registry (globs)."""
 
 
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe that is written, to standard error."""
     format: Literal["json", "text"] = "json"
+    """One JSON object a line for programs, or text for people."""
 
 
 class DriverSettings(Section):
     type: str = "estargz"
+    """The format: one of ``ics drivers``."""
     config: dict[str, Any] = Field(default_factory=dict)
+    """The driver's options, below."""
 
 
 class Globs(Section):
     include: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("*",)
+    """One of these must fit."""
     exclude: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """None of these may fit."""
 
 
 class Match(Section):
@@ -85,6 +99,7 @@ class Match(Section):
     repositories: Globs = Globs()
     """Over ``project/repository``."""
     tags: Globs = Globs()
+    """Over the tag."""
 
 
 class Rule(Section):
@@ -94,6 +109,7 @@ class Rule(Section):
     """Defaults to ``default``, or ``rule-N`` in a list."""
     match: Match = Match()
     oci: bool = True
+    """Docker manifests become OCI ones, which the lazy formats' annotations need."""
     overwrite: bool = False
     """The converted image replaces the source tag."""
     target_suffix: str = ""
@@ -107,14 +123,16 @@ class Rule(Section):
 
 
 class BrokerSettings(Section):
-    url: SecretStr = SecretStr("embedded:")
+    url: SecretStr = Field(default=SecretStr("embedded:"), json_schema_extra={"default": "embedded:"})
     """``embedded:``, ``nats://``, ``tls://``, ``amqp://``, ``amqps://``, ``memory:``."""
     url_file: Path | None = None
+    """A file that holds the same."""
     data_dir: Path = Path("var/broker")
     """Where the embedded broker keeps its files."""
     prefix: str = "ics"
     """First part of every queue's and stream's name."""
     ca: Path | None = None
+    """PEM bundle to trust instead of the system's."""
     publish_timeout: float = Field(default=2.0, gt=0, le=60)
     """Seconds; well inside Harbor's 3 s."""
     delivery_limit: int = Field(default=10, ge=1, le=1000)
@@ -122,13 +140,16 @@ class BrokerSettings(Section):
     events_max_age: float = Field(default=7 * 86400, gt=0)
     """Seconds of event history."""
     replicas: int = Field(default=1, ge=1, le=5)
+    """Of JetStream's streams; RabbitMQ's quorum queues follow the server's own default."""
 
 
 class Retry(Section):
     maximum_attempts: int = Field(default=6, ge=1, le=100)
+    """The first one counts; after the last, a conversion goes to the dead letters."""
     initial_delay: float = Field(default=5, gt=0)
     """Seconds; doubles, jittered, up to ``maximum_delay``."""
     maximum_delay: float = Field(default=900, gt=0)
+    """Seconds."""
 
 
 class Timeouts(Section):
@@ -137,6 +158,7 @@ class Timeouts(Section):
     conversion: float = Field(default=1500, gt=0)
     """One attempt in all; under RabbitMQ's ``consumer_timeout`` (1800 s by default)."""
     connect: float = Field(default=10, gt=0)
+    """Until a registry has accepted the connection."""
     read: float = Field(default=60, gt=0)
     """Without a byte from the registry."""
     drain: float = Field(default=60, ge=0)
@@ -151,13 +173,17 @@ class Limits(Section):
     layer_size: int = Field(default=64 << 30, gt=0)
     """Bytes of one uncompressed layer."""
     layer_entries: int = Field(default=5_000_000, gt=0)
+    """Of one layer's tar."""
     compression_ratio: int = Field(default=1100, gt=1)
     """Uncompressed : compressed, above the first 64 MiB."""
     manifest_layers: int = Field(default=512, gt=0)
+    """Of one manifest."""
     index_manifests: int = Field(default=256, gt=0)
+    """Of one index."""
     pax_record: int = Field(default=1 << 20, gt=0)
     """Bytes of one PAX or GNU long-name record."""
     webhook_body: int = Field(default=1 << 20, gt=0)
+    """Bytes; larger ones are answered with 413."""
     work_dir: int = Field(default=20 << 30, gt=0)
     """Bytes of temporary files; low watermark 80 %."""
 
@@ -166,17 +192,20 @@ class Cache(Section):
     """Converted layers are recorded as small manifests in the registry itself."""
 
     enabled: bool = True
+    """Look converted layers up, and record them."""
     repository: str = ""
     """Default: beside the target, ``{target repository}``'s project + ``/ics-cache``; placeholders as in ``target_repository``."""
 
 
 class Console(Section):
     enabled: bool = True
+    """Serve ``/console/`` and ``/api/``."""
     credential: SecretStr | None = None
     """``user:password`` that may read; without it the console and status API are open to whoever reaches them, read-only."""
     operator_credential: SecretStr | None = None
     """``user:password`` that may also replay and discard; without it nobody may over HTTP."""
     path_prefix: str = ""
+    """What a reverse proxy puts before every path of the ingress: ``/ics``."""
     trace_url: str = Field(default="", pattern=r"^(|https?://.*\{trace_id\}.*)$")
     """Where a trace can be looked at, with ``{trace_id}``; the console links to it."""
     history: int = Field(default=100_000, ge=100, le=1_000_000)
@@ -196,21 +225,28 @@ class Notification(Section):
     """One outgoing webhook: CloudEvents, signed."""
 
     url: SecretStr
+    """``https://`` or ``http://``; a secret, since many carry a token."""
     secret: SecretStr | None = None
+    """Signs the body: HMAC-SHA256 in a header."""
     events: tuple[Literal["succeeded", "failed", "skipped", "replayed"], ...] = (
         "succeeded",
         "failed",
         "replayed",
     )
+    """Which outcomes are told."""
 
 
 class HarborApi(Section):
     """Harbor's REST API of one registry host, for labels and comments on the source artifact, and for the backfill."""
 
     url: str
+    """``https://harbor.example.com``."""
     username: str = ""
+    """Of an account that may put labels on artifacts; empty asks without one."""
     password: SecretStr | None = None
+    """Its password or a robot account's secret."""
     password_file: Path | None = None
+    """A file that holds the same."""
     ca: Path | None = None
     """PEM bundle to trust instead of the system's."""
     label: str = ""
@@ -221,15 +257,18 @@ class Settings(Section):
     """The whole of ``config.yml``."""
 
     hostname: str = "0.0.0.0"  # noqa: S104  the proposal's default: a service in a container listens on all addresses
+    """Address that the servers listen on."""
     http: Http = Http()
     https: Https | None = None
     endpoint: str = "/conversion"
+    """Path that Harbor's webhook posts to."""
     metric: Metric = Metric()
     auth_header: Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list)] = ()
     """One or several (rotation) exact ``Authorization`` values; empty accepts requests without any."""
     auth_header_file: Path | None = None
     """One value a line."""
     maximum_concurrency: int = Field(default=5, ge=1, le=1000)
+    """Conversions at once in one consumer; the broker's prefetch."""
     auths: dict[str, Auth] = Field(default_factory=dict)
     """Registry host[:port] → access. Also the allow-list: no other host is contacted."""
     endpoints: dict[str, str] = Field(default_factory=dict)
@@ -239,6 +278,7 @@ class Settings(Section):
     """One mapping or a list."""
     driver: DriverSettings = DriverSettings()
     work_dir: Path = Path("var/work")
+    """A consumer's temporary files; claimed, measured and collected at start."""
     broker: BrokerSettings = BrokerSettings()
     retry: Retry = Retry()
     timeouts: Timeouts = Timeouts()
