@@ -52,7 +52,6 @@ class BrokerMonitor:
 
     async def look(self) -> None:
         """Ask once, now. Never raises a broker's error: it becomes part of the snapshot."""
-        by_code = self.snapshot.dead_by_code
         try:
             async with asyncio.timeout(_PATIENCE):
                 stats = await self._broker.stats()
@@ -60,11 +59,11 @@ class BrokerMonitor:
             message = error.message if isinstance(error, IcsError) else f"no answer within {_PATIENCE:.0f} s"
             if not self.snapshot.error:
                 _log.warning("broker: %s", message)
-            self.snapshot = BrokerSnapshot(checked_at=time.time(), error=message, dead_by_code=by_code)
+            self.snapshot = replace(self.snapshot, stats=UNKNOWN, checked_at=time.time(), error=message)
             self._metrics.broker_up(False)
             self._tell(UNKNOWN)
             return
-        self.snapshot = BrokerSnapshot(stats, time.time(), dead_by_code=by_code)
+        self.snapshot = replace(self.snapshot, stats=stats, checked_at=time.time(), error="")
         self._metrics.broker_up(True)
         self._tell(stats)
         if self._stale(stats):

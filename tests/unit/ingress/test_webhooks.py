@@ -213,10 +213,15 @@ async def test_the_api_describes_itself(ingress: Ingress) -> None:
     assert (await ingress.http.get("/docs")).status_code == 200
 
 
-async def test_a_thousand_webhooks_at_once_are_all_accepted(ingress: Ingress) -> None:
-    answers = await asyncio.gather(*(ingress.post(push(f"v{number}")) for number in range(1000)))
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["conversions"][0]["id"] for answer in answers}) == 1000
+async def test_of_a_thousand_webhooks_at_once_each_is_accepted_or_asked_to_come_again(ingress: Ingress) -> None:
+    async def sent(number: int) -> str:
+        # 503: this machine was too busy to do it in time.
+        while (answer := await ingress.post(push(f"v{number}"))).status_code == 503:
+            assert answer.headers["retry-after"]
+        assert answer.status_code == 202
+        return str(answer.json()["conversions"][0]["id"])
+
+    assert len(set(await asyncio.gather(*(sent(number) for number in range(1000))))) == 1000
 
 
 async def test_accelds_clients_get_accelds_answers(ingress: Ingress) -> None:
