@@ -37,12 +37,13 @@ from drivers.nydus.rafs_v6.decode import decode_bootstrap
 from drivers.nydus.rafs_v6.encode import MARKS, encode_bootstrap
 from drivers.nydus.rafs_v6.layout import CHUNK, EXTENDED, EXTENDED_OFFSET, ChunkFlags, Flags
 from drivers.nydus.tree import Mark
+from drivers.testing.content import Repository
+from drivers.testing.images import add_image
 from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.comparing import convert
 from tests.integration.nydus.umoci import unpack
 from tests.servers.registry import RegistryServer, docker_registry
-from tests.unit.drivers.nydus.images import add_image, bootstrap_of
-from tests.unit.drivers.nydus.memory_content import Repository
+from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 _REPOSITORY = "reference/image"
 _failures = 0

@@ -119,9 +119,9 @@ def _tell(place: Location, report: CheckReport) -> None:
         print(finding)
     if len(report.findings) > SHOWN:
         print(f"... and {len(report.findings) - SHOWN} more; --output json has all")
-    against = "the same in the source" if report.compared else "NOT compared: the source is not there, see --source"
+    against = "the same in the source" if report.compared else "NOT compared with the source"
     counts = f"{report.images} image(s), {report.blobs} layers, {report.chunks:,} chunks, {report.entries:,} entries"
     print(f"{place}: {'sound' if report.ok else f'{len(report.findings)} finding(s)'}; {counts}", end="")
     print(f", {against}" if report.ok else "")
-    if not report.compared:
-        print("note: without its source, only the image itself was checked", file=sys.stderr)
+    for reason in dict.fromkeys(report.not_compared):
+        print(f"note: {reason}; --source says where it is", file=sys.stderr)

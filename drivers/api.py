@@ -29,6 +29,8 @@ ANNOTATION_DRIVER_NAME = "io.goharbor.artifact.v1alpha1.acceleration.driver.name
 ANNOTATION_DRIVER_VERSION = "io.goharbor.artifact.v1alpha1.acceleration.driver.version"
 ANNOTATION_SOURCE_DIGEST = "io.goharbor.artifact.v1alpha1.acceleration.source.digest"
 ANNOTATION_FINGERPRINT = "io.goharbor.ics.driver.fingerprint"
+ANNOTATION_SOURCE_REPOSITORY = "io.goharbor.ics.source.repository"
+"""``registry/repository`` that the source is in, where that is not the repository of the image itself."""
 
 
 class DriverOptions(BaseModel):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from shared.errors import PermanentError
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
-from shared.oci.reference import Reference
+from shared.oci.reference import Reference, parse_reference
 from shared.registry.api import ImageStore
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """Where the source of an image to check is, when it is not where the image's own annotations say."""
+    """Where the source of an image to check is."""
 
     store: ImageStore
-    repository: Reference
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class CheckReport:
     chunks: int = 0
     compared: bool = True
     """Whether every image's source was there to compare with."""
+    not_compared: list[str] = field(default_factory=list)
+    """Why not, once for each image."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -58,12 +61,62 @@ async def image_manifests(store: ImageStore, reference: Reference, root: ImageMa
     return [child for child in children if isinstance(child, ImageManifest)]
 
 
-async def original_manifest(original: Original, digest: str | None) -> ImageManifest | None:
-    """The source manifest of that digest, if it is recorded and still there."""
+async def find_source(
+    digest: str | None, recorded: str | None, *, given: Original | None, own: Original, report: CheckReport
+) -> tuple[Original, ImageManifest] | None:
+    """The image that one to check was made of; None, and the reason in ``report``, if nobody knows where it is.
+
+    Args:
+        digest: of the source's manifest, as the image says.
+        recorded: the repository that the image names as its source's; looked at before its own.
+        given: where the caller says that the source is: then it has to be there.
+        own: where the image itself is.
+        report: told when nothing is found.
+
+    Raises:
+        PermanentError: ``manifest_unknown``, ``source_differs``: of ``given``.
+        TransientError: of the store.
+    """
+    if given is not None:
+        return given, await _given(digest, given)
+    try:
+        found = None if digest is None else await _guessed(Digest(digest), recorded, own)
+        reason = (
+            f"its source {digest or '(the digest is not recorded)'} is not where it says, nor in its own repository"
+        )
+    except (
+        PermanentError
+    ) as error:  # annotations that make no sense, a registry that is not allowed, or that refuses us
+        found, reason = None, f"its source could not be looked up: {error.message}"
+    if found is None:
+        report.compared = False
+        report.not_compared.append(reason)
+    return found
+
+
+async def _guessed(digest: Digest, recorded: str | None, own: Original) -> tuple[Original, ImageManifest] | None:
+    for reference in ([parse_reference(recorded)] if recorded else []) + [own.reference]:
+        place = Original(own.store, replace(reference, tag=None, digest=digest))
+        if await place.store.resolve(place.reference) is not None:
+            manifest = await place.store.manifest(place.reference)
+            if isinstance(manifest, ImageManifest):
+                return place, manifest
+    return None
+
+
+async def _given(digest: str | None, given: Original) -> ImageManifest:
+    """The image that was named, or the one of its platforms that is meant."""
+    root = await given.store.manifest(given.reference)
+    if isinstance(root, ImageManifest) and digest in {None, root.digest}:
+        return root
+    if isinstance(root, Index) and any(child.digest == digest for child in root.manifests):
+        child = await given.store.manifest(replace(given.reference, tag=None, digest=Digest(str(digest))))
+        if isinstance(child, ImageManifest):
+            return child
     if digest is None:
-        return None
-    reference = original.repository.with_digest(Digest(digest))
-    if await original.store.resolve(reference) is None:
-        return None
-    found = await original.store.manifest(reference)
-    return found if isinstance(found, ImageManifest) else None
+        message = f"{given.reference} is an index, and the image does not record which of its images it was made of"
+    else:
+        message = f"the image was made of {digest}, and {given.reference} is {root.digest}"
+        if isinstance(root, Index):
+            message += ", an index without it"
+    raise PermanentError(f"{message}: name its source by digest", code="source_differs")

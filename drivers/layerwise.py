@@ -19,6 +19,7 @@ from drivers.api import (
     ANNOTATION_DRIVER_VERSION,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
+    ANNOTATION_SOURCE_REPOSITORY,
     BlobWriter,
     Content,
     ConvertedLayer,
@@ -295,7 +296,13 @@ class _Conversion:
         return _Layer(replace(layer, media_type=media_types.to_oci(layer.media_type)), None, converted=False)
 
     def _marks(self, source_digest: Digest) -> dict[str, str]:
+        source, target = self._content.source, self._content.target
+        elsewhere = (source.registry, source.repository) != (target.registry, target.repository)
+        # Where both are in one repository nothing is said, so that a repository may be copied; localhost is nobody else's.
+        where = f"{source.registry}/{source.repository}"
+        known = elsewhere and source.registry.partition(":")[0] != "localhost"
         return {
+            **({ANNOTATION_SOURCE_REPOSITORY: where} if known else {}),
             ANNOTATION_DRIVER_NAME: self._driver.type,
             ANNOTATION_DRIVER_VERSION: self._driver.version,
             ANNOTATION_SOURCE_DIGEST: str(source_digest),

@@ -74,7 +74,7 @@ class LocalImages(ABC):
                 limit="manifest_size",
             )
         raw = await asyncio.to_thread(_read, region, 0, region.size)
-        if Digest.of(raw) != digest and digest.algorithm == "sha256":
+        if Digest.of(raw, digest.algorithm) != digest:
             raise PermanentError(f"{self.location}: manifest {digest} is damaged", code="digest_mismatch")
         return parse_manifest(raw, media_type, digest)
 

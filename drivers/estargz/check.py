@@ -10,16 +10,17 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
-from drivers.api import ANNOTATION_SOURCE_DIGEST
-from drivers.checking import CheckReport, Finding, Original, image_manifests, original_manifest
+from drivers.api import ANNOTATION_SOURCE_DIGEST, ANNOTATION_SOURCE_REPOSITORY
+from drivers.checking import CheckReport, Finding, Original, find_source, image_manifests
+from drivers.estargz.comparison import Attributes, against_table, attributes, differences
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, RESERVED_NAMES
-from drivers.estargz.reader import Toc, validate
+from drivers.estargz.reader import validate
 from drivers.image import MAXIMUM_CONFIG_SIZE, parse_config
 from drivers.inflate import Inflater
 from drivers.limits import LayerLimits
-from drivers.tar.entry import GLOBAL_PAX, HARD_LINK, REGULAR, SYMLINK, TarEntry, clean
+from drivers.tar.entry import GLOBAL_PAX, TarEntry, clean
 from drivers.tar.parser import TarParser
 from shared.errors import CorruptLayerError, LimitExceededError, PermanentError
 from shared.oci.descriptor import Descriptor
@@ -28,10 +29,6 @@ from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
 
 _PIECE = 1 << 20
-_FIELDS = ("type", "mode", "owner", "mtime", "link", "device", "xattrs", "size", "content")
-
-Attributes = tuple[Any, ...]
-"""What two entries of one path are compared by, in the order of ``_FIELDS``."""
 
 
 async def check_image(
@@ -42,7 +39,7 @@ async def check_image(
     Args:
         store: where the image is.
         reference: the image or index.
-        original: where its source is; by default in the image's own repository.
+        original: where its source is; by default where the image's annotations say, or in its own repository.
         limits: of one layer.
 
     Raises:
@@ -53,14 +50,16 @@ async def check_image(
     images = [each for each in manifests if any(ANNOTATION_TOC_DIGEST in layer.annotations for layer in each.layers)]
     if not images:
         raise PermanentError(f"{reference} is no eStargz image", code="not_estargz")
-    check = _Check(store, reference, original or Original(store, reference), limits or LayerLimits())
+    check = _Check(store, reference, original, limits or LayerLimits())
     for image in images:
         await check.image(image)
     return check.report
 
 
 class _Check:
-    def __init__(self, store: ImageStore, repository: Reference, original: Original, limits: LayerLimits) -> None:
+    def __init__(
+        self, store: ImageStore, repository: Reference, original: Original | None, limits: LayerLimits
+    ) -> None:
         self.report = CheckReport()
         self._store = store
         self._repository = repository
@@ -74,15 +73,21 @@ class _Check:
             raise LimitExceededError(f"the config has {manifest.config.size} bytes", limit="config_size")
         async with self._store.open_blob(self._repository, manifest.config) as pieces:
             config = parse_config(b"".join([piece async for piece in pieces]), len(manifest.layers))
-        source = await original_manifest(self._original, manifest.annotations.get(ANNOTATION_SOURCE_DIGEST))
-        if source is None:
-            report.compared = False
-        elif len(source.layers) != len(manifest.layers):
-            self._found(manifest, "layers", f"{len(manifest.layers)}, the source has {len(source.layers)}")
+        source = await find_source(
+            manifest.annotations.get(ANNOTATION_SOURCE_DIGEST),
+            manifest.annotations.get(ANNOTATION_SOURCE_REPOSITORY),
+            given=self._original,
+            own=Original(self._store, self._repository),
+            report=report,
+        )
+        if source is not None and len(source[1].layers) != len(manifest.layers):
+            self._found(manifest, "layers", f"{len(manifest.layers)}, the source has {len(source[1].layers)}")
             source = None
         for number, layer in enumerate(manifest.layers):
             if ANNOTATION_TOC_DIGEST not in layer.annotations:
-                continue  # one that stayed as it was
+                if source is not None and layer.digest != source[1].layers[number].digest:
+                    self._found(manifest, f"layers[{number}]", "is no eStargz layer, and not the source's")
+                continue
             report.blobs += 1
             try:
                 await self._layer(
@@ -90,13 +95,18 @@ class _Check:
                     f"layers[{number}]",
                     layer,
                     config.diff_ids[number],
-                    None if source is None else source.layers[number],
+                    None if source is None else (source[0], source[1].layers[number]),
                 )
             except (CorruptLayerError, LimitExceededError) as error:
                 self._found(manifest, f"layers[{number}]", error.message)
 
     async def _layer(
-        self, manifest: ImageManifest, where: str, layer: Descriptor, diff_id: str, source: Descriptor | None
+        self,
+        manifest: ImageManifest,
+        where: str,
+        layer: Descriptor,
+        diff_id: str,
+        source: tuple[Original, Descriptor] | None,
     ) -> None:
         with await asyncio.to_thread(tempfile.TemporaryFile) as file:
             async with self._store.open_blob(self._repository, layer) as pieces:
@@ -112,17 +122,18 @@ class _Check:
             if found != diff_id:
                 self._found(manifest, f"{where}.diff_id", f"is {found}, the config says {diff_id}")
             converted = await asyncio.to_thread(self._entries, file)
-        for path, message in _against_table(converted, toc):
+        for path, message in against_table(converted, toc):
             self._found(manifest, f"{where} /{path}", message)
         self.report.entries += len(converted)
         if source is None:
             return
         with await asyncio.to_thread(tempfile.TemporaryFile) as file:
-            async with self._original.store.open_blob(self._original.repository, source) as pieces:
+            original_place, original_layer = source
+            async with original_place.store.open_blob(original_place.reference, original_layer) as pieces:
                 async for piece in pieces:
                     await asyncio.to_thread(file.write, piece)
             original = await asyncio.to_thread(self._entries, file)
-        for path, message in _differences(original, converted):
+        for path, message in differences(original, converted):
             self._found(manifest, f"{where} /{path}", message)
 
     def _entries(self, file: IO[bytes]) -> dict[str, Attributes]:
@@ -136,7 +147,7 @@ class _Check:
         def keep() -> None:
             if entry is not None and entry.type != GLOBAL_PAX and (path := clean(entry.name)) not in RESERVED_NAMES:
                 entries.pop(path, None)
-                entries[path] = _attributes(entry, content.hexdigest())
+                entries[path] = attributes(entry, content.hexdigest())
 
         def pieces() -> Iterator[bytes]:
             while piece := file.read(_PIECE):
@@ -156,47 +167,3 @@ class _Check:
 
     def _found(self, manifest: ImageManifest, where: str, message: str) -> None:
         self.report.findings.append(Finding(str(manifest.digest), where, message))
-
-
-def _attributes(entry: TarEntry, content: str) -> Attributes:
-    link = clean(entry.link) if entry.type == HARD_LINK else entry.link if entry.type == SYMLINK else ""
-    return (
-        entry.type,
-        entry.mode & 0o7777,
-        (entry.uid, entry.gid, entry.user, entry.group),
-        (entry.mtime, entry.mtime_nsec),
-        link,
-        (entry.major, entry.minor),
-        dict(entry.xattrs),
-        entry.size,
-        content,
-    )
-
-
-def _against_table(entries: dict[str, Attributes], toc: Toc) -> Iterator[tuple[str, str]]:
-    """What the tar has and the table of contents, which lazy readers go by, tells otherwise."""
-    for path, attributes in entries.items():
-        row = toc.entries.get(path)
-        if row is None:
-            if path:
-                yield path, "is in the tar and not in the table of contents"
-            continue
-        size, content = attributes[-2:]
-        if attributes[0] == REGULAR and (row.size != size or (size and row.digest != f"sha256:{content}")):
-            yield path, "has another size or digest in the table of contents"
-    for path in toc.entries.keys() - entries.keys() - RESERVED_NAMES:
-        if toc.entries[path].type != "dir":  # parents that the tar only implies
-            yield path, "is in the table of contents and not in the tar"
-
-
-def _differences(expected: dict[str, Attributes], found: dict[str, Attributes]) -> Iterator[tuple[str, str]]:
-    for path, attributes in expected.items():
-        converted = found.get(path)
-        if converted is None:
-            yield path, "is missing"
-            continue
-        for field, mine, theirs in zip(_FIELDS, converted, attributes, strict=True):
-            if mine != theirs:
-                yield path, f"{field} is {str(mine)[:200]}, the source has {str(theirs)[:200]}"
-    for path in found.keys() - expected.keys():
-        yield path, "is not in the source"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drivers.checking import CheckReport, Finding, Original, image_manifests, original_manifest
+from drivers.checking import CheckReport, Finding, Original, find_source, image_manifests
 from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.comparison import SourceTree, compare_trees
@@ -19,7 +19,7 @@ from drivers.nydus.image_reader import ImageReader
 from drivers.nydus.rafs_v6.layout import Digester
 from shared.errors import CorruptLayerError, PermanentError
 from shared.oci.manifest import ImageManifest
-from shared.oci.reference import Reference, parse_reference
+from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
 
 
@@ -36,8 +36,8 @@ async def check_image(
     Args:
         store: where the image is.
         reference: the image.
-        original: where its source is; by default in ``store`` under the name of the image's own annotation. The manifest is
-            always the one whose digest the image records.
+        original: where its source is; by default in ``store`` under the name of the image's own annotation, or in its own
+            repository. The manifest is always the one whose digest the image records.
         data: also read every blob and check every chunk against its digest.
         limits: of one layer.
 
@@ -61,6 +61,7 @@ class _Check:
     ) -> None:
         self.report = CheckReport()
         self._store = store
+        self._repository = repository
         self._original = original
         self._data = data
         self._limits = limits
@@ -81,21 +82,21 @@ class _Check:
         except CorruptLayerError as error:
             report.findings.append(Finding(manifest.digest, "blob", error.message))
             return
-        original = self._original or self._recorded(manifest)
-        recorded = manifest.annotations.get(media.NYDUS_SOURCE_DIGEST)
-        image = None if original is None else await original_manifest(original, recorded)
-        if original is None or image is None:
-            report.compared = False
+        found = await find_source(
+            manifest.annotations.get(media.NYDUS_SOURCE_DIGEST),
+            manifest.annotations.get(media.NYDUS_SOURCE_REFERENCE),
+            given=self._original,
+            own=Original(self._store, self._repository),
+            report=report,
+        )
+        if found is None:
             return
+        original, image = found
         tree = SourceTree(content.bootstrap.chunk_size, Digester(content.bootstrap.digester))
         for original_layer in image.layers:
-            async with original.store.open_blob(original.repository, original_layer) as pieces, feeding(pieces) as feed:
+            async with original.store.open_blob(original.reference, original_layer) as pieces, feeding(pieces) as feed:
                 await in_own_thread(tree.apply, feed.read(), self._limits)
         differences: Iterator[tuple[bytes, str]] = compare_trees(tree, content.bootstrap.root)
         for path, message in differences:
             report.findings.append(Finding(manifest.digest, "/" + path.decode("utf-8", "backslashreplace"), message))
         report.entries += tree.entries()
-
-    def _recorded(self, manifest: ImageManifest) -> Original | None:
-        name = manifest.annotations.get(media.NYDUS_SOURCE_REFERENCE)
-        return None if name is None else Original(self._store, parse_reference(name))

@@ -29,9 +29,9 @@ class Digest(str):
         return super().__new__(cls, text)
 
     @classmethod
-    def of(cls, data: bytes) -> Digest:
-        """The sha256 digest of ``data``."""
-        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+    def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
+        """The digest of ``data``; ``algorithm`` is that of another digest to compare it with."""
+        return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
 
     @property
     def algorithm(self) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
+from drivers.testing.content import MemoryContent, Repository
+from drivers.testing.images import as_source
 from shared.oci.manifest import ImageManifest
 from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.mounting import mounted_image
 from tests.integration.nydus.umoci import unpack
-from tests.unit.drivers.nydus.images import as_source
-from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
 
 
 async def convert(

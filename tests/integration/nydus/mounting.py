@@ -8,11 +8,11 @@ from pathlib import Path
 
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor
+from drivers.testing.content import Repository
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest
 from tests.integration.nydus.erofs import check_with_fsck, expand_blob, mounted
-from tests.unit.drivers.nydus.images import bootstrap_of
-from tests.unit.drivers.nydus.memory_content import Repository
+from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 
 def expand_image(repository: Repository, image: ImageManifest, folder: Path) -> tuple[Path, list[Path]]:

@@ -25,7 +25,7 @@ from drivers.nydus.rafs_v6.decode import decode_bootstrap
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor
 from drivers.nydus.tar_walk import TarWalker
-from tests.unit.drivers.nydus.memory_content import MemoryWriter, Repository
+from drivers.testing.content import MemoryWriter, Repository
 
 
 def install(folder: Path, behaviour: str = "") -> Path:

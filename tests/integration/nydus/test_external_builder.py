@@ -9,11 +9,12 @@ import pytest
 
 from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
+from drivers.testing.content import MemoryContent, Repository
+from drivers.testing.images import Tar, add_image, as_source
 from shared.errors import PermanentError, TransientError
 from shared.oci.manifest import ImageManifest
 from tests.integration.nydus.stand_in_builder import install
-from tests.unit.drivers.nydus.images import Tar, add_image, as_source, bootstrap_of
-from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
+from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 BASE = Tar().folder("d").file("d/a", b"a" * 100_000).bytes()
 TOP = Tar().folder("d").file("d/.wh.a").file("d/b", b"b").bytes()

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from drivers.nydus.options import NydusOptions
+from drivers.testing.content import Repository
+from drivers.testing.images import MTIME, Tar, add_image
 from shared.oci.manifest import ImageManifest, encode_manifest
 from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.comparing import assert_same_tree, convert
 from tests.integration.nydus.mounting import mounted_image
 from tests.integration.nydus.umoci import unpack
-from tests.unit.drivers.nydus.images import MTIME, Tar, add_image
-from tests.unit.drivers.nydus.memory_content import Repository
 
 
 def every_kind_of_file() -> bytes:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from drivers.testing.content import Repository
+from drivers.testing.images import Tar, add_image
 from tests.images.real_layers import RealLayers
 from tests.integration.nydus.comparing import assert_same_tree
-from tests.unit.drivers.nydus.images import Tar, add_image
-from tests.unit.drivers.nydus.memory_content import Repository
 
 
 @pytest.mark.parametrize(("name", "entries"), [("debian", 5000), ("python", 6000), ("node", 7000)])

@@ -13,6 +13,8 @@ from drivers.api import Source
 from drivers.nydus import NydusDriver
 from drivers.nydus.check import check_image
 from drivers.nydus.options import NydusOptions
+from drivers.testing.content import NoProgress, Repository
+from drivers.testing.images import Tar, add_image, add_index
 from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference, parse_reference
@@ -21,8 +23,6 @@ from shared.settings.model import Auth, Settings
 from shared.telemetry.metrics import Metrics
 from tests.images.real_layers import RealLayers
 from tests.servers.registry import running_docker_registry
-from tests.unit.drivers.nydus.images import Tar, add_image, add_index
-from tests.unit.drivers.nydus.memory_content import NoProgress, Repository
 
 
 @pytest.fixture

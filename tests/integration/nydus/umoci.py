@@ -7,8 +7,8 @@ from pathlib import Path
 
 import orjson
 
+from drivers.testing.content import Repository
 from shared.oci.manifest import ImageManifest
-from tests.unit.drivers.nydus.memory_content import Repository
 
 
 def write_layout(repository: Repository, image: ImageManifest, folder: Path) -> None:

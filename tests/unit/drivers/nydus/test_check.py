@@ -12,13 +12,13 @@ from drivers.nydus import NydusDriver
 from drivers.nydus.blob import toc
 from drivers.nydus.check import check_image
 from drivers.nydus.options import NydusOptions
+from drivers.testing.content import MemoryContent, Repository
+from drivers.testing.images import Tar, add_image, add_index, as_source
+from drivers.testing.store import MemoryStore
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, encode_manifest
 from shared.oci.reference import parse_reference
-from tests.unit.drivers.nydus.images import Tar, add_image, add_index, as_source
-from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
-from tests.unit.drivers.nydus.memory_store import MemoryStore
 
 TARGET = parse_reference("registry.test/target:1")
 BASE = (

@@ -17,9 +17,9 @@ from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tree import walk
+from drivers.testing.content import MemoryContent, Repository
+from drivers.testing.images import Tar, add_image, as_source
 from shared.oci.manifest import ImageManifest, encode_manifest
-from tests.unit.drivers.nydus.images import Tar, add_image, as_source
-from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
 
 
 async def converted() -> tuple[ImageManifest, list[Layer], Bootstrap]:

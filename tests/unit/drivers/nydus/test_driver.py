@@ -28,13 +28,14 @@ from drivers.nydus import NydusDriver
 from drivers.nydus.manifests import EMPTY_LAYER, EMPTY_LAYER_DIFF_ID
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
+from drivers.testing.content import MemoryContent, Repository
+from drivers.testing.images import Tar, add_image, add_index, as_source
 from shared.errors import CorruptLayerError, LimitExceededError, SkippedError, TransientError, UnsupportedError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
-from tests.unit.drivers.nydus.images import Tar, add_image, add_index, as_source, bootstrap_of
-from tests.unit.drivers.nydus.memory_content import MemoryContent, Repository
+from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 BASE = Tar().folder("d").file("d/a", b"a" * 100_000).bytes()
 TOP = Tar().file("b", b"b").bytes()

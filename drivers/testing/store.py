@@ -1,4 +1,4 @@
-"""``ImageStore`` over the dictionaries of :mod:`memory_content`, to read images back from."""
+"""``ImageStore`` over the dictionaries of ``drivers.testing.content``, to read images back from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from drivers.testing.content import PIECE, MemoryWriter, Repository
 from shared.errors import CorruptLayerError, PermanentError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
 from shared.registry.api import Upload
-from tests.unit.drivers.nydus.memory_content import PIECE, MemoryWriter, Repository
 
 
 class MemoryStore:

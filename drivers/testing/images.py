@@ -11,13 +11,12 @@ import orjson
 import zstandard
 
 from drivers.api import Source
-from drivers.nydus.media import BOOTSTRAP_FILE
+from drivers.testing.content import Repository
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from shared.oci.reference import parse_reference
-from tests.unit.drivers.nydus.memory_content import Repository
 
 MTIME = 1_700_000_000
 
@@ -109,11 +108,3 @@ def add_index(repository: Repository, images: Sequence[tuple[str, ImageManifest]
 def as_source(manifest: ImageManifest | Index, platforms: Sequence[str] = (), *, oci: bool = True) -> Source:
     reference = parse_reference("registry.test/source:1")
     return Source(reference, manifest, [Platform.parse(platform) for platform in platforms], oci)
-
-
-def bootstrap_of(repository: Repository, image: ImageManifest) -> bytes:
-    """The merged bootstrap of a converted image."""
-    with tarfile.open(fileobj=io.BytesIO(repository.blobs[image.layers[-1].digest]), mode="r:gz") as tar:
-        member = tar.extractfile(BOOTSTRAP_FILE)
-        assert member is not None
-        return member.read()
