@@ -85,6 +85,9 @@ def convert(  # noqa: PLR0917  one parameter an option
     archives (`docker-archive:FILE[:NAME:TAG]`), in any combination. Without TARGET the result goes beside the source, under
     the tag that the configured rule names (`app:1_esgz`).
 
+    A docker archive stays lazy only for readers of the OCI layout inside it (ICS, `docker load` since 25). skopeo reads the older
+    tables beside it and compresses the layers anew: give it an `oci:` layout instead.
+
     Credentials come from the configuration's `auths`, else from Docker's own configuration.
 
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from shared.oci import media_types
 from shared.oci.digest import Digest
 from tests.images.pushing import copy, make_layout, push, run
 from tests.servers.registry import RegistryServer, docker_registry
@@ -160,3 +162,47 @@ def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], said: st
     assert result.exit_code == 1
     assert result.stderr.strip().endswith(f"[{said}]")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_source_that_is_named_and_not_the_one_is_an_error(
+    registry: RegistryServer, layout: str, tmp_path: Path
+) -> None:
+    ics("convert", f"oci:{layout}", f"oci:{tmp_path}/lazy:1")
+    lazy = f"oci:{tmp_path}/lazy:1"
+    assert "manifest_unknown" in ics("check", lazy, "--source", f"oci:{layout}-other", code=1)
+    other = f"{registry.host}/library/other:1"
+    push(layout, other)
+    assert "manifest_unknown" in ics("check", "--insecure", lazy, "--source", f"{other}x", code=1)
+    assert "source_differs" in ics("check", lazy, "--source", lazy, code=1)
+
+
+def test_every_platform_of_a_layout_is_compared(layout: str, tmp_path: Path) -> None:
+    """Also when the manifests are named by sha512, which layouts may do."""
+    folder = Path(layout.partition(":")[0])
+    (described,) = orjson.loads((folder / "index.json").read_bytes())["manifests"]
+    raw = (folder / "blobs" / described["digest"].replace(":", "/")).read_bytes()
+    copied = tmp_path / "multi"
+    run("cp", "-r", str(folder), str(copied))
+    (copied / "blobs" / "sha512").mkdir()
+    child = f"sha512:{hashlib.sha512(raw).hexdigest()}"
+    (copied / "blobs" / child.replace(":", "/")).write_bytes(raw)
+    platforms = [{"os": "linux", "architecture": name} for name in ("amd64", "arm64")]
+    children = [
+        {"mediaType": described["mediaType"], "digest": digest, "size": len(raw), "platform": platform}
+        for digest, platform in zip((described["digest"], child), platforms, strict=True)
+    ]
+    index = orjson.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": children})
+    digest = Digest.of(index)
+    (copied / "blobs" / "sha256" / digest.hex).write_bytes(index)
+    entry = {"mediaType": media_types.OCI_INDEX, "digest": digest, "size": len(index)}
+    named = {**entry, "annotations": {"org.opencontainers.image.ref.name": "multi"}}
+    (copied / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [named]}))
+
+    made = ics("convert", f"oci:{copied}:multi", f"oci:{tmp_path}/lazy:1")
+    assert len(made["platforms"]) == 2
+    report = ics("check", f"oci:{tmp_path}/lazy:1", "--source", f"oci:{copied}:multi")
+    assert report["compared"]
+    assert report["images"] == 2
+
+    (copied / "blobs" / child.replace(":", "/")).write_bytes(raw.replace(b"schemaVersion", b"schemaversion"))
+    assert "digest_mismatch" in ics("convert", f"oci:{copied}:multi", f"oci:{tmp_path}/again:1", code=1)
