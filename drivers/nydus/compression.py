@@ -84,3 +84,11 @@ def digest(data: bytes, digester: Digester) -> bytes:
     if digester is Digester.BLAKE3:
         return blake3(data).digest()
     return hashlib.sha256(data).digest()
+
+
+def digest_each(pieces: Sequence[bytes], digester: Digester) -> list[bytes]:
+    """:func:`digest` of every piece."""
+    if digester is Digester.BLAKE3:
+        return [blake3(piece).digest() for piece in pieces]
+    sha256 = hashlib.sha256
+    return [sha256(piece).digest() for piece in pieces]

@@ -12,8 +12,8 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from drivers.api import BlobWriter
-from drivers.nydus.blob.assembler import BlobAssembler, Ending, PackedChunk
-from drivers.nydus.compression import compress_each, digest
+from drivers.nydus.blob.assembler import BlobAssembler, Ending, PackedBatch
+from drivers.nydus.compression import compress_each, digest_each
 from drivers.nydus.feed import in_own_thread
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.tree import Inode
@@ -21,8 +21,6 @@ from drivers.nydus.tree import Inode
 BATCH_BYTES = 1 << 20
 _BATCH_CHUNKS = 1024
 """Small files share a job: a job's own cost is that of compressing about ten of them."""
-
-Batch = list[tuple[Inode, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +37,37 @@ class AbandonedError(Exception):
     """Raised in the walker's thread when nobody wants its chunks any more."""
 
 
+class Batch:
+    """Chunks for one job, each with its file."""
+
+    __slots__ = ("chunks", "inodes")
+
+    def __init__(self) -> None:
+        self.inodes: list[Inode] = []
+        self.chunks: list[bytes] = []
+
+
 class ChunkSink:
     """The walker's side. ``put`` blocks while enough is in flight."""
 
     def __init__(self, submit: Callable[[Batch], None]) -> None:
         self._submit = submit
-        self._batch: Batch = []
+        self._batch = Batch()
         self._bytes = 0
 
     def put(self, inode: Inode, chunk: bytes) -> None:
         """The next chunk of ``inode``; chunks of one file come in order, without others between them."""
-        self._batch.append((inode, chunk))
+        batch = self._batch
+        batch.inodes.append(inode)
+        batch.chunks.append(chunk)
         self._bytes += len(chunk)
-        if self._bytes >= BATCH_BYTES or len(self._batch) >= _BATCH_CHUNKS:
+        if self._bytes >= BATCH_BYTES or len(batch.chunks) >= _BATCH_CHUNKS:
             self.flush()
 
     def flush(self) -> None:
-        if self._batch:
-            batch, self._batch, self._bytes = self._batch, [], 0
+        batch = self._batch
+        if batch.chunks:
+            self._batch, self._bytes = Batch(), 0
             self._submit(batch)
 
 
@@ -69,7 +80,7 @@ class LayerPipeline:
         self._assembler = BlobAssembler(parameters)
         self._places = threading.Semaphore(in_flight)
         self._abandoned = threading.Event()
-        self._jobs: asyncio.Queue[tuple[Batch, Future[list[PackedChunk]]] | None] = asyncio.Queue()
+        self._jobs: asyncio.Queue[tuple[Batch, Future[PackedBatch]] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
     async def run(self, walk: Walk, writer: BlobWriter) -> Ending:
@@ -83,7 +94,7 @@ class LayerPipeline:
             while (job := await self._jobs.get()) is not None:
                 batch, future = job
                 packed = await asyncio.wrap_future(future)
-                data = self._assemble(batch, packed)
+                data = self._assembler.add(batch.inodes, packed)
                 self._places.release()
                 if data:
                     await writer.write(data)
@@ -115,25 +126,12 @@ class LayerPipeline:
         future = self._pool.submit(self._pack, batch)
         self._loop.call_soon_threadsafe(self._jobs.put_nowait, (batch, future))
 
-    def _pack(self, batch: Batch) -> list[PackedChunk]:
+    def _pack(self, batch: Batch) -> PackedBatch:
         parameters = self._parameters
-        known = self._assembler.known
-        names = [digest(chunk, parameters.digester) for _, chunk in batch]
+        chunks = batch.chunks
+        keys = list(zip(digest_each(chunks, parameters.digester), map(len, chunks), strict=True))
         # What the assembler knows stays known, so leaving such data out never changes its decision.
-        fresh: dict[tuple[bytes, int], int] = {}
-        for position, (name, (_, chunk)) in enumerate(zip(names, batch, strict=True)):
-            key = (name, len(chunk))
-            if key not in known:
-                fresh.setdefault(key, position)
-        positions = list(fresh.values())
-        data = compress_each([batch[at][1] for at in positions], parameters.compressor, parameters.level)
-        packed = dict(zip(positions, data, strict=True))
-        return [
-            PackedChunk(name, len(chunk), packed.get(at))
-            for at, (name, (_, chunk)) in enumerate(zip(names, batch, strict=True))
-        ]
-
-    def _assemble(self, batch: Batch, packed: list[PackedChunk]) -> bytes:
-        add = self._assembler.add
-        pieces = [add(inode, chunk) for (inode, _), chunk in zip(batch, packed, strict=True)]
-        return b"".join([piece for piece in pieces if piece is not None])
+        known = self._assembler.known
+        fresh = {key: chunk for key, chunk in zip(keys, chunks, strict=True) if key not in known}
+        packed = compress_each(list(fresh.values()), parameters.compressor, parameters.level)
+        return PackedBatch(keys, dict(zip(fresh, packed, strict=True)))

@@ -24,6 +24,8 @@ from shared.oci.descriptor import Descriptor
 _log = logging.getLogger(__name__)
 
 _CONTIGUOUS: Final = b"7"
+_DEVICES: Final = (CHARACTER, BLOCK)
+_MAXIMUM_OWNER: Final = 0xFFFFFFFF
 _KINDS: Final = {
     REGULAR: stat.S_IFREG,
     _CONTIGUOUS: stat.S_IFREG,
@@ -98,39 +100,42 @@ class TarWalker:
 
     def _entry(self, entry: TarEntry) -> None:
         kind = entry.type
-        if kind == GLOBAL_PAX:
-            return
-        path = _bytes(entry.name)
-        if kind == HARD_LINK:
-            self._tree.link(path, _bytes(entry.link))
-            return
-        if entry.sparse:
-            raise UnsupportedError(f"{entry.name[:200]!r} is stored as a GNU sparse file")
         form = _KINDS.get(kind)
-        if form is None:
-            raise UnsupportedError(f"{entry.name[:200]!r} has the unknown tar type {kind!r}")
-        if not (0 <= entry.uid <= 0xFFFFFFFF and 0 <= entry.gid <= 0xFFFFFFFF):
-            raise CorruptLayerError(f"{entry.name[:200]!r} has the owner {entry.uid}:{entry.gid}")
-        target = _bytes(entry.link) if form == stat.S_IFLNK else b""
-        if form == stat.S_IFLNK and not target:
-            raise CorruptLayerError(f"{entry.name[:200]!r} is a symbolic link to nothing")
+        if form is None or entry.sparse:
+            self._without_inode(entry)
+            return
+        uid, gid, mtime = entry.uid, entry.gid, entry.mtime
+        if not (0 <= uid <= _MAXIMUM_OWNER and 0 <= gid <= _MAXIMUM_OWNER):
+            raise CorruptLayerError(f"{entry.name[:200]!r} has the owner {uid}:{gid}")
         inode = Inode(
             form | entry.mode & 0o7777,
-            entry.uid,
-            entry.gid,
-            max(entry.mtime, 0),
-            entry.mtime_nsec if entry.mtime >= 0 else 0,
-            size=entry.size if form == stat.S_IFREG else 0,
-            rdev=_device(entry.major, entry.minor) if kind in {CHARACTER, BLOCK} else 0,
-            target=target,
-            xattrs=self._xattrs(entry) if entry.xattrs else (),
+            uid,
+            gid,
+            max(0, mtime),
+            entry.mtime_nsec if mtime >= 0 else 0,
         )
-        self._tree.add(path, inode)
+        if entry.xattrs:
+            inode.xattrs = self._xattrs(entry)
+        self._inode = None
         if form == stat.S_IFREG:
+            inode.size = self._left = entry.size
             self._inode = inode
-            self._left = entry.size
-        else:
-            self._inode = None
+        elif form == stat.S_IFLNK:
+            if not entry.link:
+                raise CorruptLayerError(f"{entry.name[:200]!r} is a symbolic link to nothing")
+            inode.target = _bytes(entry.link)
+        elif kind in _DEVICES:
+            inode.rdev = _device(entry.major, entry.minor)
+        self._tree.add(_bytes(entry.name), inode)
+
+    def _without_inode(self, entry: TarEntry) -> None:
+        self._inode = None
+        if entry.type == HARD_LINK:
+            self._tree.link(_bytes(entry.name), _bytes(entry.link))
+        elif entry.sparse:
+            raise UnsupportedError(f"{entry.name[:200]!r} is stored as a GNU sparse file")
+        elif entry.type != GLOBAL_PAX:
+            raise UnsupportedError(f"{entry.name[:200]!r} has the unknown tar type {entry.type!r}")
 
     def _xattrs(self, entry: TarEntry) -> tuple[tuple[bytes, bytes], ...]:
         found = sorted((_bytes(key), value) for key, value in entry.xattrs.items())

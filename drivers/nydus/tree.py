@@ -9,8 +9,10 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import Final
 
-S_IFMT = 0o170000
+S_IFMT: Final = 0o170000
+S_IFDIR: Final = stat.S_IFDIR
 
 
 class Mark(IntEnum):
@@ -145,14 +147,13 @@ class Inode:
         "xattrs",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made once per file
         self,
         mode: int,
         uid: int = 0,
         gid: int = 0,
         mtime: int = 0,
         mtime_ns: int = 0,
-        *,
         size: int = 0,
         rdev: int = 0,
         target: bytes = b"",
@@ -171,7 +172,7 @@ class Inode:
         self.xattrs = xattrs
         self.chunks = chunks
         self.mark = mark
-        self.children: dict[bytes, Inode] | None = {} if mode & S_IFMT == stat.S_IFDIR else None
+        self.children: dict[bytes, Inode] | None = {} if mode & S_IFMT == S_IFDIR else None
 
     @property
     def is_symlink(self) -> bool:

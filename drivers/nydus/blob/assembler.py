@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final
 
 from drivers.nydus.blob import toc
-from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, MetaHeader, encode_chunk_info
+from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, MetaHeader, encode_chunk_infos
 from drivers.nydus.blob.tar_header import encode_tar_header
 from drivers.nydus.blob.toc import TocEntry, encode_toc
 from drivers.nydus.compression import compress
@@ -21,21 +22,26 @@ from drivers.nydus.rafs_v6.layout import (
     OWN_BLOB_ID,
     ChunkFlags,
     Compressor,
-    align,
 )
 from drivers.nydus.tree import Blob, Chunk, Inode
 from shared.errors import UnsupportedError
 
-_MAXIMUM_DATA = 1 << 40
+_MAXIMUM_DATA: Final = 1 << 40
+_MAXIMUM_CHUNKS: Final = min(MAXIMUM_CHUNKS - 1, MAXIMUM_ARRAY // ENTRY_SIZE)
+_COMPRESSED: Final = int(ChunkFlags.COMPRESSED)
 
 
-class PackedChunk(NamedTuple):
-    """A chunk as a worker leaves it. ``data`` is None if the worker knew that the blob already has it."""
+ChunkKey = tuple[bytes, int]
+"""Digest and uncompressed size of a chunk: equal keys are equal content."""
 
-    digest: bytes
-    size: int
-    """Uncompressed, in bytes."""
-    data: bytes | None
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Chunks of consecutive files as a worker leaves them, in tar order."""
+
+    keys: Sequence[ChunkKey]
+    data: Mapping[ChunkKey, bytes]
+    """Compressed; without what the worker knew that the blob already has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,79 +73,81 @@ class BlobAssembler:
             ci_compressed_size=0,
             ci_uncompressed_size=0,
         )
-        self.known: dict[tuple[bytes, int], Chunk] = {}
-        """By digest and uncompressed size; workers may look in to skip the compression of what is here already."""
-        self._infos: list[bytes] = []
-        self._digests: list[bytes] = []
+        self.known: dict[ChunkKey, Chunk] = {}
+        """Every chunk of the blob, in its order. Workers may look in to skip the compression of what is here already."""
         self._data_hash = hashlib.sha256()
         self._size = 0
         self._uncompressed = 0
-        self._inode: Inode | None = None
-        self._chunks: list[Chunk] = []
-        self._file_offset = 0
+        self._large: Inode | None = None
+        self._large_chunks: list[Chunk] = []
 
-    def add(self, inode: Inode, packed: PackedChunk) -> bytes | None:
-        """The next chunk of ``inode``; returns the bytes to append to the blob, if any.
+    def add(self, inodes: Sequence[Inode], batch: PackedBatch) -> bytes:
+        """The next chunks, each with the file that it belongs to; returns the bytes to append to the blob.
 
         Raises:
             UnsupportedError: the layer has more chunks or data than a blob can hold.
         """
-        if inode is not self._inode:
-            self._finish_file()
-            self._inode = inode
-        key = (packed.digest, packed.size)
-        chunk = self.known.get(key)
-        data = None
-        if chunk is None:
-            data = packed.data
-            if data is None:
-                raise AssertionError("a worker left out a chunk that the blob does not have")
-            chunk = self._append(packed.digest, packed.size, len(data))
-            self.known[key] = chunk
-            self._data_hash.update(data)
-        self._chunks.append(chunk)
-        self._file_offset += packed.size
-        return data
+        known = self.known
+        packed = batch.data
+        chunk_size = self._parameters.chunk_size
+        fresh = []
+        for inode, key in zip(inodes, batch.keys, strict=True):
+            small = inode.size <= chunk_size
+            chunk = known.get(key)
+            if chunk is None:
+                data = packed[key]
+                fresh.append(data)
+                chunk = known[key] = self._append(key, len(data), 0 if small else self._file_offset(inode))
+            if small:
+                inode.chunks = (chunk,)
+            else:
+                self._add_to_large(inode, chunk)
+        joined = b"".join(fresh)
+        self._data_hash.update(joined)
+        return joined
 
-    def _append(self, digest: bytes, size: int, compressed_size: int) -> Chunk:
-        index = len(self._infos)
-        if index >= MAXIMUM_CHUNKS - 1 or ENTRY_SIZE * index >= MAXIMUM_ARRAY or self._size >= _MAXIMUM_DATA:
+    def _append(self, key: ChunkKey, compressed_size: int, file_offset: int) -> Chunk:
+        digest, size = key
+        index = len(self.known)
+        if index >= _MAXIMUM_CHUNKS or self._size >= _MAXIMUM_DATA:
             raise UnsupportedError(f"more than {index} chunks or {self._size} bytes in one layer")
         chunk = Chunk(
             self._blob,
             index,
             digest,
-            ChunkFlags.COMPRESSED if compressed_size != size else 0,
+            _COMPRESSED if compressed_size != size else 0,
             compressed_size,
             size,
             self._size,
             self._uncompressed,
-            self._file_offset,
+            file_offset,
         )
-        self._infos.append(encode_chunk_info(self._size, compressed_size, self._uncompressed, size))
-        self._digests.append(digest)
         self._size += compressed_size
-        self._uncompressed += align(size, BLOCK)
+        self._uncompressed += (size + BLOCK - 1) & -BLOCK
         return chunk
 
-    def _finish_file(self) -> None:
-        if self._inode is not None:
-            self._inode.chunks = tuple(self._chunks)
-        self._inode = None
-        self._chunks = []
-        self._file_offset = 0
+    def _file_offset(self, inode: Inode) -> int:
+        return len(self._large_chunks) * self._parameters.chunk_size if inode is self._large else 0
+
+    def _add_to_large(self, inode: Inode, chunk: Chunk) -> None:
+        """Its chunks come one after the other, perhaps in several batches."""
+        if inode is not self._large:
+            self._large = inode
+            self._large_chunks = []
+        self._large_chunks.append(chunk)
+        if len(self._large_chunks) * self._parameters.chunk_size >= inode.size:
+            inode.chunks = tuple(self._large_chunks)
 
     def finish(self, root: Inode) -> Ending:
         """Everything behind the chunks: chunk information, digests, the layer's bootstrap, table of contents."""
-        self._finish_file()
         parameters = self._parameters
         parts: list[bytes] = []
         entries: list[TocEntry] = []
         position = self._size
         meta = b""
-        if self._infos:
+        if self.known:
             position, meta = self._chunk_tables(parts, entries)
-        blobs = [self._blob] if self._infos else []
+        blobs = [self._blob] if self.known else []
         self._blob.compressed_size = position
         bootstrap = Bootstrap(
             root=root,
@@ -161,9 +169,10 @@ class BlobAssembler:
         blob = self._blob
         data_header = encode_tar_header(toc.BLOB_DATA, self._size)
         self._data_hash.update(data_header)
-        array = b"".join(self._infos)
+        chunks = self.known.values()
+        array = encode_chunk_infos(chunks)
         packed = compress(array, self._parameters.compressor, self._parameters.level)
-        blob.chunk_count = len(self._infos)
+        blob.chunk_count = len(chunks)
         blob.uncompressed_size = self._uncompressed
         blob.ci_compressor = self._parameters.compressor if len(packed) < len(array) else Compressor.NONE
         blob.ci_offset = self._size + len(data_header)
@@ -177,7 +186,7 @@ class BlobAssembler:
             len(packed),
             len(array),
         ).encode()
-        digests = b"".join(self._digests)
+        digests = b"".join([chunk.digest for chunk in chunks])
         meta_header = encode_tar_header(toc.BLOB_META, len(packed) + len(header))
         parts += (data_header, packed, header, meta_header, digests, encode_tar_header(toc.CHUNK_DIGESTS, len(digests)))
         header_at = blob.ci_offset + len(packed)

@@ -6,12 +6,14 @@ compressed bytes are kept only when strictly fewer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.layout import BLOCK, KNOWN_BLOB_FEATURES, Compressor, align
+from drivers.nydus.tree import Chunk
 
 MAGIC: Final = 0xB10BB10B
 HEADER_SIZE: Final = BLOCK
@@ -30,15 +32,15 @@ class ChunkInfo(NamedTuple):
     uncompressed_size: int
 
 
-def encode_chunk_info(
-    compressed_offset: int, compressed_size: int, uncompressed_offset: int, uncompressed_size: int
-) -> bytes:
-    usize = uncompressed_size - 1
-    csize = compressed_size - 1
-    return _ENTRY.pack(
-        (usize & 0xFFFFF) << 44 | uncompressed_offset | (usize & 0xF00000) >> 12,
-        (csize & 0xFFFFF) << 44 | (csize & 0xF00000) << 20 | compressed_offset,
-    )
+def encode_chunk_infos(chunks: Iterable[ChunkInfo | Chunk]) -> bytes:
+    """The array, in the order of the blob."""
+    words = []
+    for chunk in chunks:
+        usize = chunk.uncompressed_size - 1
+        csize = chunk.compressed_size - 1
+        words.append((usize & 0xFFFFF) << 44 | chunk.uncompressed_offset | (usize & 0xF00000) >> 12)
+        words.append((csize & 0xFFFFF) << 44 | (csize & 0xF00000) << 20 | chunk.compressed_offset)
+    return Struct(f"<{len(words)}Q").pack(*words)
 
 
 def decode_chunk_infos(array: bytes) -> list[ChunkInfo]:

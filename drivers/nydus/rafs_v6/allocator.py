@@ -83,11 +83,11 @@ class Allocator:
 
     def regular(self, inode_size: int, chunks: int) -> int:
         """An inode with its chunk indexes."""
-        needed = align(inode_size, 8) + 8 * chunks
-        inode = self._take(needed)
+        needed = (inode_size + 7 & -8) + 8 * chunks
+        inode = self._take(needed) if self._filled else None
         if inode is None:
             inode = self.position
-            self.position = align(inode + needed, SLOT)
+            self.position = inode + needed + SLOT - 1 & -SLOT
         return inode
 
     def special(self, inode_size: int) -> int:

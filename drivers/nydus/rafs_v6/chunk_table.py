@@ -1,11 +1,40 @@
-"""Read the chunk table: one record for every chunk that a file refers to."""
+"""The chunk table: one record for every chunk that a file refers to, sorted by digest and blob."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from drivers.nydus.errors import require
-from drivers.nydus.rafs_v6.layout import BLOCK, CHUNK, ChunkFlags
+from drivers.nydus.rafs_v6.layout import BLOCK, CHUNK, ChunkFlags, chunk_index
 from drivers.nydus.rafs_v6.superblock import Header
 from drivers.nydus.tree import Chunk
+
+
+def encode_chunk_table(chunks: Iterable[Chunk], blob_number: Mapping[str, int]) -> bytes:
+    """80 bytes a chunk.
+
+    Args:
+        chunks: those that files refer to, each once.
+        blob_number: position in the blob table by blob id; below 256, so that the records' own bytes are in order.
+    """
+    pack = CHUNK.pack
+    records = [
+        pack(
+            chunk.digest,
+            blob_number[chunk.blob.id],
+            chunk.flags,
+            chunk.compressed_size,
+            chunk.uncompressed_size,
+            chunk.compressed_offset,
+            chunk.uncompressed_offset,
+            chunk.file_offset,
+            chunk.index,
+            chunk.crc32,
+        )
+        for chunk in chunks
+    ]
+    records.sort()
+    return b"".join(records)
 
 
 def decode_chunk_table(data: bytes, header: Header) -> dict[int, Chunk]:
@@ -31,8 +60,9 @@ def decode_chunk_table(data: bytes, header: Header) -> dict[int, Chunk]:
         ):
             _report_chunk(header, number, record)
         blob = blobs[blob_index]
-        key = (index & 0xFFFF) | ((index >> 16) << 8 | (blob_index + 1)) << 16 | (uoff // BLOCK) << 32
-        found[key] = Chunk(blob, index, digest, flags, csize, usize, coff, uoff, file_offset, crc32)
+        found[chunk_index(blob_index, index, uoff)] = Chunk(
+            blob, index, digest, flags, csize, usize, coff, uoff, file_offset, crc32
+        )
     return found
 
 

@@ -7,6 +7,7 @@ and the kernel rely on, and :func:`validate_bootstrap` runs it for its checks al
 from __future__ import annotations
 
 import stat
+from typing import Final
 
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
@@ -28,13 +29,14 @@ from drivers.nydus.rafs_v6.layout import (
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
     BlobFeatures,
-    align,
 )
 from drivers.nydus.rafs_v6.superblock import Header, decode_header
 from drivers.nydus.rafs_v6.xattrs import area_size, decode_xattrs
 from drivers.nydus.tree import S_IFMT, Chunk, Inode, Mark
 
-_MARK_OF_BYTES = {value: mark for mark, value in MARKS.items()}
+_MARK_OF_BYTES: Final = {MARKS[mark]: mark for mark in Mark}
+_DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
+_DOTS: Final = (b".", b"..")
 
 
 class _Decoder:
@@ -43,8 +45,10 @@ class _Decoder:
         self.header = header
         self.chunks: dict[int, Chunk] = decode_chunk_table(data, header)
         self.inodes: dict[int, Inode] = {}
-        self.links: dict[int, int] = {}
         self.nlinks: dict[int, int] = {}
+        """Of directories, and of files that say another number than 1."""
+        self.names: dict[int, int] = {}
+        """Of files with more than one."""
         self.entries = 1
 
     def decode(self) -> Inode:
@@ -55,9 +59,10 @@ class _Decoder:
         while pending:
             nid, inode, data, parent_nid = pending.pop()
             self._directory(nid, inode, data, parent_nid, pending)
-        for nid, names in self.links.items():
-            if self.nlinks[nid] != names:
-                raise InvalidNydusError(f"inode[{nid}].nlink", f"is {self.nlinks[nid]}, the tree has {names} names")
+        for nid in self.nlinks.keys() | self.names.keys():
+            nlink, names = self.nlinks.get(nid, 1), self.names.get(nid, 1)
+            if nlink != names:
+                raise InvalidNydusError(f"inode[{nid}].nlink", f"is {nlink}, the tree has {names} names")
         require(
             self.header.entries == self.entries,
             "superblock.inos",
@@ -76,8 +81,9 @@ class _Decoder:
         children: dict[bytes, Inode] = {}
         found = 0
         subdirectories = 0
+        inodes = self.inodes
         for name, child_nid, kind in decode_directory(data):
-            if name in {b".", b".."}:
+            if name in _DOTS:
                 expected = nid if name == b"." else parent_nid
                 require(child_nid == expected, f"inode[{nid}].dirent", f"{name.decode()!r} is nid {child_nid}")
                 found += 1
@@ -85,37 +91,31 @@ class _Decoder:
             self.entries += 1
             if self.entries > self.header.entries:
                 raise InvalidNydusError("superblock.inos", f"is {self.header.entries}, the tree has more")
-            child = self.inodes.get(child_nid)
+            child = inodes.get(child_nid)
             if child is None:
                 child, content = self._inode(child_nid, name)
                 if child.children is not None:
                     subdirectories += 1
                     pending.append((child_nid, child, content, nid))
-                else:
-                    self.links[child_nid] = 1
             else:
                 require(child.children is None, f"inode[{child_nid}]", f"the directory {name!r} has two parents")
-                self.links[child_nid] += 1
+                self.names[child_nid] = self.names.get(child_nid, 1) + 1
             if FILE_TYPES[child.mode & S_IFMT] != kind:
                 raise InvalidNydusError(
                     f"inode[{nid}].dirent.type", f"{name!r} is {kind}, its mode says {child.mode:o}"
                 )
             children[name] = child
         require(found == 2, f"inode[{nid}].dirent", "lacks '.' or '..'")
-        require(
-            self.nlinks[nid] == 2 + subdirectories,
-            f"inode[{nid}].nlink",
-            f"is {self.nlinks[nid]} with {subdirectories} subdirectories",
-        )
+        nlink = self.nlinks.pop(nid, 1)
+        require(nlink == 2 + subdirectories, f"inode[{nid}].nlink", f"is {nlink} with {subdirectories} subdirectories")
         inode.children = children
 
     def _inode(self, nid: int, name: bytes) -> tuple[Inode, bytes]:
         """The inode and, of a directory, its data."""
         data = self.data
         at = self.header.meta + SLOT * nid
-        field = f"inode[{nid}]"
         if nid <= 0 or at + INODE.size > len(data):
-            raise InvalidNydusError(field, f"{name!r} lies outside the file")
+            raise InvalidNydusError(f"inode[{nid}]", f"{name!r} lies outside the file")
         if data[at] & 1:
             form, icount, mode, _, size, union, _, uid, gid, mtime, mtime_ns, nlink, reserved = INODE.unpack_from(
                 data, at
@@ -130,43 +130,35 @@ class _Decoder:
         kind = mode & S_IFMT
         mark = _MARK_OF_BYTES.get(reserved)
         if kind not in FILE_TYPES or mtime_ns >= 1_000_000_000 or mark is None:
-            require(kind in FILE_TYPES, f"{field}.mode", f"{mode:o} is no file type")
-            require(mtime_ns < 1_000_000_000, f"{field}.mtime_nsec", f"is {mtime_ns}")
-            raise InvalidNydusError(f"{field}.reserved", "is not zero")
-        xattrs: tuple[tuple[bytes, bytes], ...] = ()
+            require(kind in FILE_TYPES, f"inode[{nid}].mode", f"{mode:o} is no file type")
+            require(mtime_ns < 1_000_000_000, f"inode[{nid}].mtime_nsec", f"is {mtime_ns}")
+            raise InvalidNydusError(f"inode[{nid}].reserved", "is not zero")
+        inode = Inode(mode, uid, gid, mtime, mtime_ns)
+        if mark is not Mark.NONE:
+            inode.mark = mark
         if icount:
             start = end
             end += area_size(icount)
-            require(end <= len(data), f"{field}.xattr_icount", "the attributes lie outside the file")
-            xattrs = decode_xattrs(data[start:end])
+            require(end <= len(data), f"inode[{nid}].xattr_icount", "the attributes lie outside the file")
+            inode.xattrs = decode_xattrs(data[start:end])
         content = b""
-        chunks: tuple[Chunk, ...] = ()
-        symlink = kind == stat.S_IFLNK
         if kind == stat.S_IFREG:
             if layout != LAYOUT_CHUNKED:
-                raise InvalidNydusError(f"{field}.format", f"data layout {layout} for a regular file")
-            chunks = self._file_chunks(field, size, union, align(end, 8))
-        elif symlink or kind == stat.S_IFDIR:
-            content = self._content(field, layout, union * BLOCK, end, size)
-            if symlink:
-                require(0 < size <= MAXIMUM_SYMLINK, f"{field}.size", f"a symbolic link's target of {size} bytes")
+                raise InvalidNydusError(f"inode[{nid}].format", f"data layout {layout} for a regular file")
+            inode.size = size
+            inode.chunks = self._file_chunks(nid, size, union, end + 7 & -8)
+        elif kind == stat.S_IFDIR:
+            content = self._content(f"inode[{nid}]", layout, union * BLOCK, end, size)
+        elif kind == stat.S_IFLNK:
+            inode.target = self._content(f"inode[{nid}]", layout, union * BLOCK, end, size)
+            require(0 < size <= MAXIMUM_SYMLINK, f"inode[{nid}].size", f"a symbolic link's target of {size} bytes")
         else:
-            require(layout == LAYOUT_PLAIN, f"{field}.format", f"data layout {layout} for a special file")
-        inode = Inode(
-            mode,
-            uid,
-            gid,
-            mtime,
-            mtime_ns,
-            size=size if kind == stat.S_IFREG else 0,
-            rdev=union if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
-            target=content if symlink else b"",
-            xattrs=xattrs,
-            chunks=chunks,
-            mark=mark,
-        )
+            require(layout == LAYOUT_PLAIN, f"inode[{nid}].format", f"data layout {layout} for a special file")
+            if kind in _DEVICES:
+                inode.rdev = union
         self.inodes[nid] = inode
-        self.nlinks[nid] = nlink
+        if nlink != 1:
+            self.nlinks[nid] = nlink
         return inode, content
 
     def _content(self, field: str, layout: int, start: int, inode_end: int, size: int) -> bytes:
@@ -188,47 +180,48 @@ class _Decoder:
             return data[start : start + full] + tail
         return tail
 
-    def _file_chunks(self, field: str, size: int, chunk_format: int, start: int) -> tuple[Chunk, ...]:
+    def _file_chunks(self, nid: int, size: int, chunk_format: int, start: int) -> tuple[Chunk, ...]:
         chunk_size = self.header.chunk_size
         bits = chunk_format & CHUNK_FORMAT_BITS
         if chunk_format & ~CHUNK_FORMAT_BITS != CHUNK_FORMAT_INDEXES or 1 << (bits + 12) < chunk_size:
-            raise InvalidNydusError(f"{field}.u", f"chunk format {chunk_format:#x}")
+            raise InvalidNydusError(f"inode[{nid}].u", f"chunk format {chunk_format:#x}")
         if not size:
             return ()
+        data = self.data
+        known = self.chunks
+        if size <= chunk_size and start + 8 <= len(data):
+            chunk = known.get(int.from_bytes(data[start : start + 8], "little"))
+            if chunk is None or chunk.uncompressed_size != size:
+                raise _chunk_error(nid, chunk, 0)
+            return (chunk,)
         count = -(-size // chunk_size)
         end = start + 8 * count
-        data = self.data
         if end > len(data):
-            raise InvalidNydusError(f"{field}.size", f"{count} chunk indexes lie outside the file")
-        known = self.chunks
-        if count == 1:
-            chunk = known.get(int.from_bytes(data[start:end], "little"))
-            if chunk is None or chunk.uncompressed_size != size:
-                raise _chunk_error(field, chunk, 0)
-            return (chunk,)
+            raise InvalidNydusError(f"inode[{nid}].size", f"{count} chunk indexes lie outside the file")
         found = []
         last = size - chunk_size * (count - 1)
         for number, at in enumerate(range(start, end, 8)):
             chunk = known.get(int.from_bytes(data[at : at + 8], "little"))
             expected = chunk_size if number < count - 1 else last
             if chunk is None or chunk.uncompressed_size != expected:
-                raise _chunk_error(field, chunk, number)
+                raise _chunk_error(nid, chunk, number)
             found.append(chunk)
         if 1 << (bits + 12) > chunk_size:
             for number, chunk in enumerate(found):
                 require(
                     chunk.blob is found[0].blob
                     and chunk.uncompressed_offset == found[0].uncompressed_offset + number * chunk_size,
-                    f"{field}.u",
+                    f"inode[{nid}].u",
                     "one large chunk for the kernel, but the chunks are not contiguous",
                 )
         return tuple(found)
 
 
-def _chunk_error(field: str, chunk: Chunk | None, number: int) -> InvalidNydusError:
+def _chunk_error(nid: int, chunk: Chunk | None, number: int) -> InvalidNydusError:
+    field = f"inode[{nid}].chunks[{number}]"
     if chunk is None:
-        return InvalidNydusError(f"{field}.chunks[{number}]", "has no record in the chunk table")
-    return InvalidNydusError(f"{field}.chunks[{number}]", f"{chunk.uncompressed_size} bytes do not fit the file's size")
+        return InvalidNydusError(field, "has no record in the chunk table")
+    return InvalidNydusError(field, f"{chunk.uncompressed_size} bytes do not fit the file's size")
 
 
 def decode_bootstrap(data: bytes, blob_id: str | None = None) -> Bootstrap:

@@ -130,3 +130,8 @@ FILE_TYPES: Final = {0o100000: 1, 0o040000: 2, 0o020000: 3, 0o060000: 4, 0o01000
 def align(value: int, to: int) -> int:
     """Round up to a multiple of ``to``, a power of two."""
     return (value + to - 1) & ~(to - 1)
+
+
+def chunk_index(blob: int, index: int, uncompressed_offset: int) -> int:
+    """The 8 bytes, as a little-endian number, by which a file refers to a chunk."""
+    return (index & 0xFFFF) | ((index >> 16) << 8 | (blob + 1)) << 16 | (uncompressed_offset // BLOCK) << 32

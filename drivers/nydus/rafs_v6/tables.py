@@ -1,10 +1,30 @@
-"""The tables of blobs in front of the metadata: EROFS device slots and RAFS blob records."""
+"""What stands in front of the metadata: both superblocks, EROFS device slots and RAFS blob records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drivers.nydus.rafs_v6.layout import BLOB, BLOCK, DEVICE, DEVICE_ALIGNMENT, align
+from drivers.nydus.rafs_v6.bootstrap import Bootstrap
+from drivers.nydus.rafs_v6.layout import (
+    BLOB,
+    BLOCK,
+    COMPRESSOR_FLAGS,
+    DEVICE,
+    DEVICE_ALIGNMENT,
+    DEVICES_OFFSET,
+    DIGESTER_FLAGS,
+    EXTENDED,
+    EXTENDED_OFFSET,
+    FEATURE_COMPAT,
+    FEATURE_INCOMPAT,
+    MAGIC,
+    ROOT_NID,
+    SUPERBLOCK,
+    SUPERBLOCK_OFFSET,
+    BlobFeatures,
+    Flags,
+    align,
+)
 from drivers.nydus.tree import Blob
 from shared.errors import UnsupportedError
 
@@ -51,4 +71,66 @@ def encode_blob_table(blobs: Sequence[Blob]) -> bytes:
             b"",
         )
         for index, blob in enumerate(blobs)
+    )
+
+
+def encode_superblock(file: bytearray, bootstrap: Bootstrap, *, entries: int, meta: int, blocks: int) -> None:
+    """EROFS's own, into its place in ``file``; ``meta`` is the metadata area's offset, ``blocks`` those of all devices."""
+    SUPERBLOCK.pack_into(
+        file,
+        SUPERBLOCK_OFFSET,
+        MAGIC,
+        0,
+        FEATURE_COMPAT,
+        12,
+        0,
+        ROOT_NID,
+        entries,
+        0,
+        0,
+        blocks,
+        meta // BLOCK,
+        0,
+        b"",
+        b"",
+        FEATURE_INCOMPAT,
+        0,
+        len(bootstrap.blobs),
+        DEVICES_OFFSET // DEVICE.size,
+        b"",
+    )
+
+
+def encode_extended(
+    file: bytearray,
+    bootstrap: Bootstrap,
+    *,
+    blob_table: int,
+    chunk_table: int,
+    chunk_bytes: int,
+    prefetch_table: int,
+    prefetch_bytes: int,
+) -> None:
+    """RAFS's extension, into its place in ``file``; offsets and sizes in bytes."""
+    flags = (
+        COMPRESSOR_FLAGS[bootstrap.compressor]
+        | DIGESTER_FLAGS[bootstrap.digester]
+        | Flags.EXPLICIT_UID_GID
+        | bootstrap.extra_flags
+    )
+    if all(blob.features & BlobFeatures.INLINED_CHUNK_DIGEST for blob in bootstrap.blobs):
+        flags |= Flags.INLINED_CHUNK_DIGEST
+    EXTENDED.pack_into(
+        file,
+        EXTENDED_OFFSET,
+        flags,
+        blob_table,
+        BLOB.size * len(bootstrap.blobs),
+        bootstrap.chunk_size,
+        chunk_table,
+        chunk_bytes,
+        prefetch_table,
+        prefetch_bytes,
+        0,
+        b"",
     )

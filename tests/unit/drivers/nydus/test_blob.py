@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.nydus.blob.assembler import BlobAssembler, PackedChunk
+from drivers.nydus.blob.assembler import BlobAssembler, PackedBatch
 from drivers.nydus.blob.chunk_info import (
     ChunkInfo,
     MetaHeader,
     decode_chunk_infos,
     decode_meta_header,
-    encode_chunk_info,
+    encode_chunk_infos,
 )
 from drivers.nydus.blob.tar_header import decode_tar_header, encode_tar_header
 from drivers.nydus.blob.toc import TocEntry, decode_toc, encode_toc, toc_size
@@ -32,7 +32,7 @@ VECTORS = [
 
 @pytest.mark.parametrize(("info", "expected"), VECTORS)
 def test_chunk_information_of_a_real_file(info: ChunkInfo, expected: str) -> None:
-    assert encode_chunk_info(*info).hex() == expected
+    assert encode_chunk_infos([info]).hex() == expected
 
 
 def test_a_real_array_decodes() -> None:
@@ -48,7 +48,7 @@ def test_chunk_information_survives(sizes: list[tuple[int, int]]) -> None:
         infos.append(ChunkInfo(compressed, csize, uncompressed, usize))
         compressed += csize
         uncompressed = align(uncompressed + usize, BLOCK)
-    assert decode_chunk_infos(b"".join(encode_chunk_info(*info) for info in infos)) == infos
+    assert decode_chunk_infos(encode_chunk_infos(infos)) == infos
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_chunk_information_survives(sizes: list[tuple[int, int]]) -> None:
 )
 def test_chunks_that_do_not_follow_each_other_are_refused(info: ChunkInfo, field: str) -> None:
     with pytest.raises(InvalidNydusError) as caught:
-        decode_chunk_infos(encode_chunk_info(*info))
+        decode_chunk_infos(encode_chunk_infos([info]))
     assert caught.value.field == field
 
 
@@ -176,8 +176,9 @@ def test_equal_chunks_are_stored_once_and_incompressible_ones_as_they_are() -> N
     assembler = BlobAssembler(Parameters())
     noise = hashlib.sha512(b"noise").digest()
     files = [Inode(0o100644, size=64) for _ in range(3)]
-    written = [assembler.add(inode, PackedChunk(hashlib.sha256(noise).digest(), 64, noise)) for inode in files]
-    assert written == [noise, None, None]
+    key = (hashlib.sha256(noise).digest(), 64)
+    assert assembler.add(files[:2], PackedBatch([key, key], {key: noise})) == noise
+    assert assembler.add(files[2:], PackedBatch([key], {})) == b""
     root = directory()
     root.children = dict(zip((b"a", b"b", b"c"), files, strict=True))
     ending = assembler.finish(root)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from drivers.nydus.blob.assembler import BlobAssembler, PackedChunk
+from drivers.nydus.blob.assembler import BlobAssembler, PackedBatch
 from drivers.nydus.compression import compress, digest
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
@@ -31,7 +31,8 @@ def chunked(root: Inode, contents: Sequence[tuple[Inode, bytes]], parameters: Pa
         for start in range(0, len(content), parameters.chunk_size):
             piece = content[start : start + parameters.chunk_size]
             packed = compress(piece, parameters.compressor)
-            assembler.add(inode, PackedChunk(digest(piece, parameters.digester), len(piece), packed))
+            key = (digest(piece, parameters.digester), len(piece))
+            assembler.add([inode], PackedBatch([key], {key: packed}))
     return assembler.finish(root).bootstrap
 
 
