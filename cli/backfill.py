@@ -48,9 +48,8 @@ def backfill_command(  # noqa: PLR0917  one parameter an option
     What is up to date already costs one request to the registry and nothing else, so a walk can be repeated.
 
     Examples:
-      ics backfill harbor.example.com --project library --dry-run
-
-      ics backfill harbor.example.com -r 'payments/*' -t 'v*' --journal backfill.journal --yes
+    - `ics backfill harbor.example.com --project library --dry-run`
+    - `ics backfill harbor.example.com -r 'payments/*' -t 'v*' --journal backfill.journal --yes`
     """
     wanted = (Globs(include=tuple(repositories) or ("*",)), Globs(include=tuple(tags) or ("*",)))
     with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

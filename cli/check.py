@@ -47,7 +47,7 @@ def check(
 
     The format is told by the image. Exit code 4 when anything differs.
 
-    Example: ics check harbor.example.com/library/app:1_esgz
+    Example: `ics check harbor.example.com/library/app:1_esgz`
     """
     _check(reference, source, None, insecure=insecure, config=config, output=output)
 
@@ -64,7 +64,7 @@ def check_nydus(
 
     Exit code 4 when anything differs.
 
-    Example: ics nydus check harbor.example.com/library/app:1_nydus
+    Example: `ics nydus check harbor.example.com/library/app:1_nydus`
     """
     _check(reference, source, "nydus", insecure=insecure, config=config, output=output)
 

@@ -30,7 +30,7 @@ class Shape(StrEnum):
 def check(config: ConfigOption = None) -> None:
     """Say everything that is wrong with the configuration, each with its path in the file; nothing is contacted.
 
-    Example: ics config check --config /etc/ics/config.yml
+    Example: `ics config check --config /etc/ics/config.yml`
     """
     with told():
         settings = settings_for(config)
@@ -51,14 +51,14 @@ def show(config: ConfigOption = None) -> None:
 
 @app.command()
 def keys(
-    prefix: Annotated[str, typer.Argument(metavar="[KEY]", help="Only this key and what is below it.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="KEY", help="Only this key and what is below it.")] = "",
     output: Annotated[
         Shape, typer.Option("--output", "-o", help="For people, for programs, or docs/configuration.md.")
     ] = (Shape.TEXT),
 ) -> None:
     """List every key of config.yml: what is allowed, its default, and the environment variable that overrides it.
 
-    Example: ics config keys timeouts
+    Example: `ics config keys timeouts`
     """
     with told():
         found = [key for key in all_keys(option_models()) if not prefix or _below(key.path, prefix)]

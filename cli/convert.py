@@ -60,7 +60,7 @@ class _Order:
 def convert(  # noqa: PLR0917  one parameter an option
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The image to convert.")],
     target: Annotated[
-        str, typer.Argument(metavar="[TARGET]", help="Where the result goes; default: beside the source.")
+        str, typer.Argument(metavar="TARGET", help="Where the result goes; default: beside the source.")
     ] = "",
     driver: Annotated[
         str, typer.Option(help="estargz, nydus ... (`ics drivers` lists them). Default: as configured.")
@@ -85,17 +85,15 @@ def convert(  # noqa: PLR0917  one parameter an option
     archives (`docker-archive:FILE[:NAME:TAG]`), in any combination. Without TARGET the result goes beside the source, under
     the tag that the configured rule names (`app:1_esgz`).
 
-    A docker archive stays lazy only for readers of the OCI layout inside it (ICS, `docker load` since 25). skopeo reads the older
-    tables beside it and compresses the layers anew: give it an `oci:` layout instead.
+    A docker archive stays lazy for readers of the OCI layout inside it (ICS, Docker with its containerd store). skopeo reads the
+    older tables beside it and compresses the layers anew: give it an `oci:` layout instead.
 
     Credentials come from the configuration's `auths`, else from Docker's own configuration.
 
     Examples:
-      ics convert harbor.example.com/library/app:1
-
-      ics convert --driver nydus -O compressor=lz4_block harbor.example.com/library/app:1 harbor.example.com/lazy/app:1
-
-      ics convert docker-archive:app.tar oci:converted:app-esgz
+    - `ics convert harbor.example.com/library/app:1`
+    - `ics convert --driver nydus -O compressor=lz4_block harbor.example.com/library/app:1 harbor.example.com/lazy/app:1`
+    - `ics convert docker-archive:app.tar oci:converted:app-esgz`
     """
     with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         settings = settings_for(config)

@@ -69,7 +69,7 @@ def list_(  # noqa: PLR0917
 ) -> None:
     """List dead letters, oldest first.
 
-    Example: ics dead-letters list --code denied --newer-than 1d
+    Example: `ics dead-letters list --code denied --newer-than 1d`
     """
     where = _filter([], repository, tag, code, older_than, newer_than)
     found = _run(config, lambda work: work.operations.find(where, limit=limit or None))
@@ -98,7 +98,7 @@ def show(
 ) -> None:
     """Show one: the whole request, every attempt with its error and duration, the trace.
 
-    Example: ics dead-letters show 5f0c...
+    Example: `ics dead-letters show 5f0c...`
     """
     letter = _run(config, lambda work: work.broker.dead_letters.get(dead_letter_id))
     if letter is None:
@@ -152,9 +152,8 @@ def replay(  # noqa: PLR0917  one parameter an option
     Replaying the same twice converts once.
 
     Examples:
-      ics dead-letters replay 5f0c...
-
-      ics dead-letters replay --code registry_unavailable --rate 5
+    - `ics dead-letters replay 5f0c...`
+    - `ics dead-letters replay --code registry_unavailable --rate 5`
     """
     where = _selection(ids, repository, tag, code, older_than, newer_than, every=every)
     _act("replay", where, limit=limit, rate=rate, dry_run=dry_run, yes=True, config=config, output=output)
@@ -177,7 +176,7 @@ def discard(  # noqa: PLR0917
 ) -> None:
     """Remove dead letters for good. `export` first keeps a copy.
 
-    Example: ics dead-letters discard --code manifest_unknown --older-than 7d
+    Example: `ics dead-letters discard --code manifest_unknown --older-than 7d`
     """
     where = _selection(ids, repository, tag, code, older_than, newer_than, every=every)
     _act("discard", where, limit=limit, rate=0, dry_run=dry_run, yes=yes, config=config, output=output)
@@ -189,7 +188,7 @@ def purge(
 ) -> None:
     """Remove every dead letter for good: `discard --all`.
 
-    Example: ics dead-letters export --to letters.jsonl && ics dead-letters purge --yes
+    Example: `ics dead-letters export --to letters.jsonl && ics dead-letters purge --yes`
     """
     _act("discard", DeadLetterFilter(), limit=0, rate=0, dry_run=dry_run, yes=yes, config=config, output=output)
 
@@ -208,7 +207,7 @@ def export(  # noqa: PLR0917
 ) -> None:
     """Write dead letters as JSON lines; they stay in the queue.
 
-    Example: ics dead-letters export --to letters.jsonl
+    Example: `ics dead-letters export --to letters.jsonl`
     """
     where = _filter([], repository, tag, code, older_than, newer_than)
     found = _run(config, lambda work: work.operations.find(where))
@@ -233,7 +232,7 @@ def import_(
 ) -> None:
     """Add exported dead letters; one that is there already stays one.
 
-    Example: ics dead-letters import letters.jsonl
+    Example: `ics dead-letters import letters.jsonl`
     """
     letters: list[DeadLetter] = []
     with told():

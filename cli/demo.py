@@ -69,7 +69,7 @@ def demo(
     An image is made of this machine's Python, pushed to a development registry, and announced by the webhook that Harbor
     would send. Nothing is left behind.
 
-    Example: ics demo --keep
+    Example: `ics demo --keep`
     """
     console = Console(highlight=False, soft_wrap=True)
     with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

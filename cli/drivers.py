@@ -14,12 +14,12 @@ from shared.errors import PermanentError
 
 
 def drivers(
-    name: Annotated[str, typer.Argument(metavar="[DRIVER]", help="Only this one.")] = "",
+    name: Annotated[str, typer.Argument(metavar="DRIVER", help="Only this one.")] = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List the drivers (formats) with their options, which go under `driver.config`.
 
-    Example: ics drivers nydus
+    Example: `ics drivers nydus`
     """
     with told():
         types = driver_types()

@@ -76,10 +76,9 @@ def setup(  # noqa: PLR0917  one parameter an option
     with --output json); what was done is told on standard error.
 
     Examples:
-      ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
-
-      ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
-      --label accelerated --secrets-dir /etc/ics/secrets > /etc/ics/config.yml
+    - `ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion`
+    - `ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
+      --label accelerated --secrets-dir /etc/ics/secrets > /etc/ics/config.yml`
     """
     with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         kind: PayloadFormat = "Default" if payload == "Default" else "CloudEvents"

@@ -9,6 +9,7 @@ from cli import backfill, check, config, convert, dead_letters, demo, drivers, h
 app = typer.Typer(
     name="ics",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(

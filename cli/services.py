@@ -20,7 +20,7 @@ def up(config: ConfigOption = None) -> None:
     For one machine and for trying things out. Ctrl-C drains: what is being converted gets `timeouts.drain` seconds, the rest
     goes back to the queue.
 
-    Example: ics up --config config.yml
+    Example: `ics up --config config.yml`
     """
     with told():
         run_process(settings_for(config), "up", _everything)
@@ -31,7 +31,7 @@ def ingress(config: ConfigOption = None) -> None:
 
     Any number of replicas may run behind a load balancer.
 
-    Example: ICS_BROKER__URL=amqp://ics:secret@rabbitmq/ ics ingress
+    Example: `ICS_BROKER__URL=amqp://ics:secret@rabbitmq/ ics ingress`
     """
     with told():
         run_process(settings_for(config), "ingress", _ingress)
@@ -42,7 +42,7 @@ def consumer(config: ConfigOption = None) -> None:
 
     Any number of consumers may share a queue. SIGTERM drains.
 
-    Example: ICS_BROKER__URL=amqp://ics:secret@rabbitmq/ ics consumer
+    Example: `ICS_BROKER__URL=amqp://ics:secret@rabbitmq/ ics consumer`
     """
     with told():
         run_process(settings_for(config), "consumer", _consumer)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from shared.errors import PermanentError
 from shared.oci.descriptor import Platform
+from shared.oci.reference import Reference
+from shared.planning import expand_repository
 from shared.settings.model import Auth, DriverSettings, Rule, Settings
 from shared.settings.problems import Problem, from_validation, join
 
 BROKER_SCHEMES = ("embedded", "memory", "nats", "tls", "amqp", "amqps")
 _SUFFIX = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_TEMPLATE = (
+    "must be [registry/]path in lower case, with {registry}, {repository}, {project}, {name} where they are wanted"
+)
 _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -29,6 +36,7 @@ def check(settings: Settings, option_models: Mapping[str, type[BaseModel]]) -> l
         *_registries(settings),
         *_rules(settings, option_models),
         *_broker(settings),
+        *_peers(settings),
         *_secret_files(settings),
     ]
 
@@ -51,6 +59,8 @@ def _server(settings: Settings) -> Iterator[Problem]:
     ):
         if credential is not None and not re.fullmatch(r"[^:]+:.+", credential.get_secret_value()):
             yield Problem(path, "must be user:password")
+    if not re.fullmatch(r"(/[A-Za-z0-9_.-]+)*", settings.console.path_prefix):
+        yield Problem("console.path_prefix", "must be empty or a path without a slash at its end: /ics")
 
 
 def _registries(settings: Settings) -> Iterator[Problem]:
@@ -73,6 +83,10 @@ def _auth(path: str, auth: Auth) -> Iterator[Problem]:
         yield Problem(path, "auth and auth_file conflict: set one")
     if auth.auth is not None and not _is_basic(auth.auth.get_secret_value()):
         yield Problem(f"{path}.auth", "must be base64 of user:password")
+    if auth.auth_file is not None:
+        with contextlib.suppress(OSError):  # told below
+            if not _is_basic(auth.auth_file.read_text(errors="replace").strip()):
+                yield Problem(f"{path}.auth_file", f"{auth.auth_file} must hold base64 of user:password")
     if auth.ca is not None:
         try:
             ssl.create_default_context(cafile=str(auth.ca))
@@ -112,6 +126,8 @@ def _rule(path: str, rule: Rule) -> Iterator[Problem]:
         yield Problem(path, "overwrite and target_repository conflict: overwriting means the source's own tag")
     if not (rule.overwrite or rule.target_suffix or rule.target_repository):
         yield Problem(path, "says not where the result goes: set target_suffix, target_repository, or overwrite: true")
+    if rule.target_repository and not _is_template(rule.target_repository):
+        yield Problem(f"{path}.target_repository", _TEMPLATE)
     if rule.target_suffix and not _SUFFIX.fullmatch(rule.target_suffix):
         yield Problem(f"{path}.target_suffix", "must be 1 to 100 of A-Z a-z 0-9 _ . -")
     for text in filter(None, (part.strip() for part in rule.platform.split(","))):
@@ -136,11 +152,33 @@ def _driver(path: str, driver: DriverSettings, option_models: Mapping[str, type[
 
 
 def _broker(settings: Settings) -> Iterator[Problem]:
-    url = settings.broker.url.get_secret_value()
-    if settings.broker.url_file is None and urlsplit(url).scheme not in BROKER_SCHEMES:
-        yield Problem("broker.url", f"must begin with one of {', '.join(f'{scheme}:' for scheme in BROKER_SCHEMES)}")
+    url, path = settings.broker.url.get_secret_value(), "broker.url"
+    if settings.broker.url_file is not None:
+        with contextlib.suppress(OSError):  # told below
+            url, path = settings.broker.url_file.read_text(errors="replace").strip(), "broker.url_file"
+    parts = _split(url)
+    if parts is None or parts.scheme not in BROKER_SCHEMES:
+        yield Problem(path, f"must begin with one of {', '.join(f'{scheme}:' for scheme in BROKER_SCHEMES)}")
+    elif parts.scheme not in {"embedded", "memory"} and not parts.hostname:
+        yield Problem(path, f"must name a host: {parts.scheme}://HOST")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.broker.prefix):
         yield Problem("broker.prefix", "must be 1 to 64 of A-Z a-z 0-9 _ -")
+
+
+def _peers(settings: Settings) -> Iterator[Problem]:
+    for host, harbor in settings.harbor.items():
+        path = join("harbor", (host,))
+        if not _HOST.fullmatch(host):
+            yield Problem(path, "must be host or host:port, without a scheme or a path")
+        if not _is_http(harbor.url):
+            yield Problem(f"{path}.url", "must be http://HOST or https://HOST")
+        if harbor.password is not None and harbor.password_file is not None:
+            yield Problem(path, "password and password_file conflict: set one")
+    for number, notification in enumerate(settings.notifications):
+        if not _is_http(notification.url.get_secret_value()):
+            yield Problem(f"notifications[{number}].url", "must be an http:// or https:// URL")
+    if settings.cache.repository and not _is_template(settings.cache.repository):
+        yield Problem("cache.repository", _TEMPLATE)
 
 
 def _secret_files(settings: Settings) -> Iterator[Problem]:
@@ -174,6 +212,28 @@ def _is_basic(text: str) -> bool:
         return b":" in base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return False
+
+
+def _is_template(text: str) -> bool:
+    try:
+        expand_repository(text, Reference("registry.example.com", "project/name"))
+    except PermanentError:
+        return False
+    return True
+
+
+def _is_http(text: str) -> bool:
+    parts = _split(text)
+    return parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # refuses what is no port number
+    except ValueError:
+        return None
+    return parts
 
 
 def _reason(error: OSError) -> str:

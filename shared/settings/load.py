@@ -52,7 +52,7 @@ def _validated(data: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:
     """The settings and what is wrong with single values.
 
     Values that are wrong are left out and the rest is validated again, so that what spans several keys is still checked and
-    all problems come at once.
+    all problems come at once; a mapping that lacks a key is left out as a whole.
     """
     try:
         return Settings.model_validate(data), []
@@ -60,7 +60,8 @@ def _validated(data: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:
         problems = from_validation(error, Settings)
         remaining = copy.deepcopy(data)
         for finding in error.errors(include_url=False, include_input=False):
-            _remove(remaining, finding["loc"])
+            location = finding["loc"]
+            _remove(remaining, location[:-1] if finding["type"] == "missing" else location)
     try:
         return Settings.model_validate(remaining), problems
     except ValidationError:
@@ -68,17 +69,20 @@ def _validated(data: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:
 
 
 def _remove(root: Any, location: tuple[int | str, ...]) -> None:
-    """Take the value at ``location`` out, if it is there; a rule given without a list counts as its first."""
-    value = root
-    for part in location[:-1]:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
+    """Take the value at ``location`` out, if it is there; with an item its list goes, since the others keep their numbers.
+
+    A rule given without a list counts as its first.
+    """
+    value, holder, name = root, root, ""
+    for part in location:
+        if isinstance(value, dict):
+            holder, name = value, str(part)
+            value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int):
             value = value[part] if part < len(value) else None
         elif part != 0:
-            return
-    if isinstance(value, dict):
-        value.pop(location[-1], None)
+            break
+    holder.pop(name, None)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,24 @@ from pydantic import BaseModel, ValidationError
 
 from shared.errors import PermanentError
 
+_WORDS = {
+    "missing": "is missing",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "dict_type": "must be a mapping of keys",
+    "model_type": "must be a mapping of keys",
+    "model_attributes_type": "must be a mapping of keys",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+}
+"""Pydantic's types of findings in the words of somebody who writes YAML."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -63,8 +81,10 @@ def _problem(finding: Mapping[str, Any], model: type[BaseModel], prefix: str) ->
     if finding["type"] == "extra_forbidden":
         parent = _model_at(model, location[:-1])
         return Problem(path, unknown_key(str(location[-1]), parent.model_fields if parent else ()))
-    if finding["type"] == "missing":
-        return Problem(path, "is missing")
+    if finding["type"] in _WORDS:
+        return Problem(path, _WORDS[finding["type"]])
+    if finding["type"] == "string_pattern_mismatch":
+        return Problem(path, f"must match {finding['ctx']['pattern']}")
     message = str(finding["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     return Problem(path, message)
 

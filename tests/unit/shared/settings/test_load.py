@@ -152,6 +152,18 @@ def test_every_problem_comes_at_once_with_its_path(tmp_path: Path) -> None:
     assert "estargz, nydus" in found["rules[2].driver.type"]
 
 
+def test_a_key_that_is_missing_hides_no_other_problem(tmp_path: Path) -> None:
+    found = problems(tmp_path, "https: {}\nnotifications: [{}]\nrules: [7]\nendpoint: x\nbroker: {url: kafka}")
+    assert found == {
+        "https.certificate": "is missing",
+        "https.private_key": "is missing",
+        "notifications[0].url": "is missing",
+        "rules[0]": "must be a mapping of keys",
+        "endpoint": found["endpoint"],
+        "broker.url": found["broker.url"],
+    }
+
+
 def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
     assert set(problems(tmp_path, "rules: {overwrite: true, target_suffix: x}")) == {"rules"}
 
@@ -174,6 +186,20 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
         ("auths: {h: {ca: /nowhere}}", "auths.h.ca"),
         ("auths: {h: {auth: dTpw, auth_file: /nowhere}}", "auths.h"),
         ("endpoints: {a: 'https://b'}", "endpoints.a"),
+        ("endpoints: {a: b, c: 'd/e'}", "endpoints.c"),
+        ("auths: {h: {auth_file: /dev/null}}", "auths.h.auth_file"),
+        ("rules: {target_repository: '{nope}/x'}", "rules.target_repository"),
+        ("rules: {target_repository: 'UPPER/{name}'}", "rules.target_repository"),
+        ("cache: {repository: '{nope}'}", "cache.repository"),
+        ("console: {path_prefix: ics/}", "console.path_prefix"),
+        ("console: {trace_url: 'ftp://x'}", "console.trace_url"),
+        ("harbor: {h: {url: harbor.example.com}}", "harbor.h.url"),
+        ("harbor: {h: {url: 'https://h', password: a, password_file: /dev/null}}", "harbor.h"),
+        ("harbor: {'https://h': {url: 'https://h'}}", 'harbor."https://h"'),
+        ("notifications: [{url: 'ftp://x'}]", "notifications[0].url"),
+        ("broker: {url: 'amqp://'}", "broker.url"),
+        ("broker: {url: 'nats://h:port'}", "broker.url"),
+        ("broker: {url_file: /dev/null}", "broker.url_file"),
         ("[1, 2]", ""),
         ("a: [", ""),
         ("maximum_concurrency: 0", "maximum_concurrency"),
