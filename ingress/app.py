@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from ingress.accelerator import create_accelerator_router
 from ingress.console.console import create_console
 from ingress.dead_letters import create_dead_letter_router
+from ingress.express_lane import ExpressLane
 from ingress.intake import Accepted, Intake
 from ingress.problem import HttpProblem
 from ingress.status.acceld import create_acceld_router
@@ -54,8 +55,18 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
 
     @app.exception_handler(IcsError)
     async def known(_request: Request, error: IcsError) -> Response:
-        code = 503 if error.kind == "transient" else 500
-        return HttpProblem(code, error.message, error.code).response()
+        return _known(error)
+
+    async def take(request: Request) -> Response:
+        try:
+            accepted = await intake.take(request)
+        except HttpProblem as error:
+            return error.response()
+        except IcsError as error:
+            return _known(error)
+        return Response(
+            orjson.dumps(_answer(accepted)), 202 if accepted.requests else 200, media_type="application/json"
+        )
 
     @app.post(
         settings.endpoint,
@@ -74,10 +85,11 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
         },
     )
     async def conversion(request: Request) -> Response:
-        accepted = await intake.take(request)
-        return Response(
-            orjson.dumps(_answer(accepted)), 202 if accepted.requests else 200, media_type="application/json"
-        )
+        return await take(request)
+
+    app.add_middleware(
+        ExpressLane, paths={settings.endpoint, settings.console.path_prefix + settings.endpoint}, take=take
+    )
 
     @app.get(
         "/health",
@@ -115,6 +127,11 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     if settings.console.enabled:
         app.include_router(create_console(status))
     return app
+
+
+def _known(error: IcsError) -> Response:
+    code = 503 if error.kind == "transient" else 500
+    return HttpProblem(code, error.message, error.code).response()
 
 
 def _answer(accepted: Accepted) -> dict[str, object]:

@@ -27,7 +27,7 @@ from shared.planning import Planner, Skip, messaging_destination, messaging_syst
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics, WebhookOutcome
 from shared.telemetry.spans import publish_span, record_response, webhook_span
-from shared.telemetry.tracing import Tracing, inject, trace_id, traceparent
+from shared.telemetry.tracing import Tracing, inject, trace_id
 
 BUDGET = 2.5
 """Seconds for the whole answer."""
@@ -35,6 +35,8 @@ BODY_SHARE = 2.0
 RETRY_AFTER = "5"
 AT_ONCE = 256
 """Webhooks that are worked on at once; more wait their turn, so that a burst costs waiting and not memory."""
+WAITING = 4096
+"""Webhooks that wait their turn; more than can be worked on within the budget are refused at once, to be sent again."""
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +66,7 @@ class Intake:
         self._system = messaging_system(settings)
         self._destination = messaging_destination(settings)
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._open = 0
 
     async def take(self, request: Request) -> Accepted:
         """Handle one webhook request.
@@ -75,15 +78,20 @@ class Intake:
         outcome: WebhookOutcome = "unavailable"
         labels = ("", "")
         status = 503
+        scope = request.scope
+        client = scope.get("client")
         with webhook_span(
             self._tracing,
-            method=request.method,
-            route=request.url.path,
-            scheme=request.url.scheme,
+            method=scope["method"],
+            route=scope["path"],
+            scheme=scope["scheme"],
             headers=request.headers,
-            client=request.client.host if request.client else "",
+            client=client[0] if client else "",
         ) as span:
+            self._open += 1
             try:
+                if self._open > AT_ONCE + WAITING:
+                    raise _unavailable("too many webhooks at once")
                 async with asyncio.timeout(BUDGET):
                     accepted = await self._take(request, span)
                 outcome = "accepted" if accepted.requests else "ignored"
@@ -97,8 +105,10 @@ class Intake:
             except TimeoutError:
                 raise _unavailable("the broker did not confirm in time") from None
             finally:
+                self._open -= 1
                 record_response(span, status)
-                self._metrics.webhook(*labels, perf_counter() - began, outcome, trace_id(span))
+                exemplar = trace_id(span) if span.is_recording() else ""
+                self._metrics.webhook(*labels, perf_counter() - began, outcome, exemplar)
         return accepted
 
     async def _take(self, request: Request, span: Span) -> Accepted:
@@ -127,19 +137,22 @@ class Intake:
         """All or nothing as far as the answer goes: what was published before another failed converts once, whenever it is sent
         again.
         """
-        results = await asyncio.gather(*(self._publish_one(each) for each in requests), return_exceptions=True)
-        for result in results:
-            if isinstance(result, TransientError):
-                raise _unavailable(result.message)
-            if isinstance(result, BaseException):
-                raise result
+        try:
+            if len(requests) == 1:
+                return await self._publish_one(requests[0])
+            results = await asyncio.gather(*(self._publish_one(each) for each in requests), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+        except TransientError as error:
+            raise _unavailable(error.message) from None
 
     async def _publish_one(self, request: ConversionRequest) -> None:
         headers: dict[str, str] = {}
         with publish_span(self._tracing, request, system=self._system, destination=self._destination) as span:
             inject(headers, span)
             await self._broker.publish(request, headers)
-            parent = traceparent(span)
+            parent = headers.get("traceparent", "")
             self._reporter.tell(conversion_event("requested", request, traceparent=parent, trace_id=trace_id(span)))
 
 

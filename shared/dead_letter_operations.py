@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from opentelemetry.trace import SpanKind
-
 from shared.broker.api import Broker, DeadLetterFilter
 from shared.errors import IcsError, TransientError
 from shared.events import ConversionEvent, conversion_event
 from shared.messages import ConversionRequest, DeadLetter
 from shared.telemetry.metrics import Metrics
-from shared.telemetry.tracing import Tracing, inject, link, traceparent
+from shared.telemetry.spans import replay_span
+from shared.telemetry.tracing import Tracing, inject, traceparent
 
 Operation = Literal["replay", "discard"]
 _log = logging.getLogger(__name__)
@@ -113,15 +112,7 @@ class DeadLetterOperations:
 
     async def _replay(self, letter: DeadLetter, actor: str) -> bool:
         headers: dict[str, str] = {}
-        attributes = {
-            "messaging.operation.name": "publish",
-            "messaging.operation.type": "send",
-            "ics.replay_of": letter.id,
-        }
-        replayed = link(letter.traceparent, "replayed")
-        with self._tracing.tracer.start_as_current_span(
-            "replay", kind=SpanKind.PRODUCER, attributes=attributes, links=[replayed] if replayed else None
-        ) as span:
+        with replay_span(self._tracing, letter.id, letter.traceparent) as span:
             inject(headers, span)
             request = await self._broker.dead_letters.replay(letter.id, headers, actor)
             if request is None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from shared.backfill import matches
 from shared.errors import PermanentError
-from shared.messages import ConversionRequest, DriverChoice, request_id
+from shared.messages import VERSION, ConversionRequest, DriverChoice, request_id
 from shared.oci.reference import DOCKER_HUB, Reference, is_repository, is_tag, parse_reference
 from shared.settings.model import Rule, Settings
 
@@ -98,8 +98,10 @@ class Planner:
                 skipped.append(Skip(source, target, rule.name))
                 continue
             requests.append(
-                ConversionRequest.model_construct(  # every field comes from a type that was checked when it was made
-                    version=1,
+                # Every field comes from a type that was checked when it was made; defaults are named, since pydantic looks each
+                # one up anew, which costs more than all the rest of the planning.
+                ConversionRequest.model_construct(
+                    version=VERSION,
                     id=request_id(push.event_id, source.digest or "", rule.name, target),
                     source=source,
                     target=target,
@@ -107,9 +109,13 @@ class Planner:
                     driver=driver,
                     oci=rule.oci,
                     platforms=platforms,
+                    requested_at=datetime.now(UTC),
                     event_id=push.event_id,
                     harbor_request_id=push.request_id,
                     operator=push.operator,
+                    priority="live",
+                    replay_of="",
+                    replayed_trace="",
                 )
             )
         if not requests and not skipped:

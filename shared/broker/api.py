@@ -119,8 +119,10 @@ class DeadLetters(Protocol):
 class EventStream(Protocol):
     """The week of history behind the status API."""
 
-    async def publish(self, event: ConversionEvent) -> None:
-        """Best effort within a bounded time; raises ``TransientError`` (``broker_unavailable``)."""
+    async def publish(self, *events: ConversionEvent) -> None:
+        """Best effort within a bounded time; raises ``TransientError`` (``broker_unavailable``). Several at once travel together
+        and in order, which costs little more than one.
+        """
         ...
 
     def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:

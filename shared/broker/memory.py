@@ -18,7 +18,7 @@ from functools import partial
 from shared.broker.api import BrokerStats
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
-from shared.broker.wire import WireMessage, decode_dead_letter
+from shared.broker.wire import WireMessage, decode_dead_letter, decode_events, encode_events
 from shared.events import ConversionEvent
 from shared.messages import DeadLetter, Failure, Priority
 
@@ -230,9 +230,9 @@ class _MemoryEvents:
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
 
-    async def publish(self, event: ConversionEvent) -> None:
+    async def publish(self, *events: ConversionEvent) -> None:
         self._server.check()
-        self._server.events.append(event.model_dump_json().encode())
+        self._server.events += encode_events(events)
         self._server.wake()
 
     def _has_more(self, position: int) -> bool:
@@ -242,10 +242,11 @@ class _MemoryEvents:
         position = 0
         while True:
             while position < len(self._server.events):
-                event = ConversionEvent.model_validate_json(self._server.events[position])
+                events = decode_events(self._server.events[position])
                 position += 1
-                if since is None or event.time >= since:
-                    yield event
+                for event in events:
+                    if since is None or event.time >= since:
+                        yield event
             if not follow:
                 return
             async with self._server.changed:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from shared.errors import PermanentError
+from shared.events import ConversionEvent
 from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure, Message
 
 MAX_REQUEST = 256 * 1024
 """Bytes of a request's JSON; with attempts and wrapping it stays under NATS' ``max_payload`` of 1 MiB."""
+MAX_EVENTS = 256 * 1024
+"""Bytes of events that travel as one message; an event that is larger travels alone."""
 MAX_RAW = 64 * 1024
 """Characters of an unparsable body that a dead letter keeps."""
 MAX_ATTEMPTS = 40
@@ -35,6 +38,7 @@ LANE = "ics-lane"
 DEAD_LETTER_ID = "ics-dead-letter-id"
 DEAD_LETTER_CODE = "ics-dead-letter-code"
 _OWN = "ics-"
+_EVENTS = TypeAdapter(tuple[ConversionEvent, ...])
 
 
 class MalformedMessageError(PermanentError):
@@ -122,6 +126,36 @@ def decode(message: WireMessage) -> Queued:
         not_before=_instant(headers.get(NOT_BEFORE)),
         crashes=_count(headers.get(CRASHES)),
     )
+
+
+def encode_events(events: Sequence[ConversionEvent]) -> Iterator[bytes]:
+    """Bodies of messages, in order: one event as itself, several as a list (CloudEvents' JSON batch format)."""
+    waiting: list[bytes] = []
+    size = 0
+    for event in events:
+        body = event.model_dump_json().encode()
+        if waiting and size + len(body) > MAX_EVENTS:
+            yield _together(waiting)
+            waiting, size = [], 0
+        waiting.append(body)
+        size += len(body) + 1
+    if waiting:
+        yield _together(waiting)
+
+
+def decode_events(body: bytes) -> Sequence[ConversionEvent]:
+    """The inverse of :func:`encode_events`.
+
+    Raises:
+        ValidationError: whatever else the bytes are.
+    """
+    if body.startswith(b"["):
+        return _EVENTS.validate_json(body)
+    return (ConversionEvent.model_validate_json(body),)
+
+
+def _together(bodies: Sequence[bytes]) -> bytes:
+    return bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
 
 
 def bounded_attempts(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:

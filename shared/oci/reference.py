@@ -20,6 +20,7 @@ _HOST = re.compile(
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_VISIBLE = re.compile(r"[!-~]{1,1024}")
 _IDENTIFIER = re.compile(r"[0-9a-f]{64}")
 """A local image id; Docker never takes one for a name."""
 _LEGACY_DIGEST = re.compile(r"(.+):(sha256:[0-9a-f]{64})")
@@ -71,7 +72,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     Raises:
         PermanentError: code ``invalid_reference``.
     """
-    if not text or len(text) > 1024 or any(ord(c) <= 32 or ord(c) > 126 for c in text):
+    if not _VISIBLE.fullmatch(text):
         raise _invalid(f"not an image reference: {text[:150]!r}")
     if _IDENTIFIER.fullmatch(text):
         raise _invalid(f"an image id, not a reference: {text}")

@@ -14,7 +14,7 @@ they may hold what is secret.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
@@ -26,7 +26,6 @@ from shared.telemetry.redaction import redact
 from shared.telemetry.tracing import Tracing, extract, link
 
 
-@contextmanager
 def webhook_span(
     tracing: Tracing,
     *,
@@ -36,7 +35,7 @@ def webhook_span(
     headers: Mapping[str, str],
     server: str = "",
     client: str = "",
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """The server span of one webhook request; a caller's ``traceparent`` is its parent. End it with :func:`record_response`."""
     attributes: dict[str, AttributeValue] = {
         "http.request.method": method,
@@ -50,8 +49,7 @@ def webhook_span(
         attributes["client.address"] = client
     if agent := headers.get("user-agent"):
         attributes["user_agent.original"] = agent[:200]
-    with _span(tracing, f"{method} {route}", SpanKind.SERVER, attributes, context=extract(headers)) as span:
-        yield span
+    return _span(tracing, f"{method} {route}", SpanKind.SERVER, attributes, context=extract(headers))
 
 
 def record_response(span: Span, status: int) -> None:
@@ -62,10 +60,9 @@ def record_response(span: Span, status: int) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-@contextmanager
 def publish_span(
     tracing: Tracing, request: ConversionRequest, *, system: str, destination: str, links: Sequence[Link] = ()
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """The producer span of one conversion request; inject it into the message's headers. ``system``: ``rabbitmq``, ``nats``."""
     attributes = _messaging(request, system, destination) | {
         "messaging.operation.name": "publish",
@@ -73,11 +70,20 @@ def publish_span(
     }
     if request.replayed_trace and (replayed := link(request.replayed_trace, "replayed")):
         links = (*links, replayed)
-    with _span(tracing, f"publish {destination}", SpanKind.PRODUCER, attributes, links=links) as span:
-        yield span
+    return _span(tracing, f"publish {destination}", SpanKind.PRODUCER, attributes, links=links)
 
 
-@contextmanager
+def replay_span(tracing: Tracing, dead_letter_id: str, died: str) -> AbstractContextManager[Span]:
+    """The producer span of one replay, linked to ``died``, the ``traceparent`` of the conversion that failed."""
+    attributes: dict[str, AttributeValue] = {
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "ics.replay_of": dead_letter_id,
+    }
+    replayed = link(died, "replayed")
+    return _span(tracing, "replay", SpanKind.PRODUCER, attributes, links=[replayed] if replayed else ())
+
+
 def process_span(
     tracing: Tracing,
     request: ConversionRequest,
@@ -88,7 +94,7 @@ def process_span(
     system: str,
     destination: str,
     redelivered: bool = False,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """The consumer span of one attempt: child of the publish span, linked to earlier attempts and to what it replays.
 
     ``queue_seconds``: from the publish, or the end of the last attempt, to this delivery.
@@ -103,22 +109,19 @@ def process_span(
     candidates = [link(attempt.traceparent, "retried") for attempt in attempts]
     candidates.append(link(request.replayed_trace, "replayed"))
     links = [found for found in candidates if found is not None]
-    with _span(
+    return _span(
         tracing, f"process {destination}", SpanKind.CONSUMER, attributes, context=extract(headers), links=links
-    ) as span:
-        yield span
+    )
 
 
-@contextmanager
 def stage_span(
     tracing: Tracing, name: str, subject: str = "", attributes: Mapping[str, AttributeValue] | None = None
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """One stage of the current attempt; ``subject`` is a layer's digest or a platform."""
     values: dict[str, AttributeValue] = {"ics.stage": name, **(attributes or {})}
     if subject:
         values["ics.stage.subject"] = subject
-    with _span(tracing, name, SpanKind.INTERNAL, values) as span:
-        yield span
+    return _span(tracing, name, SpanKind.INTERNAL, values)
 
 
 def record_error(span: Span, error: BaseException) -> None:
@@ -148,15 +151,7 @@ def _span(
     context: Context | None = None,
     links: Sequence[Link] = (),
 ) -> Iterator[Span]:
-    with tracing.tracer.start_as_current_span(
-        name,
-        context=context,
-        kind=kind,
-        attributes=attributes,
-        links=links,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
+    with tracing.span(name, kind=kind, attributes=attributes, links=links, context=context) as span:
         try:
             yield span
         except BaseException as error:

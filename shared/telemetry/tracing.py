@@ -8,49 +8,104 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import Link, Span, Tracer, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.util.types import Attributes, AttributeValue
 
 from shared.errors import PermanentError
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class Tracing:
-    """A tracer and the provider behind it."""
+    """Where spans are made. Without a provider nobody collects them: they consist of their ids, which messages, logs and events
+    go on naming; a caller's decision to sample travels on, and without one a trace counts as sampled for those who collect.
+    """
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self.tracer: Tracer = provider.get_tracer("ics", _service_version())
+        self._tracer = provider.get_tracer("ics", _service_version()) if provider else None
+        self._ids = RandomIdGenerator()
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] = (),
+        context: Context | None = None,
+    ) -> Iterator[Span]:
+        """The current span until the end of the block; ``context`` instead of the current one names its parent."""
+        if self._tracer is None:
+            span: Span = self._unrecorded(context)
+        else:
+            span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, links=links)
+        token = attach(set_span_in_context(span))
+        try:
+            yield span
+        finally:
+            detach(token)
+            span.end()
+
+    def _unrecorded(self, context: Context | None) -> Span:
+        parent = get_current_span(context).get_span_context()
+        known = parent.is_valid
+        return NonRecordingSpan(
+            SpanContext(
+                parent.trace_id if known else self._ids.generate_trace_id(),
+                self._ids.generate_span_id(),
+                is_remote=False,
+                trace_flags=parent.trace_flags if known else _SAMPLED,
+                trace_state=parent.trace_state if known else None,
+            )
+        )
 
     @classmethod
     def from_environment(cls, service_name: str, *, enabled: bool = True) -> Tracing:
         """Exporter, protocol, sampler, batching, headers and resource by ``OTEL_*``; ``service_name`` unless they name one.
 
-        ``enabled=False`` (``telemetry.enabled``) samples nothing: spans cost an id and no more.
+        Without an exporter nothing is recorded, and ``enabled=False`` (``telemetry.enabled``) also tells the processes behind
+        this one not to: spans cost an id and no more.
 
         Raises:
             PermanentError: ``invalid_configuration`` for an exporter or protocol that does not exist.
         """
-        provider = TracerProvider(resource=_resource(service_name), sampler=None if enabled else ALWAYS_OFF)
-        if enabled and (exporter := _exporter()) is not None:
-            provider.add_span_processor(BatchSpanProcessor(exporter))
+        if not enabled:
+            return cls(TracerProvider(sampler=ALWAYS_OFF))
+        if (exporter := _exporter()) is None:
+            return cls()
+        provider = TracerProvider(resource=resource(service_name))
+        provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
 
     def shutdown(self) -> None:
         """Send what is waiting (bounded by the exporter's time-out), then stop. Blocks: call it in a thread."""
-        self._provider.shutdown()
+        if self._provider is not None:
+            self._provider.shutdown()
 
 
 def inject(headers: MutableMapping[str, str], span: Span | None = None) -> None:
@@ -108,7 +163,8 @@ def _exporter() -> SpanExporter | None:
     )
 
 
-def _resource(service_name: str) -> Resource:
+def resource(service_name: str) -> Resource:
+    """What this process calls itself, over which ``OTEL_*`` variables win."""
     host = socket.gethostname()
     own: dict[str, AttributeValue] = {
         "service.name": service_name,

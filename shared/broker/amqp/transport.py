@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aiormq import Channel, spec
 from pydantic import ValidationError
 
 from shared.broker.amqp.dead_letters import AmqpDeadLetters
@@ -18,7 +19,7 @@ from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.topology import RETRY_STEPS, Topology
 from shared.broker.amqp.work import AmqpTaken, subscription
 from shared.broker.api import BrokerStats
-from shared.broker.wire import UID, WireMessage
+from shared.broker.wire import UID, WireMessage, decode_events, encode_events
 from shared.errors import TransientError
 from shared.events import ConversionEvent
 from shared.messages import Priority
@@ -44,13 +45,12 @@ class AmqpEvents:
         self._declared: object = None
         """The connection on which the stream was declared."""
 
-    async def publish(self, event: ConversionEvent) -> None:
-        message = aio_pika.Message(
-            event.model_dump_json().encode(),
-            content_type="application/cloudevents+json",
-            message_id=event.id,
-            type=event.type,
-        )
+    async def publish(self, *events: ConversionEvent) -> None:
+        for body in encode_events(events):
+            kind = "application/cloudevents-batch+json" if body.startswith(b"[") else "application/cloudevents+json"
+            await self._publish_again(aio_pika.Message(body, content_type=kind))
+
+    async def _publish_again(self, message: aio_pika.Message) -> None:
         for pause in PUBLISH_AGAIN:
             try:
                 return await self._publish(message)
@@ -78,9 +78,9 @@ class AmqpEvents:
                         seen = incoming.headers.get("x-stream-offset")
                         if isinstance(seen, int):
                             offset = seen + 1
-                        event = _event(incoming)
-                        if event is not None and (since is None or event.time >= since):
-                            yield event
+                        for event in _events(incoming):
+                            if since is None or event.time >= since:
+                                yield event
                 if not follow:
                     return
             except TransientError as error:
@@ -124,16 +124,21 @@ class AmqpTransport:
         del deduplicate  # RabbitMQ has no window: a second message is delivered, and the consumer converges
         topology = self._link.topology
         name = topology.retry(lane, delay) if delay > 0 else topology.lane(lane)
-        outgoing = aio_pika.Message(
-            message.body,
+        properties = spec.Basic.Properties(
             headers=dict(message.headers),
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             content_type="application/json",
             message_id=message.headers.get(UID),
         )
-        await self._link.call(
-            lambda channel: channel.default_exchange.publish(outgoing, name, mandatory=True, timeout=self._link.timeout)
-        )
+
+        async def publish(channel: AbstractChannel) -> None:
+            # Below the library's exchange, which lets a publish begin only when the socket has taken the one before it.
+            confirming = cast("Channel", await channel.get_underlay_channel())
+            await confirming.basic_publish(
+                message.body, routing_key=name, properties=properties, mandatory=True, wait=False
+            )
+
+        await self._link.call(publish)
 
     def subscribe(self, prefetch: int) -> AbstractAsyncContextManager[AsyncIterator[AmqpTaken]]:
         return subscription(self._link, prefetch)
@@ -165,12 +170,12 @@ class AmqpTransport:
         await self._link.call(declared)
 
 
-def _event(incoming: AbstractIncomingMessage) -> ConversionEvent | None:
+def _events(incoming: AbstractIncomingMessage) -> Sequence[ConversionEvent]:
     try:
-        return ConversionEvent.model_validate_json(incoming.body)
+        return decode_events(incoming.body)
     except ValidationError:
         _log.warning("an unreadable event is skipped (offset %s)", incoming.headers.get("x-stream-offset"))
-        return None
+        return ()
 
 
 @asynccontextmanager

@@ -131,9 +131,7 @@ class NatsLink:
         try:
             async with asyncio.timeout(self.timeout):
                 while True:
-                    await self._ready.wait()
-                    if self._refused is not None:
-                        raise self._refused
+                    await self.connected()
                     try:
                         return await cancellable(operation(self.js))
                     except (
@@ -145,10 +143,21 @@ class NatsLink:
         except nats.js.errors.APIError:
             raise
         except TimeoutError as error:
-            reason = self._problem if not self._ready.is_set() else "no answer"
-            raise unavailable(f"NATS: {reason} within {self.timeout:g} s") from error
+            raise self.late() from error
         except _FAILURES as error:
             raise unavailable(f"NATS: {type(error).__name__}") from error
+
+    async def connected(self) -> Client:
+        """The client, once streams and consumers are there. Raises PermanentError if the server refuses us."""
+        await self._ready.wait()
+        if self._refused is not None:
+            raise self._refused
+        return self.client
+
+    def late(self) -> TransientError:
+        """What to raise when an operation took longer than the time-out."""
+        reason = self._problem if not self._ready.is_set() else "no answer"
+        return unavailable(f"NATS: {reason} within {self.timeout:g} s")
 
     async def check(self) -> None:
         if self._refused is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -14,10 +15,10 @@ from pydantic import ValidationError
 from shared.broker.api import BrokerStats
 from shared.broker.jetstream.dead_letters import JetStreamDeadLetters
 from shared.broker.jetstream.link import ACK_WAIT, Names, NatsLink, Retention
+from shared.broker.jetstream.publisher import Publisher
 from shared.broker.jetstream.reader import messages_of
 from shared.broker.jetstream.work import JetStreamTaken, subscription
-from shared.broker.transport import unavailable
-from shared.broker.wire import PUBLISHED_AT, WireMessage
+from shared.broker.wire import PUBLISHED_AT, WireMessage, decode_events, encode_events
 from shared.events import ConversionEvent
 from shared.messages import Priority
 
@@ -28,14 +29,14 @@ _CLOCK_SKEW = timedelta(minutes=5)
 class JetStreamEvents:
     """See :class:`shared.broker.api.EventStream`."""
 
-    def __init__(self, link: NatsLink) -> None:
+    def __init__(self, link: NatsLink, publisher: Publisher) -> None:
         self._link = link
+        self._publisher = publisher
 
-    async def publish(self, event: ConversionEvent) -> None:
-        body = event.model_dump_json().encode()
-        await self._link.call(
-            lambda js: js.publish(self._link.names.event, body, headers={"Nats-Msg-Id": f"event-{event.id}"})
-        )
+    async def publish(self, *events: ConversionEvent) -> None:
+        for body in encode_events(events):
+            headers = {"Nats-Msg-Id": f"event-{hashlib.sha256(body).hexdigest()}"}
+            await self._publisher.publish(self._link.names.event, body, headers)
 
     async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
         # The server knows when it stored an event, not when it happened on a clock that may differ: start early, then filter.
@@ -43,14 +44,15 @@ class JetStreamEvents:
         async with aclosing(messages_of(self._link, self._link.names.events, since=start, follow=follow)) as messages:
             async for message in messages:
                 try:
-                    event = ConversionEvent.model_validate_json(message.data)
+                    events = decode_events(message.data)
                 except ValidationError:
                     logger.warning(
                         "an unreadable event is skipped (stream sequence %s)", message.metadata.sequence.stream
                     )
                     continue
-                if since is None or event.time >= since:
-                    yield event
+                for event in events:
+                    if since is None or event.time >= since:
+                        yield event
 
 
 class JetStreamTransport:
@@ -60,8 +62,9 @@ class JetStreamTransport:
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
+        self._publisher = Publisher(link)
         self.dead = JetStreamDeadLetters(link)
-        self.events = JetStreamEvents(link)
+        self.events = JetStreamEvents(link, self._publisher)
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
         names = self._link.names
@@ -69,10 +72,7 @@ class JetStreamTransport:
         headers = dict(message.headers)
         if deduplicate:
             headers["Nats-Msg-Id"] = deduplicate
-        try:
-            await self._link.call(lambda js: js.publish(subject, message.body, headers=headers))
-        except nats.js.errors.APIError as error:
-            raise unavailable(f"JetStream does not take the message: {error.description}") from error
+        await self._publisher.publish(subject, message.body, headers)
 
     def subscribe(self, prefetch: int) -> AbstractAsyncContextManager[AsyncIterator[JetStreamTaken]]:
         return subscription(self._link, prefetch)

@@ -292,6 +292,14 @@ async def test_events_are_history_and_then_news(kind: Kind) -> None:
         assert seen == ["requested", "started", "succeeded"]
 
 
+async def test_events_that_are_told_together_arrive_in_order(kind: Kind) -> None:
+    async with kind.connect() as broker:
+        await broker.events.publish(conversion_event("requested", request(0)))
+        await broker.events.publish(*(conversion_event("started", request(number)) for number in range(1, 1000)))
+        told = [event.subject async for event in broker.events.read(follow=False)]
+        assert told == [request(number).id for number in range(1000)]
+
+
 CHILD = """
 import asyncio, os, signal, sys
 from drivers.api import DriverOptions

@@ -224,6 +224,37 @@ async def test_of_a_thousand_webhooks_at_once_each_is_accepted_or_asked_to_come_
     assert len(set(await asyncio.gather(*(sent(number) for number in range(1000))))) == 1000
 
 
+async def test_more_than_can_wait_is_refused_at_once(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "WAITING", 0)
+    monkeypatch.setattr(intake, "AT_ONCE", 3)
+    free, publishing = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def hangs(*_: object, **__: object) -> None:
+        publishing.release()
+        await free.wait()
+
+    monkeypatch.setattr(ingress.broker, "publish", hangs)
+    waiting = [asyncio.create_task(ingress.post(push(f"v{number}"))) for number in range(3)]
+    for _ in waiting:
+        await publishing.acquire()
+    answer = await ingress.post(push())
+    assert answer.status_code == 503
+    assert "too many" in answer.json()["detail"]
+    assert answer.headers["Retry-After"]
+    free.set()
+    assert [each.status_code for each in await asyncio.gather(*waiting)] == [202] * 3
+    assert (await ingress.post(push("later"))).status_code == 202
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter")
+@pytest.mark.parametrize("path", ["/conversion", "/ics/conversion"])
+async def test_webhooks_arrive_with_and_without_a_proxys_prefix(path: str) -> None:
+    async with running(settings_for(ICS_CONSOLE__PATH_PREFIX="/ics")) as ingress:
+        answer = await ingress.http.post(path, json=push(), headers=AUTH)
+        assert answer.status_code == 202
+        assert (await ingress.http.get(path)).status_code == 405
+
+
 async def test_accelds_clients_get_accelds_answers(ingress: Ingress) -> None:
     body = {"type": "PUSH_ARTIFACT", "event_data": {"resources": [{"resource_url": "harbor.dev/library/app:v1"}]}}
     answer = await ingress.http.post("/api/v1/conversions", json=body, headers=AUTH)

@@ -21,7 +21,7 @@ def test_json_lines_carry_the_current_spans_ids_and_fields() -> None:
     stream = io.StringIO()
     with (
         configure_logging(Log(), "ingress", stream=stream),
-        Tracing(TracerProvider()).tracer.start_as_current_span("x"),
+        Tracing(TracerProvider()).span("x"),
     ):
         logging.getLogger("a.b").warning("took %d s", 3, extra={"code": "denied", "attempt": 2})
         ids = (trace_id(), span_id())

@@ -17,7 +17,7 @@ from shared.errors import PermanentError, SkippedError
 from shared.messages import Attempt, ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.telemetry.spans import process_span, publish_span, record_response, stage_span, webhook_span
-from shared.telemetry.tracing import Tracing, extract, inject, link, span_id, trace_id, traceparent
+from shared.telemetry.tracing import Tracing, extract, inject, link, resource, span_id, trace_id, traceparent
 
 EXPORTER = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -101,7 +101,7 @@ def test_one_trace_leads_from_the_webhook_over_the_queue_to_the_stages(
 
 
 def test_retries_and_replays_are_links(tracing: Tracing, spans: InMemorySpanExporter) -> None:
-    with tracing.tracer.start_as_current_span("first") as first, tracing.tracer.start_as_current_span("died") as died:
+    with tracing.span("first") as first, tracing.span("died") as died:
         retried, replayed = traceparent(first), traceparent(died)
     message = request(replayed_trace=replayed, replay_of="dead-1")
     with process_span(tracing, message, headers={}, attempts=[attempt(retried), attempt("")], queue_seconds=0, **QUEUE):
@@ -165,7 +165,7 @@ def test_a_server_error_marks_the_webhook_span(tracing: Tracing, spans: InMemory
 def test_a_malformed_traceparent_counts_as_none(text: str) -> None:
     assert link(text) is None
     assert trace_id() == ""
-    with Tracing(TracerProvider()).tracer.start_as_current_span("x", context=extract({"traceparent": text})) as span:
+    with Tracing(TracerProvider()).span("x", context=extract({"traceparent": text})) as span:
         assert getattr(span, "parent", "missing") is None
 
 
@@ -174,7 +174,7 @@ def test_without_an_exporter_trace_ids_are_still_valid(monkeypatch: pytest.Monke
     monkeypatch.delenv(EXPORTER, raising=False)
     tracing = Tracing.from_environment("ics-test", enabled=enabled)
     headers: dict[str, str] = {}
-    with tracing.tracer.start_as_current_span("a") as span:
+    with tracing.span("a") as span:
         inject(headers)
         assert headers["traceparent"] == traceparent(span)
         assert headers["traceparent"].startswith(f"00-{trace_id()}-{span_id()}-")
@@ -183,14 +183,23 @@ def test_without_an_exporter_trace_ids_are_still_valid(monkeypatch: pytest.Monke
 
 
 def test_the_environment_names_service_and_resource(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(EXPORTER, raising=False)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "converter")
-    with Tracing.from_environment("ics-test").tracer.start_as_current_span("a") as span:
-        resource = span.resource.attributes  # type: ignore[attr-defined]  # the SDK's span, not the API's
-    assert resource["service.name"] == "converter"
-    assert resource["service.namespace"] == "ics"
-    assert resource["deployment.environment.name"] == "prod"
+    attributes = resource("ics-test").attributes
+    assert attributes["service.name"] == "converter"
+    assert attributes["service.namespace"] == "ics"
+    assert attributes["deployment.environment.name"] == "prod"
+
+
+def test_unrecorded_spans_keep_the_callers_trace_and_its_decision() -> None:
+    parent = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+    tracing = Tracing()
+    with tracing.span("outer", context=extract({"traceparent": parent})) as outer:
+        assert not outer.is_recording()
+        with tracing.span("inner") as inner:
+            assert traceparent(inner) == f"00-{'a' * 32}-{span_id(inner)}-00"
+        assert span_id(inner) != span_id(outer) != "b" * 16
+    assert trace_id() == ""
 
 
 @pytest.mark.parametrize(

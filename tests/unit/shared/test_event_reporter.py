@@ -1,0 +1,63 @@
+"""Events are told in order, together where they come together, and never more than can be kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared import event_reporter
+from shared.broker.transport import unavailable
+from shared.event_reporter import EventReporter
+from shared.events import ConversionEvent, conversion_event
+from shared.messages import ConversionRequest, DriverChoice
+from shared.oci.reference import parse_reference
+from shared.telemetry.metrics import Metrics
+
+REQUEST = ConversionRequest(
+    id="1" * 32,
+    source=parse_reference("harbor.example.com/library/app:v1"),
+    target=parse_reference("harbor.example.com/library/app:v1_esgz"),
+    driver=DriverChoice(type="estargz"),
+)
+
+
+class Stream:
+    """Keeps what it is told; away while ``failures`` is above 0."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.told: list[tuple[ConversionEvent, ...]] = []
+        self.failures = failures
+
+    async def publish(self, *events: ConversionEvent) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise unavailable("it is away")
+        self.told.append(events)
+
+    def read(self, **_: object) -> AsyncIterator[ConversionEvent]:
+        raise NotImplementedError("it is only told")
+
+
+def events(count: int) -> list[ConversionEvent]:
+    return [conversion_event("started", REQUEST, attempt=number) for number in range(count)]
+
+
+async def test_a_burst_goes_together_and_in_order() -> None:
+    stream, burst = Stream(), events(event_reporter.CAPACITY)
+    async with EventReporter(stream, Metrics(), ()).running() as reporter:
+        for event in burst:
+            reporter.tell(event)
+    assert [event for told in stream.told for event in told] == burst
+    assert len(stream.told) == event_reporter.CAPACITY // event_reporter.TOGETHER
+
+
+async def test_what_failed_is_told_again_without_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_reporter, "PAUSES", (0, 0, 0))
+    stream, (first, last) = Stream(failures=1), events(2)
+    async with EventReporter(stream, Metrics(), ()).running() as reporter:
+        for event in (first, conversion_event("progress", REQUEST, progress={"done": 1}), last):
+            reporter.tell(event)
+    assert stream.told == [(first, last)]
