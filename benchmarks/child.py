@@ -16,6 +16,9 @@ TASKS = {
     "pull": "image_stages",
     "convert": "image_stages",
     "push": "image_stages",
+    "load": "webhook_load",
+    "raw": "raw_publish",
+    "history": "status_history",
 }
 """Task → the module that has a function of that name; only that one is imported."""
 

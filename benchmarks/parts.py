@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import estargz_layer, image_conversion, nydus_layer
+from benchmarks import concurrency, estargz_layer, image_conversion, ingest, nydus_layer, observing, scaling
 from benchmarks.bench import Bench
 from benchmarks.charts import Chart
 
@@ -28,4 +28,11 @@ PARTS: Mapping[str, Part] = {
     "image_conversion": Part(
         "Whole images, from registry to registry", image_conversion.measure, image_conversion.render
     ),
+    "concurrency": Part("Several conversions at a time", concurrency.measure, concurrency.render),
+    "scaling_bytes": Part("Growth with bytes, and memory", scaling.measure_bytes, scaling.render_bytes),
+    "scaling_entries": Part("Growth with entries", scaling.measure_entries, scaling.render_entries),
+    "scaling_images": Part("Growth with images on a common base", scaling.measure_images, scaling.render_images),
+    "tracing": Part("What tracing costs", observing.measure_tracing, observing.render_tracing),
+    "history": Part("The read model of 100,000 conversions", observing.measure_history, observing.render_history),
+    "ingest": Part("Webhooks, from request to confirmed message", ingest.measure, ingest.render),
 }

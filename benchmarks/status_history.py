@@ -1,22 +1,20 @@
-"""Memory and rebuild time of the ingress's read model.
-
-``python -m benchmarks.status_history [CONVERSIONS]`` writes a week of events to a temporary file, then reads it back as a starting
-replica does: parse, apply, give way to other requests. Prints one JSON line.
-"""
+"""A week of conversion events, and what a starting ingress replica makes of them: memory and rebuild time of its read model."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import uvloop
+
+from benchmarks import usage
 from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.live import Live
@@ -95,7 +93,7 @@ class RecordedStream:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def publish(self, event: ConversionEvent) -> None:
+    async def publish(self, *events: ConversionEvent) -> None:
         raise NotImplementedError("a recording is only read")
 
     async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
@@ -106,46 +104,36 @@ class RecordedStream:
             await asyncio.Event().wait()
 
 
-async def measure(path: Path, count: int) -> dict[str, float]:
-    history = History(capacity=count)
-    follower = Follower(RecordedStream(path), history, Live(), Metrics())
+def history(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of ``conversions``: seconds to rebuild, bytes of memory, the longest hold of the loop and a search of all, in seconds."""
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        for event in events(arguments["conversions"]):
+            file.write(event.model_dump_json().encode() + b"\n")
+        file.flush()
+        return uvloop.run(_rebuilt(Path(file.name), arguments["conversions"]))
+
+
+async def _rebuilt(path: Path, count: int) -> dict[str, Any]:
+    kept = History(capacity=count)
+    follower = Follower(RecordedStream(path), kept, Live(), Metrics())
     gc.collect()
-    before, start, held, last = resident(), time.perf_counter(), 0.0, time.perf_counter()
+    before, start, held, last = usage.resident_bytes(os.getpid()), time.perf_counter(), 0.0, time.perf_counter()
     task = asyncio.create_task(follower.run())
-    while history.counts["succeeded"] + history.counts["failed"] < count:
+    while kept.counts["succeeded"] + kept.counts["failed"] < count:
         await asyncio.sleep(0)
         held, last = max(held, time.perf_counter() - last), time.perf_counter()
-    seconds = time.perf_counter() - start
+    wall = time.perf_counter() - start
     gc.collect()
-    memory = resident() - before
+    memory = usage.resident_bytes(os.getpid()) - before
     start = time.perf_counter()
-    await search(history, ConversionFilter(text="nothing has this in its name"), limit=50)
+    await search(kept, ConversionFilter(text="nothing has this in its name"), limit=50)
     searched = time.perf_counter() - start
     task.cancel()
     return {
         "conversions": count,
-        "event_megabytes": round(path.stat().st_size / 1e6, 1),
-        "rebuild_seconds": round(seconds, 1),
-        "resident_mebibytes": round(memory / 2**20, 1),
-        "longest_hold_of_the_loop_milliseconds": round(held * 1000, 1),
-        "search_without_match_milliseconds": round(searched * 1000, 1),
+        "event_bytes": path.stat().st_size,
+        "wall": wall,
+        "resident_bytes": memory,
+        "longest_hold": held,
+        "search": searched,
     }
-
-
-def resident() -> int:
-    """Bytes of this process in RAM."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
-        for event in events(count):
-            file.write(event.model_dump_json().encode() + b"\n")
-        file.flush()
-        gc.collect()
-        print(json.dumps(asyncio.run(measure(Path(file.name), count))))
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ def cpu_seconds() -> float:
     """Of this process, of the children that it has waited for, and of those that still run."""
     own, waited = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = own.ru_utime + own.ru_stime + waited.ru_utime + waited.ru_stime
-    return ended + sum(cpu_of(pid) for pid in _children())
+    return ended + sum(cpu_of(pid) for pid in _children(os.getpid()))
 
 
 def peak_bytes() -> int:
@@ -21,13 +21,13 @@ def peak_bytes() -> int:
 
     ``VmHWM``, not ``ru_maxrss``: that one counts the parent's memory from before the exec.
     """
-    return _status(os.getpid(), "VmHWM") + sum(_status(pid, "VmHWM") for pid in _children())
+    return peak_of(os.getpid())
 
 
 def cpu_of(pid: int) -> float:
-    """User and system seconds of another process, without its children."""
+    """User and system seconds of another process, of the children that it has waited for, and of those that still run."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
+    return sum(map(int, fields[11:15])) / _TICK + sum(cpu_of(child) for child in _children(pid))
 
 
 def cpu_of_group(pid: int) -> float:
@@ -36,22 +36,25 @@ def cpu_of_group(pid: int) -> float:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if os.getsid(int(path.name)) == pid:
-                total += cpu_of(int(path.name))
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                total += (int(fields[11]) + int(fields[12])) / _TICK
         except (ProcessLookupError, FileNotFoundError):
             continue  # ended since it was listed
     return total
 
 
 def resident_bytes(pid: int) -> int:
-    return _status(pid, "VmRSS")
+    """Of a process and its children."""
+    return _status(pid, "VmRSS") + sum(resident_bytes(child) for child in _children(pid))
 
 
 def peak_of(pid: int) -> int:
-    return _status(pid, "VmHWM")
+    """Peak RSS of a process and of the children that still run, added up."""
+    return _status(pid, "VmHWM") + sum(peak_of(child) for child in _children(pid))
 
 
-def _children() -> list[int]:
-    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+def _children(pid: int) -> list[int]:
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
 
 
 def _status(pid: int, key: str) -> int:
