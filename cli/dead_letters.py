@@ -45,7 +45,7 @@ Code = Annotated[
 Older = Annotated[str, typer.Option("--older-than", help="Died longer ago than this: 90s, 15m, 2h, 7d.")]
 Newer = Annotated[str, typer.Option("--newer-than", help="Died since: 90s, 15m, 2h, 7d.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="The oldest so many; 0 is all.")]
-Ids = Annotated[list[str], typer.Argument(metavar="[ID]...", help="Dead letters by id.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Dead letters by id.")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter there is.")]
 Rate = Annotated[
     float, typer.Option("--rate", min=0, help="So many a second at most; 0 is as fast as the broker confirms.")
@@ -227,7 +227,9 @@ def export(  # noqa: PLR0917
 
 @app.command("import")
 def import_(
-    file: Annotated[typer.FileText, typer.Argument(help="JSON lines as `export` writes them; - is standard input.")],
+    file: Annotated[
+        typer.FileText, typer.Argument(metavar="FILE", help="JSON lines as `export` writes them; - is standard input.")
+    ],
     config: ConfigOption = None,
 ) -> None:
     """Add exported dead letters; one that is there already stays one.

@@ -12,6 +12,7 @@ from aiohttp import web
 from drivers.api import Driver, DriverOptions
 from shared.broker.api import Broker
 from shared.errors import IcsError
+from shared.listening import listening_socket
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 
@@ -56,7 +57,11 @@ class HealthCheck:
 
 @asynccontextmanager
 async def serve_health(settings: Settings, check: HealthCheck, metrics: Metrics) -> AsyncIterator[int]:
-    """Serve ``/health`` (204, or 500 with the reason) and the metrics path; yields the port."""
+    """Serve ``/health`` (204, or 500 with the reason) and the metrics path; yields the port.
+
+    Raises:
+        PermanentError: ``address_unavailable``.
+    """
 
     async def health(_request: web.Request) -> web.Response:
         reason = await check.reason()
@@ -72,8 +77,7 @@ async def serve_health(settings: Settings, check: HealthCheck, metrics: Metrics)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.hostname, settings.metric.port)
-        await site.start()
+        await web.SockSite(runner, listening_socket(settings.hostname, settings.metric.port, "metric.port")).start()
         port: int = runner.addresses[0][1]
         _log.info("health and metrics on port %d", port)
         yield port

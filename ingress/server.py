@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
+from shared.listening import BACKLOG, listening_socket
 from shared.settings.model import Settings
 
 GRACE = 10
 """Seconds that requests under way get at the end."""
-BACKLOG = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -33,18 +34,24 @@ async def serve(settings: Settings, app: FastAPI, stop: asyncio.Event) -> None:
     """Serve until ``stop``, then finish what is under way.
 
     Raises:
-        OSError: an address cannot be bound.
+        PermanentError: ``address_unavailable``.
     """
-    servers: list[_Server]
-    if settings.https is None:
-        servers = [_server(app, settings.hostname, settings.http.port)]
-    else:
-        tls = {"ssl_certfile": settings.https.certificate, "ssl_keyfile": settings.https.private_key}
-        servers = [
-            _server(app, settings.hostname, settings.https.port, **tls),
-            _server(redirect_app(settings.https.port), settings.hostname, settings.http.port),
-        ]
-    await _run(servers, app, stop)
+    with ExitStack() as stack:
+
+        def listen(port: int, key: str) -> socket.socket:
+            listener = stack.enter_context(listening_socket(settings.hostname, port, key))
+            _log.info("listening on %s port %d (%s)", settings.hostname, listener.getsockname()[1], key)
+            return listener
+
+        if settings.https is None:
+            servers = {_server(app): listen(settings.http.port, "http.port")}
+        else:
+            tls = {"ssl_certfile": settings.https.certificate, "ssl_keyfile": settings.https.private_key}
+            servers = {
+                _server(app, **tls): listen(settings.https.port, "https.port"),
+                _server(redirect_app(settings.https.port)): listen(settings.http.port, "http.port"),
+            }
+        await _run(servers, app, stop)
 
 
 def redirect_app(port: int) -> FastAPI:
@@ -62,12 +69,10 @@ def redirect_app(port: int) -> FastAPI:
     return app
 
 
-def _server(app: FastAPI, host: str, port: int, **tls: Any) -> _Server:
+def _server(app: FastAPI, **tls: Any) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            host=host,
-            port=port,
             http="httptools",
             ws="none",
             log_config=None,
@@ -84,8 +89,8 @@ def _server(app: FastAPI, host: str, port: int, **tls: Any) -> _Server:
     )
 
 
-async def _run(servers: Sequence[_Server], app: FastAPI, stop: asyncio.Event) -> None:
-    tasks = [asyncio.create_task(server.serve()) for server in servers]
+async def _run(servers: Mapping[_Server, socket.socket], app: FastAPI, stop: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(server.serve([listener])) for server, listener in servers.items()]
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -97,9 +102,5 @@ async def _run(servers: Sequence[_Server], app: FastAPI, stop: asyncio.Event) ->
             server.should_exit = True
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
-        if isinstance(result, SystemExit):  # uvicorn's way to say that an address cannot be bound; it has logged which
-            raise OSError(
-                f"cannot serve on {', '.join(f'{s.config.host}:{s.config.port}' for s in servers)}: see the log"
-            )
         if isinstance(result, BaseException):
             raise result

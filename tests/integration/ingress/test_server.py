@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
+import pytest
 import yaml
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
 
@@ -51,3 +53,31 @@ async def test_https_is_served_http_is_redirected_and_sigterm_ends_both(tmp_path
     finally:
         await service.stop()
     assert service.exit_code == 0  # it ended by itself: SIGKILL would show
+
+
+@pytest.mark.parametrize(("role", "key"), [("ingress", "http"), ("up", "http"), ("consumer", "metric")])
+async def test_an_occupied_port_is_one_clear_line(role: str, key: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yml"
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        document = {
+            "hostname": "127.0.0.1",
+            key: {"port": port},
+            "broker": {"url": "memory:"},
+            "work_dir": str(tmp_path / "work"),
+        }
+        config.write_text(yaml.safe_dump(document))
+        service = Service(role, config, {}, "", tmp_path / "log")
+        await service.start()
+        try:
+            async with asyncio.timeout(60):
+                while service.running:
+                    await asyncio.sleep(0.1)
+        finally:
+            await service.stop()
+    said = (tmp_path / "log").read_text()
+    assert service.exit_code == 1, said
+    assert said.strip().splitlines()[-1] == (
+        f"ics: {key}.port: cannot listen on 127.0.0.1:{port}: Address already in use [address_unavailable]"
+    )
+    assert "Traceback" not in said
