@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
-LAYER_SHARE = 96 << 20
-"""Bytes that one layer under conversion may hold in buffers: pieces on their way in, batches at work, an upload's chunk."""
+LAYER_SHARE = 48 << 20
+"""Bytes that one layer under conversion holds beside what its driver shares out itself: pieces on their way in, a batch that
+fills, the two chunks of an upload."""
 
 
 class MemoryBudget:

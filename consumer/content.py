@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from consumer.budget import LAYER_SHARE, KeyedLocks, MemoryBudget
 from consumer.layer_cache import LayerCache
@@ -131,10 +131,12 @@ class StoreContent:
         if self._cache is not None:
             await self._cache.remember(source, fingerprint, layer, self.target)
 
+    def layer_lock(self, source: Descriptor, fingerprint: str) -> AbstractAsyncContextManager[None]:
+        return self._locks.hold((source.digest, fingerprint))
+
     @asynccontextmanager
-    async def layer_lock(self, source: Descriptor, fingerprint: str) -> AsyncIterator[None]:
-        # The lock first: whoever waits for another's work must not hold memory meanwhile.
-        async with self._locks.hold((source.digest, fingerprint)), self._budget.share(LAYER_SHARE):
+    async def layer_memory(self) -> AsyncIterator[None]:
+        async with self._budget.share(LAYER_SHARE):
             self._metrics.buffers(self._budget.used, self._budget.limit)
             try:
                 yield

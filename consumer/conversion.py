@@ -31,7 +31,7 @@ from drivers.api import (
     Result,
     Source,
 )
-from drivers.catalogue import parse_options
+from drivers.catalogue import driver_memory, parse_options
 from shared.errors import LimitExceededError, PermanentError, SkippedError, SupersededError, TransientError
 from shared.messages import ConversionRequest
 from shared.oci import media_types
@@ -87,7 +87,7 @@ class Converter:
         self._replace_foreign = replace_foreign
         self._locks = KeyedLocks()
         self._targets = KeyedLocks()
-        self._budget = MemoryBudget(limits.memory)
+        self._budget = MemoryBudget(limits.memory - driver_memory(limits))
 
     async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
         """Run ``request`` to its end.

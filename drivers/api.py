@@ -142,7 +142,14 @@ class Content(Protocol):
         ...
 
     def layer_lock(self, source: Descriptor, fingerprint: str) -> AbstractAsyncContextManager[None]:
-        """Held while a layer is converted so that concurrent conversions in this process convert it once."""
+        """Held while a layer is looked up and converted so that concurrent conversions in this process convert it once.
+
+        Taken before anything that is scarce: whoever waits for another's work must hold nothing meanwhile.
+        """
+        ...
+
+    def layer_memory(self) -> AbstractAsyncContextManager[None]:
+        """A layer's share of ``limits.memory``, held while it is converted; waits until there is one."""
         ...
 
 

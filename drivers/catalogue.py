@@ -29,6 +29,11 @@ def option_models() -> dict[str, OptionsModel]:
     return {name: driver.options for name, driver in driver_types().items()}
 
 
+def driver_memory(limits: Limits) -> int:
+    """Bytes of ``limits.memory`` that a driver shares out among its layers; the rest is the consumer's, for transfers."""
+    return limits.memory // 2
+
+
 def create_drivers(limits: Limits) -> dict[str, Driver]:
     """One instance of each; they share nothing but the machine."""
     layer_limits = LayerLimits(
@@ -36,6 +41,7 @@ def create_drivers(limits: Limits) -> dict[str, Driver]:
         layer_entries=limits.layer_entries,
         compression_ratio=limits.compression_ratio,
         pax_record=limits.pax_record,
+        memory=driver_memory(limits),
     )
     made = cast("Mapping[str, Callable[[LayerLimits], Driver]]", driver_types())
     return {name: make(layer_limits) for name, make in made.items()}

@@ -9,6 +9,7 @@ which may not exist in the target repository; platforms that are not selected. E
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ from shared.oci.manifest import ImageManifest, Index, encode_manifest
 
 LAYERS_AT_ONCE = 4
 """Per conversion: while one downloads and one computes, another finishes its upload."""
+LOOK_AGAIN_AFTER = 1.0
+"""Seconds in a queue after which the cache is asked once more: another consumer may have converted the layer meanwhile."""
 
 
 class LayerwiseDriver(ABC):
@@ -275,20 +278,27 @@ class _Conversion:
             raise UnsupportedError(f"layer {layer.digest} has media type {layer.media_type}, which is no plain layer")
         if self._driver.recognises_layer(layer):
             return await self._as_it_is(layer)
-        async with self._slots, content.layer_lock(layer, self._fingerprint):
+        async with content.layer_lock(layer, self._fingerprint):
             found = await content.cached_layer(layer, self._fingerprint)
-            if found is not None:
-                return _Layer(_described(layer, found), found.diff_id, reused=True)
-            try:
-                async with content.progress.stage("convert", layer.digest) as stage, content.create() as writer:
-                    converted = await self._driver.convert_layer(
-                        layer, lambda: content.open(layer), writer, self._option
-                    )
-                    stage.bytes = layer.size
-            except UnconvertibleLayerError as error:
-                self._totals.left_out.append(f"layer {layer.digest.short} stays as it is: {error.reason}")
-                return await self._as_it_is(layer)
-            await content.remember_layer(layer, self._fingerprint, converted)
+            if found is None:
+                asked = time.monotonic()
+                async with self._slots, content.layer_memory():
+                    if time.monotonic() - asked > LOOK_AGAIN_AFTER:
+                        found = await content.cached_layer(layer, self._fingerprint)
+                    if found is None:
+                        return await self._converted(layer)
+        return _Layer(_described(layer, found), found.diff_id, reused=True)
+
+    async def _converted(self, layer: Descriptor) -> _Layer:
+        content = self._content
+        try:
+            async with content.progress.stage("convert", layer.digest) as stage, content.create() as writer:
+                converted = await self._driver.convert_layer(layer, lambda: content.open(layer), writer, self._option)
+                stage.bytes = layer.size
+        except UnconvertibleLayerError as error:
+            self._totals.left_out.append(f"layer {layer.digest.short} stays as it is: {error.reason}")
+            return await self._as_it_is(layer)
+        await content.remember_layer(layer, self._fingerprint, converted)
         return _Layer(_described(layer, converted), converted.diff_id)
 
     async def _as_it_is(self, layer: Descriptor) -> _Layer:

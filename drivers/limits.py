@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 RATIO_GRACE = 64 << 20
 """Uncompressed bytes below which no compression ratio is suspicious."""
+DRIVER_MEMORY = 512 << 20
+"""Half of the default ``limits.memory``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +23,5 @@ class LayerLimits:
     """Bytes of the PAX and GNU records in front of one entry."""
     prioritized_size: int = 64 << 20
     """Bytes of the prioritised files of one layer, which are held in memory."""
+    memory: int = DRIVER_MEMORY
+    """Bytes of what a driver has at work in all layers of the process together; nobody is refused, but has to wait."""

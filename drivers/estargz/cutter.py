@@ -56,6 +56,7 @@ class Cutter:
         self._lines = LineWriter()
         self._batch = Batch()
         self._batch.begin(0)
+        self._full: list[Batch] = []
         self._headers_from = 0  # where the current member's headers begin in the batch
         self._file_left = 0
         self._chunk_left = 0
@@ -66,10 +67,12 @@ class Cutter:
     def start(self) -> Iterator[Batch]:
         """Prioritised files and the landmark; once, before the first :meth:`feed`."""
         for item in self._prioritized or ():
-            yield from self._entry(item.entry)
+            self._entry(item.entry, clean(item.entry.name))
             if item.entry.size:
-                yield from self._payload(memoryview(item.payload))
-        yield from self._landmark()
+                self._payload(memoryview(item.payload))
+            yield from self._filled()
+        self._landmark()
+        yield from self._filled()
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """Compressed bytes; batches come as they fill. Exhaust it before the next call.
@@ -89,74 +92,80 @@ class Cutter:
         yield self._batch
 
     def _tar(self, piece: bytes) -> Iterator[Batch]:
+        full = self._full
         for event in self._parser.feed(piece):
             if isinstance(event, TarEntry):
                 path = clean(event.name)
                 # A global PAX header's "name" is a temporary one of its writer: it is no path.
-                if event.type != GLOBAL_PAX and (path in RESERVED_NAMES or path in self._moved):
+                if (path in RESERVED_NAMES or path in self._moved) and event.type != GLOBAL_PAX:
                     self._skipping = event.size > 0
                     continue
                 self._skipping = False
-                yield from self._entry(event, path)
+                self._entry(event, path)
             elif not self._skipping:
-                yield from self._payload(event)
+                self._payload(event)
+            if full:
+                yield from self._filled()
 
-    def _entry(self, entry: TarEntry, path: str | None = None) -> Iterator[Batch]:
-        batch = self._batch
-        if batch.size - self._headers_from > HEADERS_SIZE:
-            yield from self._member(0)
-            batch = self._batch
-        if entry.type == GLOBAL_PAX:
-            batch.append(entry.raw)
+    def _filled(self) -> Iterator[Batch]:
+        yield from self._full
+        self._full.clear()
+
+    def _entry(self, entry: TarEntry, path: str) -> None:
+        if self._batch.size - self._headers_from > HEADERS_SIZE:
+            self._member(0)
+        kind, size = entry.type, entry.size
+        if kind == GLOBAL_PAX:
+            self._batch.append(entry.raw)
             return
         head = self._lines.head(entry)
-        self._names.add(clean(entry.name) if path is None else path)
-        if entry.type == HARD_LINK:
-            self._names.link(clean(entry.link))
-        batch.append(entry.raw)
-        if entry.size and entry.type == REGULAR:
-            yield from self._file(entry, head)
-        elif entry.type == REGULAR:
-            batch.line(head + EMPTY_DIGEST + b"}")
+        self._names.add(path)
+        self._batch.append(entry.raw)
+        if kind == REGULAR and size:
+            self._file(entry, head)
+        elif kind == REGULAR:
+            self._batch.line(head + EMPTY_DIGEST + b"}")
         else:
-            batch.line(head + b"}")
+            if kind == HARD_LINK:
+                self._names.link(clean(entry.link))
+            self._batch.line(head + b"}")
 
-    def _file(self, entry: TarEntry, head: bytes) -> Iterator[Batch]:
+    def _file(self, entry: TarEntry, head: bytes) -> None:
         size = entry.size
         self._file_left = size
         self._position = 0
         self._chunk_left = min(size, self._chunk_size)
-        yield from self._member(self._chunk_left, head)
+        self._member(self._chunk_left, head)
         if size > self._chunk_size:
             self._file_name = orjson.dumps(entry.name)
             self._chunk(last=False)
 
-    def _payload(self, data: memoryview) -> Iterator[Batch]:
+    def _payload(self, data: memoryview) -> None:
+        """A piece of the current file's data, which may hold the end of one chunk and the beginning of others."""
         while data:
             batch = self._batch
-            part = data[: self._chunk_left]
-            taken = len(part)
-            batch.append(part)
+            taken = min(len(data), self._chunk_left)
+            batch.append(data if taken == len(data) else data[:taken])
             self._file_left -= taken
             self._chunk_left -= taken
-            data = data[taken:]
             if self._chunk_left:
                 return
-            if self._file_left:
-                self._position += self._chunk_size
-                self._chunk_left = min(self._chunk_size, self._file_left)
-                yield from self._member(self._chunk_left)
-                self._chunk(last=self._file_left == self._chunk_left)
-            else:
+            if not self._file_left:
                 padding = _PADDING[(self._position + batch.payloads[-1]) % 512]
                 if padding:
                     batch.append(padding)
                 self._headers_from = batch.size
+                return
+            data = data[taken:]
+            self._position += self._chunk_size
+            self._chunk_left = min(self._chunk_size, self._file_left)
+            self._member(self._chunk_left)
+            self._chunk(last=self._file_left == self._chunk_left)
 
-    def _member(self, payload: int, head: bytes = b"") -> Iterator[Batch]:
+    def _member(self, payload: int, head: bytes = b"") -> None:
         """Begin a member, in the next batch when this one is full."""
         if self._batch.size >= BATCH_SIZE:
-            yield self._batch
+            self._full.append(self._batch)
             self._batch = Batch()
         self._batch.begin(payload, head)
         self._headers_from = self._batch.size + payload
@@ -165,7 +174,7 @@ class Cutter:
         batch = self._batch
         batch.chunks[len(batch.starts) - 1] = Chunk(self._file_name, self._position, last)
 
-    def _landmark(self) -> Iterator[Batch]:
+    def _landmark(self) -> None:
         name = NO_PREFETCH_LANDMARK if self._prioritized is None else PREFETCH_LANDMARK
         size = len(LANDMARK_CONTENT)
         header = regular_header(name, size)
@@ -175,8 +184,8 @@ class Cutter:
         self._names.add(name)
         self._batch.append(header)
         # As the reference builder writes it: no owner, mode or time.
-        yield from self._file(entry, b'{"name":"%b","type":"reg","size":%d' % (name.encode("ascii"), size))
-        yield from self._payload(memoryview(LANDMARK_CONTENT))
+        self._file(entry, b'{"name":"%b","type":"reg","size":%d' % (name.encode("ascii"), size))
+        self._payload(memoryview(LANDMARK_CONTENT))
 
 
 class Assembler:

@@ -31,12 +31,12 @@ class EstargzDriver(LayerwiseDriver):
     """
 
     type: ClassVar[str] = "estargz"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     options: ClassVar[OptionsModel] = EstargzOptions
 
     def __init__(self, limits: LayerLimits | None = None, workers: Workers | None = None) -> None:
         self._limits = limits or LayerLimits()
-        self._workers = workers or Workers()
+        self._workers = workers or Workers(memory=self._limits.memory)
 
     def fingerprint(self, option: DriverOptions) -> str:
         """Equal for spellings of the same output (chunk size 0 and 4194304)."""

@@ -13,13 +13,13 @@ from drivers.tar import entry as kinds
 from drivers.tar.entry import TarEntry
 
 _TYPES: Final = {
-    kinds.REGULAR: b'"reg"',
-    kinds.HARD_LINK: b'"hardlink"',
-    kinds.SYMLINK: b'"symlink"',
-    kinds.CHARACTER: b'"char"',
-    kinds.BLOCK: b'"block"',
-    kinds.DIRECTORY: b'"dir"',
-    kinds.FIFO: b'"fifo"',
+    kinds.REGULAR: b',"type":"reg"',
+    kinds.HARD_LINK: b',"type":"hardlink"',
+    kinds.SYMLINK: b',"type":"symlink"',
+    kinds.CHARACTER: b',"type":"char"',
+    kinds.BLOCK: b',"type":"block"',
+    kinds.DIRECTORY: b',"type":"dir"',
+    kinds.FIFO: b',"type":"fifo"',
 }
 EMPTY_DIGEST: Final = b',"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"'
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  UTC throughout; the text gets its Z below
@@ -50,14 +50,21 @@ class LineWriter:
             link = b',"linkName":' + orjson.dumps(entry.link) if entry.link and entry.type in b"12" else b""
         except TypeError:
             raise UnconvertibleLayerError(f"the name {entry.name[:200]!r} is not UTF-8") from None
-        size = b',"size":%d' % entry.size if entry.size else b""
-        seconds = entry.mtime + (entry.mtime_nsec >= 500_000_000)
-        time = self._times.get(seconds) or self._time(seconds, entry)
-        owner = self._owners.get((entry.mode, entry.uid, entry.gid)) or self._owner(entry)
-        names = self._names(entry) if entry.user or entry.group else b""
-        device = self._device(entry) if entry.type in b"34" else b""
-        xattrs = self._xattrs(entry) if entry.xattrs else b""
-        return b'{"name":%b,"type":%b%b%b%b%b%b%b%b' % (name, kind, size, time, link, owner, names, device, xattrs)
+        seconds = entry.mtime + 1 if entry.mtime_nsec >= 500_000_000 else entry.mtime
+        return b"".join(
+            (
+                b'{"name":',
+                name,
+                kind,
+                b',"size":%d' % entry.size if entry.size else b"",
+                self._times.get(seconds) or self._time(seconds, entry),
+                link,
+                self._owners.get((entry.mode, entry.uid, entry.gid)) or self._owner(entry),
+                self._names(entry) if entry.user or entry.group else b"",
+                self._device(entry) if entry.type in b"34" else b"",
+                self._xattrs(entry) if entry.xattrs else b"",
+            )
+        )
 
     def _time(self, seconds: int, entry: TarEntry) -> bytes:
         try:

@@ -91,7 +91,7 @@ class _Layer:
 
     async def _drain(self, batches: Iterator[Batch]) -> None:
         while (batch := await self._workers.step(lambda: next(batches, None))) is not None:
-            size = batch.size
+            size = 2 * batch.size  # with its members
             await self._workers.reserve(size)
             self._reserved += size
             await self._queue.put((size, self._workers.compress(batch, self._level)))

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from drivers.estargz.batch import Batch
 from drivers.estargz.packer import Packer
+from drivers.limits import DRIVER_MEMORY
 
 _Returned = TypeVar("_Returned")
 
@@ -17,11 +18,15 @@ _Returned = TypeVar("_Returned")
 class Workers:
     """The process's threads for all layers, and the bytes that may be under way between them.
 
+    Args:
+        threads: of compression; as many as there are cores by default.
+        memory: bytes of batches and of the members made of them.
+
     Compression has as many threads as there are cores; cutting and assembling, which Python's lock makes one at a time
     anyway, have their own, so that a queue of compressions does not hold them up.
     """
 
-    def __init__(self, *, threads: int | None = None, memory: int = 128 << 20) -> None:
+    def __init__(self, *, threads: int | None = None, memory: int = DRIVER_MEMORY) -> None:
         self.threads = threads or len(os.sched_getaffinity(0))
         self._compression = ThreadPoolExecutor(self.threads, thread_name_prefix="compress")
         self._steps = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="layer")

@@ -175,7 +175,7 @@ class Conversion:
 
     async def _layer(self, layer: Descriptor) -> BlobLayer:
         content = self._content
-        async with self._slots, content.layer_lock(layer, self._fingerprint):
+        async with self._slots, content.layer_lock(layer, self._fingerprint), content.layer_memory():
             reused = await self._reuse(layer)
             if reused is None:
                 async with content.progress.stage("convert", layer.digest) as stage:

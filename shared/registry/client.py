@@ -39,16 +39,17 @@ class RegistryClient:
         observer: Observer | None = None,
         retry: RetryPolicy | None = None,
         credentials: CredentialSource | None = None,
-        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        chunk_size: int | None = None,
     ) -> Self:
         """Read credentials and certificates; nothing is contacted yet.
 
         Args:
-            settings: ``auths``, ``endpoints`` and ``timeouts`` matter here.
+            settings: ``auths``, ``endpoints``, ``timeouts`` and ``limits.memory`` matter here.
             observer: is told of every request, retry and transfer.
             retry: how a single request is repeated.
             credentials: asked where ``auths`` has an entry without a credential; Docker's configuration by default.
-            chunk_size: bytes of an upload's chunk; an upload holds two of them.
+            chunk_size: bytes of an upload's chunk, of which an upload holds two; an eighth of ``limits.memory``, at most
+                16 MiB, by default.
 
         Raises:
             PermanentError: ``invalid_credential``, ``invalid_certificate``, ``invalid_host``.
@@ -61,7 +62,7 @@ class RegistryClient:
             connect_timeout=settings.timeouts.connect,
             read_timeout=settings.timeouts.read,
         )
-        return cls(transport, chunk_size=chunk_size)
+        return cls(transport, chunk_size=chunk_size or min(DEFAULT_CHUNK_SIZE, settings.limits.memory // 8))
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
