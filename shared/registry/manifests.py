@@ -11,6 +11,7 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import MAXIMUM_MANIFEST_SIZE, ImageManifest, Index, parse_manifest
 from shared.oci.reference import Reference
 from shared.registry.errors import Operation
+from shared.registry.retry import repeated
 from shared.registry.transport import Answer, Request, Transport
 
 _ACCEPT = ", ".join(sorted(media_types.MANIFESTS))
@@ -99,14 +100,18 @@ async def put(transport: Transport, reference: Reference, manifest: ImageManifes
         headers={"Content-Type": manifest.media_type},
         body=manifest.raw,
     )
-    try:
-        answer = await transport.send(request)
-    except PermanentError as error:
-        if (
-            error.code == "digest_refused"
-        ):  # what we sent has the digest that we say: it was damaged on its way or in the store
-            raise operation.transient(error.message, code=error.code) from error
-        raise
+
+    async def attempt() -> Answer:
+        try:
+            return await transport.send(request, repeat=False)
+        except PermanentError as error:
+            # What we sent has the digest that we say: it was damaged on its way or in the store, or CNCF distribution read
+            # the link of a blob in the instant in which another upload of the same blob wrote it.
+            if error.code == "digest_refused":
+                raise operation.transient(error.message, code=error.code) from error
+            raise
+
+    answer = await repeated(transport.retry, operation, transport.observer, attempt)
     stored = _announced(answer)
     if stored is not None and stored.algorithm == manifest.digest.algorithm and stored != manifest.digest:
         raise operation.permanent(f"the registry stored {stored} instead of {manifest.digest}", code="digest_mismatch")

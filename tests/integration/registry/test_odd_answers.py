@@ -209,6 +209,18 @@ async def test_a_head_that_says_little_and_a_get_that_is_denied(
     assert caught.value.code == "denied"
 
 
+async def test_a_manifest_whose_digest_is_refused_is_put_again(
+    development: Development, client: RegistryClient, repository: Reference
+) -> None:
+    manifest = await push_image(client, repository)
+    refusal = json.dumps({"errors": [{"code": "DIGEST_INVALID", "message": "provided digest did not match"}]}).encode()
+    development[0].faults.add(Fault("status", "PUT", "/manifests/again", times=2, status=400, body=refusal))
+    await client.put_manifest(repository.with_tag("again"), manifest)
+    found = await client.resolve(repository.with_tag("again"))
+    assert found is not None
+    assert found.digest == manifest.digest
+
+
 async def test_a_post_is_not_followed_elsewhere_as_something_else(
     development: Development, client: RegistryClient, repository: Reference
 ) -> None:

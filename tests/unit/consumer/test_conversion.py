@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from drivers.api import ANNOTATION_DRIVER_NAME, ANNOTATION_SOURCE_DIGEST
+from consumer.content import StoreContent
+from drivers import layerwise
+from drivers.api import ANNOTATION_DRIVER_NAME, ANNOTATION_SOURCE_DIGEST, ConvertedLayer
 from shared.errors import LimitExceededError, PermanentError, SkippedError, SupersededError, TransientError
 from shared.messages import DriverChoice
 from shared.oci import media_types
@@ -277,6 +279,28 @@ async def test_a_layer_converted_once_is_never_converted_again() -> None:
     result = (await converter(store, cache=True).convert(wanted, progress())).result
     assert (result.layers_total, result.layers_reused) == (2, 1)
     assert await differences(store, again, target("v2_esgz", "library/third")) == []
+
+
+async def test_a_layer_that_another_consumer_converted_while_this_one_waited_is_not_converted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    await converter(store, cache=True).convert(request(image), progress())
+    looks: list[Descriptor] = []
+    look = StoreContent.cached_layer
+
+    async def too_early(self: StoreContent, layer: Descriptor, fingerprint: str) -> ConvertedLayer | None:
+        """The first look comes before the other consumer's record."""
+        looks.append(layer)
+        return await look(self, layer, fingerprint) if looks.count(layer) > 1 else None
+
+    monkeypatch.setattr(StoreContent, "cached_layer", too_early)
+    monkeypatch.setattr(layerwise, "LOOK_AGAIN_AFTER", -1.0)
+    again = request(image, target=target("again", "library/again"))
+    result = (await converter(store, cache=True).convert(again, progress())).result
+    assert result.layers_reused == result.layers_total == 2
+    assert len(looks) == 4
 
 
 @pytest.mark.parametrize("damage", ["foreign manifest", "missing blob", "refused", "other layer"])
