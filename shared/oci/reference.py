@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
@@ -122,7 +123,9 @@ def _invalid(message: str) -> PermanentError:
     return PermanentError(message, code="invalid_reference")
 
 
+@lru_cache(maxsize=2048)
 def _from_text(text: str) -> Reference:
+    """Of messages and events: one conversion names its source and target in each of them."""
     try:
         return parse_reference(text)
     except PermanentError as error:
