@@ -39,6 +39,8 @@ _PROMQL = {
 }
 _LABELS = {"le", "ref", "stage", "code", "state", "outcome", "operation", "registry", "reason", "direction", "origin"}
 _KEYWORDS = _PROMQL | _LABELS | {"job", "instance", "m"}
+_FOREIGN = {"up", "rabbitmq_alarms_free_disk_space_watermark", "rabbitmq_alarms_memory_used_watermark"}
+"""Prometheus' own, and RabbitMQ's."""
 
 
 def panel_queries() -> list[tuple[str, str]]:
@@ -159,6 +161,16 @@ def test_the_alerts_fire_when_they_should_and_only_then() -> None:
             assert len(re.findall(rf"\b{rule['alert']}\b", text)) >= 2, rule["alert"]
 
 
+def test_operations_says_what_to_do_at_every_alert_and_what_every_metric_is() -> None:
+    text = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    headings = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    assert headings == {rule["alert"] for rule in rules() if "alert" in rule}
+    told = set(re.findall(r"`([a-z_]+)`", text))
+    ours = [family for family in Metrics(process_metrics=False).registry.collect() if family.name != "python_info"]
+    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in ours}
+    assert names - told == set()
+
+
 def test_prometheus_takes_the_shipped_configuration_and_rules(tmp_path: Path) -> None:
     text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     assert "/etc/prometheus/rules/*.yml" in text
@@ -169,7 +181,7 @@ def test_prometheus_takes_the_shipped_configuration_and_rules(tmp_path: Path) ->
 
 
 def test_every_name_in_a_query_is_a_metric_that_exists() -> None:
-    known = {rule["record"] for rule in rules() if "record" in rule} | {"up"}
+    known = {rule["record"] for rule in rules() if "record" in rule} | _FOREIGN
     for family in Metrics().registry.collect():
         known |= {
             family.name,

@@ -102,6 +102,15 @@ def test_the_services_environment_and_file_are_understood(
     assert settings.endpoints["localhost:5000"] in settings.auths
 
 
+def test_prometheus_looks_for_services_that_there_are(compose: dict[str, Any]) -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    names = {n for job in config["scrape_configs"] for look in job.get("dns_sd_configs", []) for n in look["names"]}
+    assert names == {"ingress-1", "ingress-2", "consumer", "rabbitmq", "registry"}
+    assert names <= set(compose["services"])
+    plugins = (DEPLOY / "rabbitmq/enabled_plugins").read_text()
+    assert {"rabbitmq_prometheus", "rabbitmq_management"} == set(re.findall(r"rabbitmq_\w+", plugins))
+
+
 def test_the_grace_period_outlasts_the_drain(compose: dict[str, Any], example_environment: dict[str, str]) -> None:
     settings = load_settings(
         DEPLOY / "config.yml",
