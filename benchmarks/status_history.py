@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 from benchmarks import usage
+from ingress.backfill.record import Backfills
 from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.live import Live
@@ -115,7 +116,7 @@ def history(arguments: dict[str, Any]) -> dict[str, Any]:
 
 async def _rebuilt(path: Path, count: int) -> dict[str, Any]:
     kept = History(capacity=count)
-    follower = Follower(RecordedStream(path), kept, Live(), Metrics())
+    follower = Follower(RecordedStream(path), kept, Backfills(), Live(), Metrics())
     gc.collect()
     before, start, held, last = usage.resident_bytes(os.getpid()), time.perf_counter(), 0.0, time.perf_counter()
     task = asyncio.create_task(follower.run())

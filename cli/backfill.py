@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +19,13 @@ from cli.settings import settings_for
 from shared.backfill import BackfillReport, Journal, backfill
 from shared.broker.open import open_broker
 from shared.catalogues import open_catalogue
+from shared.enqueue import Enqueuer
+from shared.event_reporter import EventReporter
 from shared.messages import ConversionRequest
 from shared.planning import Planner
 from shared.settings.model import Globs, Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
 
 
 def backfill_command(  # noqa: PLR0917  one parameter an option
@@ -95,25 +99,31 @@ class _Walk:
     async def go(self, *, publish: bool, show: bool) -> BackfillReport:
         async with AsyncExitStack() as stack:
             catalogue = await stack.enter_async_context(open_catalogue(self._settings, self._registry, self._project))
-            broker = await stack.enter_async_context(open_broker(self._settings)) if publish else None
-
-            async def enqueue(request: ConversionRequest) -> None:
-                if broker is not None:
-                    await broker.publish(request)
-                if self._rate:
-                    await asyncio.sleep(1 / self._rate)
-
+            enqueue = await stack.enter_async_context(self._enqueuer()) if publish else None
             return await backfill(
                 self._registry,
                 catalogue,
                 Planner(self._settings).plan_source,
-                enqueue if publish else None,
+                enqueue,
                 repositories=self._wanted[0],
                 tags=self._wanted[1],
                 journal=Journal(self._journal),
                 limit=self._limit,
+                rate=self._rate,
                 on_progress=_show if show else _count,
             )
+
+    @asynccontextmanager
+    async def _enqueuer(self) -> AsyncIterator[Enqueuer]:
+        tracing = Tracing.from_environment("ics-cli", enabled=self._settings.telemetry.enabled)
+        try:
+            async with (
+                open_broker(self._settings) as broker,
+                EventReporter(broker.events, Metrics(process_metrics=False), ()).running() as reporter,
+            ):
+                yield Enqueuer(self._settings, broker, tracing=tracing, tell=reporter.tell)
+        finally:
+            await asyncio.to_thread(tracing.shutdown)
 
 
 def _show(_report: BackfillReport, requests: Sequence[ConversionRequest]) -> None:

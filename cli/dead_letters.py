@@ -273,7 +273,9 @@ def _run(config: Path | None, use: Callable[[_Work], Awaitable[T]]) -> T:
         try:
             async with open_broker(settings) as broker:
                 await broker.check_health()
-                operations = DeadLetterOperations(broker, tracing=tracing, metrics=Metrics(process_metrics=False))
+                operations = DeadLetterOperations(
+                    settings, broker, tracing=tracing, metrics=Metrics(process_metrics=False)
+                )
                 return await use(_Work(broker, operations))
         finally:
             tracing.shutdown()

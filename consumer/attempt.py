@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 from opentelemetry.trace import Span
@@ -213,7 +213,7 @@ class AttemptRun:
         since = self._delivery.published_at
         if attempts:
             last = attempts[-1]
-            since = max(since, last.started_at)
+            since = max(since, last.started_at + timedelta(seconds=last.duration_seconds))
         return max(0.0, (self._started_at - since).total_seconds())
 
     def _attempt(self, span: Span, failure: Failure) -> Attempt:

@@ -10,6 +10,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 
 from ingress.accelerator import create_accelerator_router
+from ingress.backfill.api import create_backfill_router
+from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.dead_letters import create_dead_letter_router
 from ingress.express_lane import ExpressLane
@@ -34,10 +36,11 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     reporter = EventReporter(broker.events, metrics, ())
     intake = Intake(settings, broker, metrics=metrics, tracing=tracing, reporter=reporter)
     status = create_status(settings, broker, metrics, tracing)
+    backfills = BackfillRunner(settings, broker, status.backfills, tracing=tracing, reporter=reporter)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with reporter.running(), status.running():
+        async with reporter.running(), status.running(), backfills.running():
             yield
 
     app = FastAPI(
@@ -124,8 +127,9 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     app.include_router(create_acceld_router(status))
     app.include_router(create_status_router(status))
     app.include_router(create_dead_letter_router(status))
+    app.include_router(create_backfill_router(status.access, status.backfills, backfills))
     if settings.console.enabled:
-        app.include_router(create_console(status))
+        app.include_router(create_console(status, backfills))
     return app
 
 

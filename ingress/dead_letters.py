@@ -14,7 +14,7 @@ from ingress.problem import HttpProblem, read_body
 from ingress.status.access import json_only
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
-from shared.dead_letter_operations import DeadLetterOperations, Operation
+from shared.dead_letter_operations import Operation
 from shared.messages import DeadLetter
 
 PAGE = 100
@@ -54,7 +54,7 @@ class Selection(BaseModel):
 
 
 def create_dead_letter_router(status: Status) -> APIRouter:
-    operations = DeadLetterOperations(status.broker, tracing=status.tracing, metrics=status.metrics)
+    operations = status.operations
     router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"])
     reader = [Depends(status.access.read)]
     operator = Depends(status.access.operate)

@@ -19,15 +19,15 @@ from ingress.problem import AuthHeader, HttpProblem, read_body
 from ingress.webhooks.dialects import read_webhook
 from ingress.webhooks.notice import MalformedWebhookError
 from shared.broker.api import Broker
+from shared.enqueue import Enqueuer
 from shared.errors import TransientError
 from shared.event_reporter import EventReporter
-from shared.events import conversion_event
 from shared.messages import ConversionRequest
-from shared.planning import Planner, Skip, messaging_destination, messaging_system
+from shared.planning import Planner, Skip
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics, WebhookOutcome
-from shared.telemetry.spans import publish_span, record_response, webhook_span
-from shared.telemetry.tracing import Tracing, inject, trace_id
+from shared.telemetry.spans import record_response, webhook_span
+from shared.telemetry.tracing import Tracing, trace_id
 
 BUDGET = 2.5
 """Seconds for the whole answer."""
@@ -56,15 +56,12 @@ class Intake:
     def __init__(
         self, settings: Settings, broker: Broker, *, metrics: Metrics, tracing: Tracing, reporter: EventReporter
     ) -> None:
-        self._broker = broker
         self._metrics = metrics
         self._tracing = tracing
-        self._reporter = reporter
+        self._enqueue = Enqueuer(settings, broker, tracing=tracing, tell=reporter.tell)
         self._planner = Planner(settings)
         self._auth = AuthHeader(settings.auth_header)
         self._body_limit = settings.limits.webhook_body
-        self._system = messaging_system(settings)
-        self._destination = messaging_destination(settings)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._open = 0
 
@@ -86,6 +83,7 @@ class Intake:
             route=scope["path"],
             scheme=scope["scheme"],
             headers=request.headers,
+            server=request.headers.get("host", "").partition(":")[0],
             client=client[0] if client else "",
         ) as span:
             self._open += 1
@@ -139,21 +137,13 @@ class Intake:
         """
         try:
             if len(requests) == 1:
-                return await self._publish_one(requests[0])
-            results = await asyncio.gather(*(self._publish_one(each) for each in requests), return_exceptions=True)
+                return await self._enqueue(requests[0])
+            results = await asyncio.gather(*(self._enqueue(each) for each in requests), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
         except TransientError as error:
             raise _unavailable(error.message) from None
-
-    async def _publish_one(self, request: ConversionRequest) -> None:
-        headers: dict[str, str] = {}
-        with publish_span(self._tracing, request, system=self._system, destination=self._destination) as span:
-            inject(headers, span)
-            await self._broker.publish(request, headers)
-            parent = headers.get("traceparent", "")
-            self._reporter.tell(conversion_event("requested", request, traceparent=parent, trace_id=trace_id(span)))
 
 
 def _unavailable(reason: str) -> HttpProblem:

@@ -8,6 +8,7 @@ already cost one request to the registry each.
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ async def backfill(
     tags: Globs | None = None,
     journal: Journal | None = None,
     limit: int | None = None,
+    rate: float = 0,
     on_progress: Callable[[BackfillReport, Sequence[ConversionRequest]], None] = lambda _report, _requests: None,
 ) -> BackfillReport:
     """Walk ``catalogue`` and publish what the rules make of it, at low priority.
@@ -101,6 +103,7 @@ async def backfill(
         tags: globs over tags, on top of the rules' own.
         journal: makes the walk resumable; a dry run reads it and does not write it.
         limit: stop after so many planned requests; the repository under way then counts as unfinished.
+        rate: requests a second at most; 0 is as fast as the broker confirms.
         on_progress: told after each tag: the report so far, and the tag's requests.
 
     Raises:
@@ -131,6 +134,8 @@ async def backfill(
                 if publish is not None:
                     await publish(request.model_copy(update={"priority": "backfill"}))
                     report.published += 1
+                    if rate:
+                        await asyncio.sleep(1 / rate)
             on_progress(report, requests)
         if publish is not None:
             journal.finish(repository)

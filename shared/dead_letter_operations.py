@@ -16,9 +16,11 @@ from shared.broker.api import Broker, DeadLetterFilter
 from shared.errors import IcsError, TransientError
 from shared.events import ConversionEvent, conversion_event
 from shared.messages import ConversionRequest, DeadLetter
+from shared.planning import messaging_destination, messaging_system
+from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
-from shared.telemetry.spans import replay_span
-from shared.telemetry.tracing import Tracing, inject, traceparent
+from shared.telemetry.spans import publish_span
+from shared.telemetry.tracing import Tracing, inject, link, traceparent
 
 Operation = Literal["replay", "discard"]
 _log = logging.getLogger(__name__)
@@ -45,8 +47,10 @@ class Result:
 class DeadLetterOperations:
     """One for the process."""
 
-    def __init__(self, broker: Broker, *, tracing: Tracing, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, broker: Broker, *, tracing: Tracing, metrics: Metrics) -> None:
         self._broker = broker
+        self._system = messaging_system(settings)
+        self._destination = messaging_destination(settings)
         self._tracing = tracing
         self._metrics = metrics
 
@@ -111,13 +115,22 @@ class DeadLetterOperations:
         return count
 
     async def _replay(self, letter: DeadLetter, actor: str) -> bool:
+        if letter.request is None:
+            return await self._broker.dead_letters.replay(letter.id) is not None  # says what is wrong with it
         headers: dict[str, str] = {}
-        with replay_span(self._tracing, letter.id, letter.traceparent) as span:
+        replayed = link(letter.traceparent, "replayed")
+        with publish_span(
+            self._tracing,
+            letter.request,
+            system=self._system,
+            destination=self._destination,
+            links=[replayed] if replayed else [],
+        ) as span:
+            span.set_attribute("ics.replay_of", letter.id)
             inject(headers, span)
             request = await self._broker.dead_letters.replay(letter.id, headers, actor)
             if request is None:
                 return False
-            span.set_attribute("messaging.message.id", request.id)
             event = conversion_event(
                 "replayed", request, traceparent=traceparent(span), dead_letter_id=letter.id, actor=actor
             )

@@ -11,18 +11,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from ingress.backfill.runner import BackfillRunner
+from ingress.console.backfill_pages import create_backfill_router
 from ingress.console.dead_letter_pages import create_dead_letter_router
 from ingress.console.pages import HEADERS, Renderer, create_pages_router
 from ingress.status.service import Status
 from shared.errors import IcsError
 
 
-def create_console(status: Status) -> APIRouter:
+def create_console(status: Status, backfills: BackfillRunner) -> APIRouter:
     """A router with ``/console/...``; include it where nothing else claims that path."""
     renderer = Renderer(status)
     pages = _route_class(renderer)
     router = APIRouter()
     router.include_router(create_dead_letter_router(status, renderer, pages))
+    router.include_router(create_backfill_router(status, backfills, renderer, pages))
     router.include_router(create_pages_router(status, renderer, pages))
     return router
 

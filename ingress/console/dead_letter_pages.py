@@ -6,28 +6,27 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
+from ingress.console.form import SELECTION, read_form
 from ingress.console.pages import HEADERS, Renderer
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
-from shared.dead_letter_operations import DeadLetterOperations, Operation
+from shared.dead_letter_operations import Operation
 from shared.messages import DeadLetter
 
 PAGE = 50
-_BODY = 1 << 20
-_SELECTION = 10_000
 
 
 def create_dead_letter_router(status: Status, renderer: Renderer, route_class: type[APIRoute]) -> APIRouter:
     """Reading is behind ``console.credential``, acting behind ``console.operator_credential`` and the form's token."""
     router = APIRouter(prefix="/console/dead-letters", route_class=route_class, include_in_schema=False)
     access, letters = status.access, status.broker.dead_letters
-    operations = DeadLetterOperations(status.broker, tracing=status.tracing, metrics=status.metrics)
+    operations = status.operations
     reader, operator = [Depends(access.read)], Depends(access.operate)
 
     @router.get("", dependencies=reader)
@@ -52,7 +51,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
 
     @router.post("/confirm")
     async def confirm(request: Request, _actor: str = operator) -> HTMLResponse:
-        form = await _form(request)
+        form = await read_form(request)
         action = form.get("action", [""])[0]
         verb: Operation = "discard" if action == "discard-selected" else "replay"
         if action.endswith("-selected"):
@@ -61,7 +60,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
             where = _filter({key: values[0] for key, values in form.items()})
         chosen = [] if action.endswith("-selected") and not where.ids else [x async for x in letters.list(where)]
         usable = [letter for letter in chosen if verb == "discard" or letter.request is not None]
-        limit = _canary(form) if action == "replay-canary" else _SELECTION
+        limit = _canary(form) if action == "replay-canary" else SELECTION
         picked = usable[:limit]
         ids = [letter.id for letter in picked]
         return renderer.page(
@@ -78,7 +77,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
 
     @router.post("/apply")
     async def apply(request: Request, actor: str = operator) -> RedirectResponse:
-        form = await _form(request)
+        form = await read_form(request)
         verb: Operation = "discard" if form.get("verb") == ["discard"] else "replay"
         ids = form.get("id", [])
         access.check_form_token(f"{verb} {' '.join(ids)}", form.get("token", [""])[0])
@@ -102,15 +101,6 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
         )
 
     return router
-
-
-async def _form(request: Request) -> dict[str, list[str]]:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _BODY:
-            raise HTTPException(413, "too many selected at once")
-    return parse_qs(body.decode("ascii", "replace"), max_num_fields=_SELECTION + 20)
 
 
 def _filter(given: Mapping[str, str]) -> DeadLetterFilter:

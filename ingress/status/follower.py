@@ -8,8 +8,10 @@ import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
+from ingress.backfill.record import Backfills
 from ingress.status.history import History
 from ingress.status.live import Live
+from shared.backfill_events import BACKFILL
 from shared.broker.api import EventStream
 from shared.errors import IcsError
 from shared.telemetry.metrics import Metrics
@@ -28,8 +30,11 @@ _log = logging.getLogger(__name__)
 class Follower:
     """One task: ``await follower.run()`` until cancelled."""
 
-    def __init__(self, events: EventStream, history: History, live: Live, metrics: Metrics) -> None:
-        self._events, self._history, self._live, self._metrics = events, history, live, metrics
+    def __init__(
+        self, events: EventStream, history: History, backfills: Backfills, live: Live, metrics: Metrics
+    ) -> None:
+        self._events, self._history, self._backfills = events, history, backfills
+        self._live, self._metrics = live, metrics
         self._started_at = time.time()
         self._last_received = time.monotonic()
         self._rebuilt = False
@@ -65,6 +70,9 @@ class Follower:
         try:
             async for event in events:
                 self._last_received = time.monotonic()
+                if event.type.startswith(BACKFILL):
+                    self._backfills.apply(event)
+                    continue
                 changed = self._history.apply(event)
                 if changed is not None and not self.rebuilding:
                     self._live.changed(event.id, changed.id)

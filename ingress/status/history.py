@@ -10,6 +10,7 @@ from bisect import insort
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ingress.status.conversion import SETTLED, Conversion, Status
 from shared.events import ConversionEvent
@@ -51,6 +52,8 @@ class History:
         self._by_id: dict[str, Conversion] = {}
         self._ordered: list[Conversion] = []
         self._progress: dict[str, OrderedDict[str, tuple[int, int]]] = {}
+        self._waiting: dict[str, float] = {}
+        """Id → since when it is queued, in the order in which they came."""
         self.counts: Counter[Status] = Counter()
         self.consumers: OrderedDict[str, ConsumerRecord] = OrderedDict()
         self.registries: OrderedDict[str, RegistryRecord] = OrderedDict()
@@ -76,6 +79,19 @@ class History:
             return (0, 0)
         return sum(done for done, _ in layers.values()), sum(total for _, total in layers.values())
 
+    def oldest_waiting(self, ready: int) -> float | None:
+        """UNIX time since when the oldest of ``ready`` queued conversions waits; None when none is known.
+
+        The queue is first in, first out: when events were lost and more conversions look queued than the broker holds, those that
+        came last are the ones that wait.
+        """
+        return min(islice(reversed(self._waiting.values()), ready), default=None)
+
+    def converting(self, since: float) -> int:
+        """Conversions under way that were started after ``since``: an older one's end was never told."""
+        running = (self._by_id.get(each) for record in self.consumers.values() for each in record.running)
+        return sum(found is not None and found.started is not None and found.started >= since for found in running)
+
     def by_status(self, *statuses: Status) -> Iterable[Conversion]:
         """Newest first."""
         return (conversion for conversion in reversed(self._ordered) if conversion.status in statuses)
@@ -100,6 +116,10 @@ class History:
             return None
         self.counts[before] -= 1
         self.counts[conversion.status] += 1
+        if conversion.status != "queued":
+            self._waiting.pop(conversion.id, None)
+        elif conversion.id not in self._waiting:
+            self._waiting[conversion.id] = time
         self._note_consumer(conversion, event, time, consumer)
         if conversion.settled:
             self._progress.pop(conversion.id, None)
@@ -125,6 +145,7 @@ class History:
         for conversion in self._ordered[:count]:
             del self._by_id[conversion.id]
             self._progress.pop(conversion.id, None)
+            self._waiting.pop(conversion.id, None)
             self.counts[conversion.status] -= 1
             if consumer := self.consumers.get(conversion.consumer):
                 consumer.running.discard(conversion.id)

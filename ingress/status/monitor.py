@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from ingress.status.history import History
 from shared.broker.api import Broker, BrokerStats
 from shared.errors import IcsError
 from shared.telemetry.metrics import Metrics
@@ -38,10 +39,19 @@ class BrokerSnapshot:
 
 
 class BrokerMonitor:
-    """One task: ``await monitor.run()`` until cancelled; ``monitor.snapshot`` is what is known."""
+    """One task: ``await monitor.run()`` until cancelled; ``monitor.snapshot`` is what is known.
 
-    def __init__(self, broker: Broker, metrics: Metrics, *, period: float = _PERIOD) -> None:
-        self._broker, self._metrics, self._period = broker, metrics, period
+    What the broker cannot tell (RabbitMQ: how old the oldest message is, how many are in work) the history does.
+
+    Args:
+        longest: seconds after which a conversion is under way no more, whatever was told of it.
+    """
+
+    def __init__(
+        self, broker: Broker, history: History, metrics: Metrics, *, longest: float, period: float = _PERIOD
+    ) -> None:
+        self._broker, self._history, self._metrics = broker, history, metrics
+        self._longest, self._period = longest, period
         self._counted: tuple[int | None, float] = (None, 0.0)
         self.snapshot = BrokerSnapshot()
 
@@ -54,7 +64,7 @@ class BrokerMonitor:
         """Ask once, now. Never raises a broker's error: it becomes part of the snapshot."""
         try:
             async with asyncio.timeout(_PATIENCE):
-                stats = await self._broker.stats()
+                stats = self._completed(await self._broker.stats())
         except (IcsError, TimeoutError) as error:
             message = error.message if isinstance(error, IcsError) else f"no answer within {_PATIENCE:.0f} s"
             if not self.snapshot.error:
@@ -68,6 +78,15 @@ class BrokerMonitor:
         self._tell(stats)
         if self._stale(stats):
             await self._group(stats)
+
+    def _completed(self, stats: BrokerStats) -> BrokerStats:
+        now = time.time()
+        if stats.ready and stats.oldest_age_seconds is None:
+            since = self._history.oldest_waiting(stats.ready)
+            stats = replace(stats, oldest_age_seconds=None if since is None else max(0.0, now - since))
+        if stats.in_flight is None:
+            stats = replace(stats, in_flight=self._history.converting(now - self._longest))
+        return stats
 
     def _stale(self, stats: BrokerStats) -> bool:
         number, at = self._counted

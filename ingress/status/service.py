@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from ingress.backfill.record import Backfills
 from ingress.status.access import Access
 from ingress.status.follower import Follower
 from ingress.status.history import History
@@ -14,6 +15,7 @@ from ingress.status.live import Live
 from ingress.status.monitor import BrokerMonitor
 from ingress.status.views import StatusViews
 from shared.broker.api import Broker
+from shared.dead_letter_operations import DeadLetterOperations
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
@@ -27,11 +29,13 @@ class Status:
     metrics: Metrics
     tracing: Tracing
     history: History
+    backfills: Backfills
     live: Live
     follower: Follower
     monitor: BrokerMonitor
     views: StatusViews
     access: Access
+    operations: DeadLetterOperations
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -48,17 +52,21 @@ class Status:
 
 def create_status(settings: Settings, broker: Broker, metrics: Metrics, tracing: Tracing) -> Status:
     history = History(settings.console.history, settings.broker.events_max_age)
+    backfills = Backfills()
     live = Live()
-    follower = Follower(broker.events, history, live, metrics)
-    monitor = BrokerMonitor(broker, metrics)
+    follower = Follower(broker.events, history, backfills, live, metrics)
+    longest = settings.timeouts.conversion + settings.timeouts.drain
+    monitor = BrokerMonitor(broker, history, metrics, longest=longest)
     return Status(
         broker=broker,
         metrics=metrics,
         tracing=tracing,
         history=history,
+        backfills=backfills,
         live=live,
         follower=follower,
         monitor=monitor,
         views=StatusViews(history, follower, monitor, settings.console.trace_url),
         access=Access(settings.console),
+        operations=DeadLetterOperations(settings, broker, tracing=tracing, metrics=metrics),
     )

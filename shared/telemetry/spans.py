@@ -73,17 +73,6 @@ def publish_span(
     return _span(tracing, f"publish {destination}", SpanKind.PRODUCER, attributes, links=links)
 
 
-def replay_span(tracing: Tracing, dead_letter_id: str, died: str) -> AbstractContextManager[Span]:
-    """The producer span of one replay, linked to ``died``, the ``traceparent`` of the conversion that failed."""
-    attributes: dict[str, AttributeValue] = {
-        "messaging.operation.name": "publish",
-        "messaging.operation.type": "send",
-        "ics.replay_of": dead_letter_id,
-    }
-    replayed = link(died, "replayed")
-    return _span(tracing, "replay", SpanKind.PRODUCER, attributes, links=[replayed] if replayed else ())
-
-
 def process_span(
     tracing: Tracing,
     request: ConversionRequest,

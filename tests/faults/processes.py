@@ -32,6 +32,11 @@ class Service:
         return self._process is not None and self._process.returncode is None
 
     @property
+    def pid(self) -> int:
+        """0 before the first start."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs; negative when a signal ended it."""
         return None if self._process is None else self._process.returncode

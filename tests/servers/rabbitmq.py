@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -16,9 +16,12 @@ from urllib.parse import quote
 from tests.servers.registry import free_port
 
 BINARY = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 _START_TIMEOUT = 90.0
-_QUICK = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -rabbit dead_letter_worker_publisher_confirm_timeout 5000"
-"""Two schedulers that do not spin: several nodes share the test machine. And what deploy/rabbitmq/advanced.config says."""
+_QUICK = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+"""Two schedulers that do not spin: several nodes share the test machine."""
+_ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}]."
+_CONFIGURATION = "log.file.level = warning\ndisk_free_limit.absolute = 50MB\nvm_memory_high_watermark.relative = 0.6\n"
 
 
 @dataclass(slots=True)
@@ -30,11 +33,22 @@ class RabbitServer:
     distribution_port: int
     process: subprocess.Popen[bytes] | None = field(default=None)
     password: str = "guest"
-    """Of the user ``guest``."""
+    user: str = "guest"
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:{quote(self.password, safe='')}@127.0.0.1:{self.port}/"
+        return f"amqp://{self.user}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/"
+
+    @property
+    def _node(self) -> str:
+        return f"ics-{self.port}@localhost"
+
+    def control(self, *command: str) -> None:
+        """``rabbitmqctl`` on this node."""
+        environment = {**os.environ, "HOME": str(self.root)}
+        subprocess.run(
+            (CONTROL, "-q", "-n", self._node, *command), env=environment, check=True, capture_output=True, timeout=60
+        )
 
     def start(self) -> None:
         """Start (again) on the same port with the same data."""
@@ -43,13 +57,14 @@ class RabbitServer:
         environment = {
             **os.environ,
             "HOME": str(self.root),
-            "RABBITMQ_NODENAME": f"ics-{self.port}@localhost",
+            "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.distribution_port),
             "RABBITMQ_MNESIA_BASE": str(self.root / "data"),
             "RABBITMQ_LOG_BASE": str(self.root / "log"),
             "RABBITMQ_CONFIG_FILE": str(self.root / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.root / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.root / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(self.root / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _QUICK,
@@ -89,15 +104,32 @@ class RabbitServer:
 
 
 @contextlib.contextmanager
-def rabbitmq(root: Path, *, password: str = "guest") -> Iterator[RabbitServer]:
-    """A node on free ports of 127.0.0.1, stopped at the end; ``password`` (letters, digits, ``-``) is its user's."""
+def rabbitmq(
+    root: Path,
+    *,
+    user: str = "guest",
+    password: str = "guest",
+    configuration: str = _CONFIGURATION,
+    advanced: str = _ADVANCED,
+    plugins: Sequence[str] = (),
+) -> Iterator[RabbitServer]:
+    """A node on free ports of 127.0.0.1, stopped at the end.
+
+    Args:
+        root: of this node alone.
+        user: its only one.
+        password: letters, digits, ``-``.
+        configuration: ``rabbitmq.conf`` beside the user.
+        advanced: ``advanced.config``.
+        plugins: to enable.
+    """
     root.mkdir(parents=True, exist_ok=True)
     (root / "rabbitmq.conf").write_text(
-        f"default_pass = {password}\nloopback_users = none\nlog.file.level = warning\n"
-        "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.relative = 0.6\n"
+        f"default_user = {user}\ndefault_pass = {password}\nloopback_users = none\n{configuration}"
     )
-    (root / "enabled_plugins").write_text("[].\n")
-    server = RabbitServer(root, free_port(), free_port(), password=password)
+    (root / "advanced.config").write_text(advanced)
+    (root / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
+    server = RabbitServer(root, free_port(), free_port(), password=password, user=user)
     server.start()
     try:
         yield server

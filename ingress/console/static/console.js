@@ -26,6 +26,13 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => button.classList.remove("done"), 1200);
 });
 
+const every = document.getElementById("every");
+if (every) {
+  const boxes = document.querySelectorAll('#letters input[name="id"]');
+  every.hidden = false;
+  every.addEventListener("change", () => { for (const box of boxes) box.checked = every.checked; });
+}
+
 const announcements = document.getElementById("announce");
 function announce(text) { announcements.textContent = text; }
 

@@ -259,6 +259,28 @@ async def test_live_pushes_go_before_a_backfill(kind: Kind) -> None:
         assert order[3:] == ["backfill"] * 6
 
 
+async def test_a_push_does_not_wait_for_a_backfill_that_fills_every_slot_it_may(kind: Kind) -> None:
+    """No backfill is finished before the pushes are there, and each finished push lets the next one in."""
+    async with kind.connect() as broker:
+        for number in range(10):
+            await broker.publish(request(number, priority="backfill"))
+        async with taking(broker, 4) as deliveries:
+            held = [await anext(deliveries) for _ in range(2)]
+            assert [delivery.request.priority for delivery in held] == ["backfill"] * 2
+            for number in range(20, 26):
+                await broker.publish(request(number))
+            pushes = []
+            for _ in range(6):
+                delivery = await anext(deliveries)
+                pushes.append(delivery.request.id)
+                assert delivery.request.priority == "live"
+                await delivery.ack()
+            assert pushes == [request(number).id for number in range(20, 26)]
+            for delivery in held:
+                await delivery.ack()
+        await settled(broker, ready=8, in_flight=0)
+
+
 async def test_many_at_once_are_all_confirmed_and_all_arrive(kind: Kind) -> None:
     async with kind.connect() as broker:
         await asyncio.gather(*(broker.publish(request(number)) for number in range(300)))

@@ -20,6 +20,7 @@ VIEWS = {
     "dead-letters": "dead-letters",
     "dead-letter": "dead-letters/letter-0",
     "queue": "queue",
+    "backfill": "backfill",
 }
 
 

@@ -18,16 +18,19 @@ from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
+from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.status.acceld import create_acceld_router
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
+from shared.backfill_events import BackfillPlan, BackfillProgress, PlannedConversion, State, progress_event
 from shared.broker.memory import MemoryServer, MemoryTransport
 from shared.broker.queue import QueueBroker
+from shared.event_reporter import EventReporter
 from shared.events import ConversionEvent, Stage, conversion_event
 from shared.messages import Attempt, ConversionRequest, DeadLetter, DriverChoice, Failure
 from shared.oci.reference import parse_reference
-from shared.settings.model import Console, Settings
+from shared.settings.model import Auth, Console, Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 
@@ -166,6 +169,34 @@ async def fill(broker: QueueBroker) -> None:
     )
     await broker.events.publish(first.model_copy(update={"time": r.requested_at}))
     await broker.events.publish(again)
+    for event in backfills():
+        await broker.events.publish(event)
+
+
+def backfills() -> list[ConversionEvent]:
+    """A plan that is done, and a walk that is under way."""
+
+    def told(name: str, state: State, *, age: float, dry_run: bool, **counts: int) -> ConversionEvent:
+        plan = BackfillPlan(
+            registry="harbor.example.com", project="platform", repositories=("platform/*",), dry_run=dry_run
+        )
+        sample = tuple(
+            PlannedConversion(
+                source=f"harbor.example.com/platform/api:v1.{number}",
+                target=f"harbor.example.com/platform/api:v1.{number}_esgz",
+                driver="estargz",
+            )
+            for number in range(1, 6)
+        )
+        skipped = {"signature, attestation or SBOM": 118}
+        progress = BackfillProgress(plan=plan, state=state, sample=sample, skipped=skipped, **counts)
+        at = datetime.now(UTC) - timedelta(seconds=age)
+        return progress_event(name, progress, OPERATOR[0]).model_copy(update={"time": at})
+
+    return [
+        told("plan", "finished", age=400, dry_run=True, repositories=38, tags=1402, planned=1284),
+        told("walk", "running", age=2, dry_run=False, repositories=11, tags=402, planned=371, published=371),
+    ]
 
 
 @dataclass
@@ -189,7 +220,7 @@ def settings() -> Settings:
     console = Console(
         operator_credential=SecretStr(":".join(OPERATOR)), trace_url="https://grafana.example.com/trace/{trace_id}"
     )
-    return Settings(console=console)
+    return Settings(console=console, auths={"harbor.example.com": Auth()})
 
 
 @contextmanager
@@ -212,13 +243,15 @@ def site(prefix: str = "") -> Iterator[Site]:
             app = FastAPI()
             app.include_router(create_status_router(status, heartbeat=1))
             app.include_router(create_acceld_router(status))
-            app.include_router(create_console(status))
+            reporter = EventReporter(broker.events, status.metrics, ())
+            runner = BackfillRunner(settings(), broker, status.backfills, tracing=status.tracing, reporter=reporter)
+            app.include_router(create_console(status, runner))
             outer = FastAPI()
             outer.mount(prefix, app)
             server = uvicorn.Server(uvicorn.Config(outer if prefix else app, log_config=None, lifespan="off"))
             servers.append(server)
             found.append(Site(f"http://127.0.0.1:{port}{prefix}", asyncio.get_running_loop(), broker, status))
-            async with status.running():
+            async with reporter.running(), status.running(), runner.running():
                 serving = asyncio.create_task(server.serve([listener]))
                 while not server.started or status.follower.rebuilding:
                     await asyncio.sleep(0.02)

@@ -23,6 +23,7 @@ VIEWS = {
     "dead letters": "dead-letters",
     "dead letter": "dead-letters/letter-0",
     "queue": "queue",
+    "backfill": "backfill",
     "error": "conversions/unknown",
 }
 
@@ -110,6 +111,14 @@ def test_the_keyboard_reaches_everything_and_the_theme_stays(console: Site, oper
     operator.get_by_role("link", name="Conversions", exact=True).click()
     operator.wait_for_url("**/conversions")
     assert operator.evaluate("document.documentElement.dataset.theme") == theme
+
+
+def test_a_whole_page_is_selected_at_once(console: Site, operator: Page) -> None:
+    operator.goto(f"{console.url}/console/dead-letters?code=denied")
+    operator.get_by_role("checkbox", name="Select all on this page").check()
+    operator.get_by_role("button", name="Discard selected").click()
+    expect(operator.get_by_role("heading", level=1)).to_have_text("Discard 2 of 2 dead letters?")
+    expect(operator.get_by_role("link", name="Cancel")).to_be_focused()
 
 
 def test_focus_survives_a_live_update(console: Site, operator: Page) -> None:

@@ -19,6 +19,7 @@ from shared.errors import TransientError
 from shared.events import ConversionEvent
 from shared.messages import ConversionRequest, DeadLetter, DriverChoice, Failure
 from shared.oci.reference import parse_reference
+from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 
@@ -53,7 +54,7 @@ class Desk:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         self.operations = DeadLetterOperations(
-            broker, tracing=Tracing(provider), metrics=Metrics(process_metrics=False)
+            Settings(), broker, tracing=Tracing(provider), metrics=Metrics(process_metrics=False)
         )
 
     async def events(self) -> list[ConversionEvent]:
@@ -81,6 +82,10 @@ async def test_a_replay_has_a_new_trace_that_links_to_the_old_one_and_is_told() 
         (span,) = work.spans.get_finished_spans()
         assert [f"{link.context.trace_id:032x}" for link in span.links] == ["a" * 32]
         assert f"{span.context.trace_id:032x}" != "a" * 32
+        assert span.name == "publish ics.conversions"
+        assert span.attributes is not None
+        assert span.attributes["messaging.operation.type"] == "send"
+        assert span.attributes["ics.replay_of"] == found[0].id
         (event,) = await work.events()
         assert (event.kind, event.data.actor, event.data.dead_letter_id) == ("replayed", "ann", "letter-1")
         assert (await work.broker.stats()).ready == 1

@@ -14,6 +14,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 from starlette.requests import Request
 
+from ingress.backfill.api import create_backfill_router
+from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.dead_letters import create_dead_letter_router
 from ingress.status.acceld import create_acceld_router
@@ -22,6 +24,7 @@ from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
 from shared.broker.memory import MemoryServer, MemoryTransport
 from shared.broker.queue import QueueBroker
+from shared.event_reporter import EventReporter
 from shared.settings.model import Console, Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
@@ -131,12 +134,15 @@ def effective(routers: Iterable[APIRouter]) -> Iterator[Any]:
 
 def test_every_route_is_behind_a_credential_and_every_change_behind_the_operators() -> None:
     status = make_status()
+    reporter = EventReporter(status.broker.events, status.metrics, ())
+    runner = BackfillRunner(Settings(), status.broker, status.backfills, tracing=status.tracing, reporter=reporter)
     open_to_all = {"/console", "/console/static/{name}", "/api/v1/health"}
     routers = (
         create_status_router(status),
         create_acceld_router(status),
         create_dead_letter_router(status),
-        create_console(status),
+        create_console(status, runner),
+        create_backfill_router(status.access, status.backfills, runner),
     )
     seen = set()
     for route in effective(routers):

@@ -14,11 +14,16 @@ from hypothesis import strategies as st
 from ingress.status.conversion import Conversion
 from ingress.status.history import History
 from ingress.status.live import Live
+from ingress.status.monitor import BrokerMonitor
 from ingress.status.query import ConversionFilter, search
+from shared.broker.api import BrokerStats
+from shared.broker.memory import MemoryServer, MemoryTransport
+from shared.broker.queue import QueueBroker
 from shared.errors import TransientError
 from shared.events import ConversionEvent, EventType, Stage, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
+from shared.telemetry.metrics import Metrics
 
 NOW = datetime.now(UTC)
 DENIED = Failure(code="denied", kind="permanent", message="403", details={"status": 403})
@@ -273,3 +278,57 @@ async def test_silence_is_a_heartbeat_and_closing_ends_every_stream() -> None:
         await asyncio.sleep(0)
         live.close()
         assert await waiting is None
+
+
+def test_the_oldest_that_waits_is_known_even_where_events_were_lost() -> None:
+    history = History()
+    requests = [request(number, age=1000 - 100 * number) for number in range(1, 6)]
+    for each in requests:
+        history.apply(event("requested", r=each))
+    since = [each.requested_at.timestamp() for each in requests]
+    assert history.oldest_waiting(5) == since[0]
+    history.apply(event("started", 5, requests[0], consumer="a/1"))
+    assert history.oldest_waiting(4) == since[1]
+    assert history.oldest_waiting(2) == since[3]  # the start of the second and the third was never told
+    assert history.oldest_waiting(0) is None
+    assert History().oldest_waiting(7) is None
+
+
+def test_a_replayed_conversion_waits_since_its_replay() -> None:
+    history = History()
+    r = request(age=5000)
+    for kind, at in (("requested", 0), ("started", 1), ("failed", 2)):
+        history.apply(event(kind, at, r, consumer="a/1"))  # type: ignore[arg-type]  # a literal of the tuple
+    assert history.oldest_waiting(1) is None
+    history.apply(event("replayed", 4000, r))
+    assert history.oldest_waiting(1) == r.requested_at.timestamp() + 4000
+
+
+def test_what_is_under_way_for_too_long_counts_no_more() -> None:
+    history = History()
+    for number, age in ((1, 5000.0), (2, 100.0)):
+        history.apply(event("started", 1, request(number, age=age), consumer="a/1"))
+    assert history.converting(NOW.timestamp() - 1600) == 1
+    history.apply(event("succeeded", 5, request(2), consumer="a/1"))
+    assert history.converting(NOW.timestamp() - 1600) == 0
+
+
+class Reticent(MemoryTransport):
+    """Tells as little as RabbitMQ: neither an age nor a number in work."""
+
+    async def stats(self) -> BrokerStats:
+        return BrokerStats(ready=1, in_flight=None, retrying=0, dead=0, consumers=1)
+
+
+async def test_what_the_broker_cannot_tell_the_history_does() -> None:
+    history, metrics = History(), Metrics(process_metrics=False)
+    history.apply(event("requested", r=request(1, age=500)))
+    history.apply(event("started", 1, request(2), consumer="a/1"))
+    monitor = BrokerMonitor(QueueBroker(Reticent(MemoryServer()), delivery_limit=3), history, metrics, longest=1600)
+    await monitor.look()
+    stats = monitor.snapshot.stats
+    assert stats.in_flight == 1
+    assert stats.oldest_age_seconds is not None
+    assert 500 <= stats.oldest_age_seconds < 560
+    shown = {sample.name: sample.value for family in metrics.registry.collect() for sample in family.samples}
+    assert shown["ics_queue_oldest_message_age_seconds"] == stats.oldest_age_seconds
