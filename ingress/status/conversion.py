@@ -164,7 +164,10 @@ class Conversion:
         changed = self._apply(event)
         if self.settled and self._live is not None:
             attempts, extra = self._live
-            self._packed = _COMPRESSOR.compress(orjson.dumps([[a.to_list() for a in attempts], extra]))
+            packed = _COMPRESSOR.compress(orjson.dumps([[a.to_list() for a in attempts], extra]))
+            self._packed = bytes(
+                memoryview(packed)
+            )  # a copy: what the compressor returns keeps room for the worst case
             self._live = None
         return changed
 
