@@ -77,7 +77,7 @@ class _Check:
                 for descriptor, layer in zip(manifest.layers, content.layers, strict=False):
                     report.chunks += await self._reader.check_data(descriptor, layer)
         except InvalidNydusError as error:
-            report.findings.append(Finding(manifest.digest, error.field, error.message))
+            report.findings.append(Finding(manifest.digest, error.field, error.reason))
             return
         except CorruptLayerError as error:
             report.findings.append(Finding(manifest.digest, "blob", error.message))

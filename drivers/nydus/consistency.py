@@ -6,15 +6,30 @@ Run on every image before it is published, and by the checker on what it reads b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from drivers.nydus import media
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, decode_chunk_infos
 from drivers.nydus.errors import InvalidNydusError, require
-from drivers.nydus.layer_source import Layer
+from drivers.nydus.layer_source import DIGEST_SIZE, Layer
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
+from drivers.nydus.rafs_v6.layout import BlobFeatures
 from drivers.nydus.tree import walk
 from shared.oci import media_types
 from shared.oci.manifest import ImageManifest
+
+_SAME: Final = (
+    "chunk_count",
+    "compressor",
+    "digester",
+    "compressed_size",
+    "uncompressed_size",
+    "ci_compressor",
+    "ci_offset",
+    "ci_compressed_size",
+    "ci_uncompressed_size",
+)
+"""Fields of a blob's record that the merge takes over as they are."""
 
 
 def check_manifest(manifest: ImageManifest) -> None:
@@ -53,16 +68,27 @@ def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
         record = own.get(blob.id)
         if record is None:
             raise InvalidNydusError(f"blob[{index}].id", f"the layer {blob.id} has no data")
-        for name in ("chunk_count", "compressor", "digester", "uncompressed_size", "ci_offset", "ci_compressed_size"):
+        for name in _SAME:
             mine, theirs = getattr(blob, name), getattr(record, name)
             require(mine == theirs, f"blob[{index}].{name}", f"is {mine}, the layer says {theirs}")
+        inlined = BlobFeatures.INLINED_FS_META
+        require(
+            blob.features == record.features & ~inlined,
+            f"blob[{index}].features",
+            f"are {blob.features:#x}, the layer says {record.features:#x}",
+        )
     infos = {name: decode_chunk_infos(known[name].meta[: ENTRY_SIZE * blob.chunk_count]) for name, blob in own.items()}
+    digests = {name: known[name].chunk_digests for name in own}
     for path, inode in walk(bootstrap.root):
         for chunk in inode.chunks:
-            if infos[chunk.blob.id][chunk.index] != (
+            name, index = chunk.blob.id, chunk.index
+            if infos[name][index] != (
                 chunk.compressed_offset,
                 chunk.compressed_size,
                 chunk.uncompressed_offset,
                 chunk.uncompressed_size,
             ):
-                raise InvalidNydusError("chunk", f"{chunk.index} of {path!r} differs from the blob's own table")
+                raise InvalidNydusError("chunk", f"{index} of {path!r} differs from the blob's own table")
+            listed = digests[name]
+            if listed and listed[DIGEST_SIZE * index : DIGEST_SIZE * (index + 1)] != chunk.digest:
+                raise InvalidNydusError("chunk.digest", f"{index} of {path!r} differs from the blob's own list")

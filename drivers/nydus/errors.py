@@ -16,6 +16,7 @@ class InvalidNydusError(PermanentError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}", code="invalid_nydus", field=field)
         self.field = field
+        self.reason = message
 
 
 def require(condition: bool, field: str, message: str) -> None:

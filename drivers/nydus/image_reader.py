@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from drivers.image import MAXIMUM_CONFIG_SIZE, parse_config
 from drivers.limits import LayerLimits
 from drivers.nydus import media
+from drivers.nydus.blob import toc
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, ChunkInfo, decode_chunk_infos
+from drivers.nydus.blob.tar_header import SIZE, decode_tar_header
+from drivers.nydus.blob.toc import decode_toc, toc_size
 from drivers.nydus.compression import decompress, digest
 from drivers.nydus.consistency import check_blobs, check_manifest
 from drivers.nydus.errors import InvalidNydusError, require
@@ -28,6 +33,11 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +91,16 @@ class ImageReader:
         """Read a whole blob and check every chunk against its digest; the number of chunks.
 
         Raises:
-            InvalidNydusError: fields ``chunk[i]`` and ``image.blob``.
+            InvalidNydusError: fields ``chunk[i]``, ``image.blob``, ``tar_header`` and ``toc``.
         """
         own = [blob for blob in content.bootstrap.blobs if blob.id == layer.digest.hex]
         if not own:
             return 0
         infos = decode_chunk_infos(content.meta[: ENTRY_SIZE * own[0].chunk_count])
-        digests = {chunk.index: chunk.digest for _, inode in walk(content.bootstrap.root) for chunk in inode.chunks}
+        chunks = (chunk for _, inode in walk(content.bootstrap.root) for chunk in inode.chunks)
+        digests = {chunk.index: chunk.digest for chunk in chunks if chunk.blob is own[0]}
         async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
-            await in_own_thread(_check_chunks, feed.read(), own[0], infos, digests)
+            await in_own_thread(_check_data, feed.read(), own[0], infos, digests)
         return len(infos)
 
     async def _bootstrap_tar(self, layer: Descriptor) -> bytes:
@@ -119,10 +130,10 @@ def _tar_files(tar: bytes) -> dict[str, bytes]:
     return files
 
 
-def _check_chunks(
-    pieces: Iterator[bytes], blob: Blob, infos: Sequence[ChunkInfo], digests: Mapping[int, bytes]
-) -> None:
+def _check_data(pieces: Iterator[bytes], blob: Blob, infos: Sequence[ChunkInfo], digests: Mapping[int, bytes]) -> None:
+    """A whole blob: every chunk, then the parts behind them back to back, each with its header."""
     held = bytearray()
+    hashed = hashlib.sha256()
     for index, info in enumerate(infos):
         while len(held) < info.compressed_size:
             piece = next(pieces, None)
@@ -131,6 +142,7 @@ def _check_chunks(
             held += piece
         packed = bytes(held[: info.compressed_size])
         del held[: info.compressed_size]
+        hashed.update(packed)
         used = Compressor(blob.compressor) if info.compressed_size != info.uncompressed_size else Compressor.NONE
         plain = decompress(packed, used, info.uncompressed_size, f"chunk[{index}]")
         expected = digests.get(index)
@@ -139,5 +151,25 @@ def _check_chunks(
             f"chunk[{index}].digest",
             "does not match the data",
         )
-    for _ in pieces:  # to the blob's own verified end
-        pass
+    for piece in pieces:  # to the blob's own verified end
+        held += piece
+    _check_parts(bytes(held), blob.ci_offset - SIZE, hashed)
+
+
+def _check_parts(tail: bytes, data_size: int, hashed: _Hash) -> None:
+    """What follows the chunks, walked as readers walk it: from the end, each header naming the part in front of it."""
+    entries = decode_toc(tail[-SIZE - toc_size(tail) : -SIZE], data_size + len(tail))
+    end = len(tail)
+    names = []
+    while end > 0:
+        name, size = decode_tar_header(tail[max(0, end - SIZE) : end])
+        names.append(name)
+        end -= SIZE + size
+    require(end == -data_size, "tar_header.size", f"the parts begin at {data_size + end}, must begin at 0")
+    expected = [toc.NAME, toc.BOOTSTRAP, toc.CHUNK_DIGESTS, toc.BLOB_META, toc.BLOB_DATA]
+    if toc.CHUNK_DIGESTS not in entries:
+        expected.remove(toc.CHUNK_DIGESTS)
+    require(names == expected, "tar_header.name", f"the parts are {names[::-1]}")
+    hashed.update(tail[:SIZE])
+    data = entries.get(toc.BLOB_DATA)
+    require(data is None or data.digest == hashed.digest(), f"toc[{toc.BLOB_DATA}].digest", "does not match the data")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from drivers.nydus.blob import toc
 from drivers.nydus.blob.chunk_info import HEADER_SIZE, MAXIMUM_ARRAY, decode_chunk_infos, decode_meta_header
@@ -14,7 +15,8 @@ from drivers.nydus.compression import decompress
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
-from drivers.nydus.rafs_v6.layout import BLOCK, align
+from drivers.nydus.rafs_v6.layout import BLOCK, BlobFeatures, align
+from drivers.nydus.tree import Blob, walk
 from shared.errors import LimitExceededError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -22,17 +24,21 @@ from shared.oci.digest import Digest
 ReadRange = Callable[[Descriptor, int, int], Awaitable[bytes]]
 """``(blob, start, length)`` → exactly those bytes."""
 
-MAXIMUM_BOOTSTRAP = 1 << 30
+DIGEST_SIZE: Final = 32
+MAXIMUM_BOOTSTRAP: Final = 1 << 30
 """Bytes, uncompressed: some eight million files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What the merge and the bootstrap layer need of a layer. ``meta`` is empty for a layer without data."""
+    """What the merge and the bootstrap layer need of a layer."""
 
     digest: Digest
     bootstrap: Bootstrap
-    meta: bytes
+    meta: bytes = b""
+    """``blob.meta`` in the form of nydusd's cache: the plain array padded to 4096, then its header; empty without data."""
+    chunk_digests: bytes = b""
+    """32 bytes a chunk; empty if the blob has no list of them."""
 
 
 async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
@@ -51,15 +57,15 @@ async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
     boot = await _read_part(blob, entries[toc.BOOTSTRAP], read_range, MAXIMUM_BOOTSTRAP)
     bootstrap = await asyncio.to_thread(decode_bootstrap, boot, blob.digest.hex)
     own = [found for found in bootstrap.blobs if found.id == blob.digest.hex]
-    require(bool(own) == (toc.BLOB_META in entries), "toc", f"disagrees with the bootstrap about {toc.BLOB_META}")
+    _check_places(entries, own[0] if own else None, blob.size - size - TAR_HEADER_SIZE)
     if not own:
-        return Layer(blob.digest, bootstrap, b"")
-    require(toc.BLOB_META_HEADER in entries, "toc", f"has no {toc.BLOB_META_HEADER}")
+        return Layer(blob.digest, bootstrap)
     array = await _read_part(blob, entries[toc.BLOB_META], read_range, MAXIMUM_ARRAY)
     raw_header = await _read_part(blob, entries[toc.BLOB_META_HEADER], read_range, HEADER_SIZE)
     header = decode_meta_header(raw_header)
     record = own[0]
     for field, mine, theirs in (
+        ("features", header.features, record.features),
         ("entries", header.entries, record.chunk_count),
         ("ci_compressor", header.compressor, record.ci_compressor),
         ("ci_offset", header.offset, record.ci_offset),
@@ -67,29 +73,76 @@ async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
         ("ci_uncompressed_size", header.uncompressed_size, record.ci_uncompressed_size),
     ):
         require(mine == theirs, f"blob.meta.header.{field}", f"is {mine}, the bootstrap says {theirs}")
-    await asyncio.to_thread(_check_chunks, bootstrap, array, record.ci_offset - TAR_HEADER_SIZE)
-    return Layer(blob.digest, bootstrap, array + bytes(align(len(array), BLOCK) - len(array)) + raw_header)
+    digests = b""
+    if toc.CHUNK_DIGESTS in entries:
+        digests = await _read_part(blob, entries[toc.CHUNK_DIGESTS], read_range, 2 * MAXIMUM_ARRAY)
+    await asyncio.to_thread(_check_chunks, bootstrap, record, array, digests)
+    padding = bytes(align(len(array), BLOCK) - len(array))
+    return Layer(blob.digest, bootstrap, array + padding + raw_header, digests)
 
 
-def _check_chunks(bootstrap: Bootstrap, array: bytes, data_size: int) -> None:
+def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int) -> None:
+    """Every part lies where the parts before it end; ``end`` is where the table itself begins."""
+    position = 0
+    expected = []
+    if record is not None:
+        data_size = record.ci_offset - TAR_HEADER_SIZE
+        require(data_size > 0, "blob[0].ci_offset", f"{record.ci_offset} leaves no room for data")
+        places = [
+            (toc.BLOB_META, record.ci_offset, record.ci_compressed_size, record.ci_uncompressed_size),
+            (toc.BLOB_META_HEADER, record.ci_offset + record.ci_compressed_size, HEADER_SIZE, HEADER_SIZE),
+        ]
+        position = record.ci_offset + record.ci_compressed_size + HEADER_SIZE + TAR_HEADER_SIZE
+        if record.features & BlobFeatures.INLINED_CHUNK_DIGEST:
+            size = DIGEST_SIZE * record.chunk_count
+            places.append((toc.CHUNK_DIGESTS, position, size, size))
+            position += size + TAR_HEADER_SIZE
+        expected = [toc.BLOB_DATA, *(name for name, *_ in places)]
+        for name, *place in places:
+            found = entries.get(name)
+            if found is None:
+                raise InvalidNydusError("toc", f"has no {name}")
+            for field, mine, theirs in zip(
+                ("offset", "compressed_size", "size"),
+                (found.offset, found.compressed_size, found.size),
+                place,
+                strict=True,
+            ):
+                require(mine == theirs, f"toc[{name}].{field}", f"is {mine}, must be {theirs}")
+        data = entries.get(toc.BLOB_DATA)
+        if data is not None:  # its offset is not looked at: builders before 2.3 wrote a wrong one
+            require(
+                data.compressed_size == data_size, f"toc[{data.name}].compressed_size", f"is {data.compressed_size}"
+            )
+            require(data.size == record.uncompressed_size, f"toc[{data.name}].size", f"is {data.size}")
+    for name in entries:
+        require(name in {*expected, toc.BOOTSTRAP}, "toc", f"has {name!r}, which the bootstrap does not know of")
+    boot = entries[toc.BOOTSTRAP]
+    require(boot.offset == position, f"toc[{boot.name}].offset", f"is {boot.offset}, must be {position}")
+    boot_end = boot.offset + boot.compressed_size + TAR_HEADER_SIZE
+    require(boot_end == end, f"toc[{boot.name}].compressed_size", f"ends at {boot_end}, the table begins at {end}")
+
+
+def _check_chunks(bootstrap: Bootstrap, record: Blob, array: bytes, digests: bytes) -> None:
+    """The chunk array and the list of digests against the bootstrap's chunk table."""
     infos = decode_chunk_infos(array)
     last = infos[-1]
-    end = last.compressed_offset + last.compressed_size
+    end, data_size = last.compressed_offset + last.compressed_size, record.ci_offset - TAR_HEADER_SIZE
     require(end == data_size, "blob.meta", f"chunks end at {end}, the data at {data_size}")
-    pending = [bootstrap.root]
-    while pending:
-        for inode in (pending.pop().children or {}).values():
-            if inode.children is not None:
-                pending.append(inode)
-            for chunk in inode.chunks:
-                info = infos[chunk.index]
-                if info != (
-                    chunk.compressed_offset,
-                    chunk.compressed_size,
-                    chunk.uncompressed_offset,
-                    chunk.uncompressed_size,
-                ):
-                    raise InvalidNydusError(f"blob.meta[{chunk.index}]", "differs from the bootstrap's chunk table")
+    for _, inode in walk(bootstrap.root):
+        for chunk in inode.chunks:
+            if chunk.blob is not record:
+                continue
+            index = chunk.index
+            if infos[index] != (
+                chunk.compressed_offset,
+                chunk.compressed_size,
+                chunk.uncompressed_offset,
+                chunk.uncompressed_size,
+            ):
+                raise InvalidNydusError(f"blob.meta[{index}]", "differs from the bootstrap's chunk table")
+            if digests and digests[DIGEST_SIZE * index : DIGEST_SIZE * (index + 1)] != chunk.digest:
+                raise InvalidNydusError(f"blob.digest[{index}]", "differs from the bootstrap's chunk table")
 
 
 async def _read_part(blob: Descriptor, entry: TocEntry, read_range: ReadRange, limit: int) -> bytes:

@@ -129,9 +129,9 @@ class LayerPipeline:
     def _pack(self, batch: Batch) -> PackedBatch:
         parameters = self._parameters
         chunks = batch.chunks
-        keys = list(zip(digest_each(chunks, parameters.digester), map(len, chunks), strict=True))
+        digests = digest_each(chunks, parameters.digester)
         # What the assembler knows stays known, so leaving such data out never changes its decision.
         known = self._assembler.known
-        fresh = {key: chunk for key, chunk in zip(keys, chunks, strict=True) if key not in known}
+        fresh = {digest: chunk for digest, chunk in zip(digests, chunks, strict=True) if digest not in known}
         packed = compress_each(list(fresh.values()), parameters.compressor, parameters.level)
-        return PackedBatch(keys, dict(zip(fresh, packed, strict=True)))
+        return PackedBatch(digests, list(map(len, chunks)), dict(zip(fresh, packed, strict=True)))

@@ -31,27 +31,25 @@ _MAXIMUM_CHUNKS: Final = min(MAXIMUM_CHUNKS - 1, MAXIMUM_ARRAY // ENTRY_SIZE)
 _COMPRESSED: Final = int(ChunkFlags.COMPRESSED)
 
 
-ChunkKey = tuple[bytes, int]
-"""Digest and uncompressed size of a chunk: equal keys are equal content."""
-
-
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
     """Chunks of consecutive files as a worker leaves them, in tar order."""
 
-    keys: Sequence[ChunkKey]
-    data: Mapping[ChunkKey, bytes]
-    """Compressed; without what the worker knew that the blob already has."""
+    digests: Sequence[bytes]
+    sizes: Sequence[int]
+    """Uncompressed, in bytes."""
+    data: Mapping[bytes, bytes]
+    """Compressed, by digest; without what the worker knew that the blob already has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What follows the chunks, and what the merge needs of the layer."""
+    """What follows the chunks, and what :class:`~drivers.nydus.layer_source.Layer` holds of them."""
 
     tail: bytes
     bootstrap: Bootstrap
     meta: bytes
-    """``blob.meta`` in the form of nydusd's cache: the plain array padded to 4096, then its header; empty without chunks."""
+    chunk_digests: bytes
 
 
 class BlobAssembler:
@@ -73,8 +71,8 @@ class BlobAssembler:
             ci_compressed_size=0,
             ci_uncompressed_size=0,
         )
-        self.known: dict[ChunkKey, Chunk] = {}
-        """Every chunk of the blob, in its order. Workers may look in to skip the compression of what is here already."""
+        self.known: dict[bytes, Chunk] = {}
+        """Every chunk by its digest, in the blob's order; workers look in to skip the compression of what is here already."""
         self._data_hash = hashlib.sha256()
         self._size = 0
         self._uncompressed = 0
@@ -91,13 +89,14 @@ class BlobAssembler:
         packed = batch.data
         chunk_size = self._parameters.chunk_size
         fresh = []
-        for inode, key in zip(inodes, batch.keys, strict=True):
+        for inode, digest, size in zip(inodes, batch.digests, batch.sizes, strict=True):
             small = inode.size <= chunk_size
-            chunk = known.get(key)
+            chunk = known.get(digest)
             if chunk is None:
-                data = packed[key]
+                data = packed[digest]
                 fresh.append(data)
-                chunk = known[key] = self._append(key, len(data), 0 if small else self._file_offset(inode))
+                file_offset = 0 if small else self._file_offset(inode)
+                chunk = known[digest] = self._append(digest, size, len(data), file_offset)
             if small:
                 inode.chunks = (chunk,)
             else:
@@ -106,8 +105,7 @@ class BlobAssembler:
         self._data_hash.update(joined)
         return joined
 
-    def _append(self, key: ChunkKey, compressed_size: int, file_offset: int) -> Chunk:
-        digest, size = key
+    def _append(self, digest: bytes, size: int, compressed_size: int, file_offset: int) -> Chunk:
         index = len(self.known)
         if index >= _MAXIMUM_CHUNKS or self._size >= _MAXIMUM_DATA:
             raise UnsupportedError(f"more than {index} chunks or {self._size} bytes in one layer")
@@ -144,9 +142,10 @@ class BlobAssembler:
         parts: list[bytes] = []
         entries: list[TocEntry] = []
         position = self._size
-        meta = b""
+        meta = digests = b""
         if self.known:
-            position, meta = self._chunk_tables(parts, entries)
+            digests = b"".join(self.known)
+            position, meta = self._chunk_tables(parts, entries, digests)
         blobs = [self._blob] if self.known else []
         self._blob.compressed_size = position
         bootstrap = Bootstrap(
@@ -162,9 +161,9 @@ class BlobAssembler:
         used = Compressor.ZSTD if len(packed) < len(plain) else Compressor.NONE
         entries.append(TocEntry(toc.BOOTSTRAP, _sha256(plain), position, len(packed), len(plain), used))
         parts += (packed, encode_tar_header(toc.BOOTSTRAP, len(packed)), encode_toc(entries))
-        return Ending(b"".join(parts), bootstrap, meta)
+        return Ending(b"".join(parts), bootstrap, meta, digests)
 
-    def _chunk_tables(self, parts: list[bytes], entries: list[TocEntry]) -> tuple[int, bytes]:
+    def _chunk_tables(self, parts: list[bytes], entries: list[TocEntry], digests: bytes) -> tuple[int, bytes]:
         """Appends ``image.blob``'s header, ``blob.meta`` and ``blob.digest``; the position behind them, and the meta file."""
         blob = self._blob
         data_header = encode_tar_header(toc.BLOB_DATA, self._size)
@@ -186,7 +185,6 @@ class BlobAssembler:
             len(packed),
             len(array),
         ).encode()
-        digests = b"".join([chunk.digest for chunk in chunks])
         meta_header = encode_tar_header(toc.BLOB_META, len(packed) + len(header))
         parts += (data_header, packed, header, meta_header, digests, encode_tar_header(toc.CHUNK_DIGESTS, len(digests)))
         header_at = blob.ci_offset + len(packed)

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from drivers.nydus.errors import InvalidNydusError, require
-from drivers.nydus.rafs_v6.layout import BLOCK, KNOWN_BLOB_FEATURES, Compressor, align
+from drivers.nydus.rafs_v6.layout import BLOCK, KNOWN_BLOB_FEATURES, Compressor
 from drivers.nydus.tree import Chunk
 
 MAGIC: Final = 0xB10BB10B
@@ -54,23 +54,17 @@ def decode_chunk_infos(array: bytes) -> list[ChunkInfo]:
     position = 0
     compressed = 0
     for index, (first, second) in enumerate(_ENTRY.iter_unpack(array)):
-        info = ChunkInfo(
-            compressed_offset=second & 0xFFFFFFFFFF,
-            compressed_size=((second >> 44) | (second >> 20) & 0xF00000) + 1,
-            uncompressed_offset=first & 0xFFFFFFFF000,
-            uncompressed_size=((first >> 44) | (first << 12) & 0xF00000) + 1,
-        )
-        if info.uncompressed_offset != position:
-            raise InvalidNydusError(
-                f"blob.meta[{index}].uncompressed_offset", f"is {info.uncompressed_offset}, must be {position}"
-            )
-        if info.compressed_offset != compressed:
-            raise InvalidNydusError(
-                f"blob.meta[{index}].compressed_offset", f"is {info.compressed_offset}, must be {compressed}"
-            )
-        position = align(position + info.uncompressed_size, BLOCK)
-        compressed += info.compressed_size
-        found.append(info)
+        coff = second & 0xFFFFFFFFFF
+        csize = ((second >> 44) | (second >> 20) & 0xF00000) + 1
+        uoff = first & 0xFFFFFFFF000
+        usize = ((first >> 44) | (first << 12) & 0xF00000) + 1
+        if uoff != position:
+            raise InvalidNydusError(f"blob.meta[{index}].uncompressed_offset", f"is {uoff}, must be {position}")
+        if coff != compressed:
+            raise InvalidNydusError(f"blob.meta[{index}].compressed_offset", f"is {coff}, must be {compressed}")
+        position = (uoff + usize + BLOCK - 1) & -BLOCK
+        compressed += csize
+        found.append(ChunkInfo(coff, csize, uoff, usize))
     return found
 
 

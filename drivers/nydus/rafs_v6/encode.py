@@ -44,7 +44,8 @@ MARKS: Final = (bytes(16), b"ICS implied dir.", b"ICS link to lowe")
 _GROWTH: Final = 1 << 20
 _NLINK_OFFSET: Final = 44
 _CHUNKED: Final = FORMAT_EXTENDED | LAYOUT_CHUNKED << 1
-_INDEX: Final = Struct("<Q")
+_pack_index: Final = Struct("<Q").pack_into
+_pack_inode: Final = INODE.pack_into
 
 
 class _Listing(NamedTuple):
@@ -134,9 +135,10 @@ class _Encoder:
             chunks = inode.chunks
             position = self.allocator.regular(inode_size, len(chunks))
             at = self.meta + position
-            self._write_inode(at, inode, xattrs, _CHUNKED, inode.size, _chunk_format(self.bootstrap, inode), number, 1)
+            union = _chunk_format(self.bootstrap.chunk_size, inode)
+            self._write_inode(at, inode, xattrs, _CHUNKED, inode.size, union, number, 1)
             if chunks:
-                self._write_indexes(align(at + inode_size, 8), chunks)
+                self._write_indexes(at + inode_size + 7 & -8, chunks)
         elif kind == stat.S_IFLNK:
             target = inode.target
             if not 0 < len(target) <= MAXIMUM_SYMLINK:
@@ -155,15 +157,12 @@ class _Encoder:
         self.position[inode] = position
 
     def _write_indexes(self, at: int, chunks: tuple[Chunk, ...]) -> None:
-        end = at + 8 * len(chunks)
-        if end > len(self.file):
-            self._grow(end)
-        known = self.chunks
-        blob_number = self.blob_number
+        if at + 8 * len(chunks) > len(self.file):
+            self._grow(at + 8 * len(chunks))
         for chunk in chunks:
-            index = chunk_index(blob_number[chunk.blob.id], chunk.index, chunk.uncompressed_offset)
-            known[index] = chunk
-            _INDEX.pack_into(self.file, at, index)
+            index = chunk_index(self.blob_number[chunk.blob.id], chunk.index, chunk.uncompressed_offset)
+            self.chunks[index] = chunk
+            _pack_index(self.file, at, index)
             at += 8
 
     def _write_listing(self, listing: _Listing) -> None:
@@ -196,7 +195,7 @@ class _Encoder:
         end = at + INODE.size
         if end + len(xattrs) > len(self.file):
             self._grow(end + len(xattrs))
-        INODE.pack_into(
+        _pack_inode(
             self.file,
             at,
             form,
@@ -249,17 +248,16 @@ class _Encoder:
         return bytes(file)
 
 
-def _chunk_format(bootstrap: Bootstrap, inode: Inode) -> int:
+def _chunk_format(chunk_size: int, inode: Inode) -> int:
     """Contiguous chunks are one large chunk to the kernel, which then shares page cache and reads one index."""
-    size = bootstrap.chunk_size
+    size = chunk_size
     if inode.size > size:
-        chunks = inode.chunks
-        first = chunks[0]
+        first = inode.chunks[0]
         expected = first.uncompressed_offset
-        for chunk in chunks:
+        for chunk in inode.chunks:
             if chunk.uncompressed_offset != expected or chunk.blob is not first.blob:
                 break
-            expected += size
+            expected += chunk_size
         else:
             size = 1 << (inode.size - 1).bit_length()
     return CHUNK_FORMAT_INDEXES | (size.bit_length() - 13)

@@ -248,9 +248,9 @@ def _decode_blob(record: bytes, index: int, chunk_size: int, blob_id: str | None
 
 
 def _check_devices(data: bytes, blobs: list[Blob], blocks: int, blob_id: str | None) -> None:
-    total = 0
+    end = len(data)
     for index, blob in enumerate(blobs):
-        raw_id, device_blocks, _, _ = DEVICE.unpack_from(data, DEVICES_OFFSET + DEVICE.size * index)
+        raw_id, device_blocks, mapped, _ = DEVICE.unpack_from(data, DEVICES_OFFSET + DEVICE.size * index)
         device_id = raw_id.rstrip(b"\0")
         expected = {blob.id.encode()} | ({OWN_BLOB_ID.encode()} if blob.id == blob_id else set())
         require(device_id in expected, f"device[{index}].id", f"{device_id!r} is not the blob's")
@@ -259,6 +259,8 @@ def _check_devices(data: bytes, blobs: list[Blob], blocks: int, blob_id: str | N
             f"device[{index}].blocks",
             f"{device_blocks} for {blob.uncompressed_size} bytes",
         )
-        total += device_blocks
+        if mapped:  # old builders left it out
+            require(mapped * BLOCK >= end, f"device[{index}].mapped_blkaddr", f"{mapped} lies inside what comes before")
+            end = (mapped + device_blocks) * BLOCK
     if not blobs:
         require(blocks == 0, "superblock.blocks", f"is {blocks} without devices")

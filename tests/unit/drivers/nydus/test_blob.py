@@ -176,9 +176,9 @@ def test_equal_chunks_are_stored_once_and_incompressible_ones_as_they_are() -> N
     assembler = BlobAssembler(Parameters())
     noise = hashlib.sha512(b"noise").digest()
     files = [Inode(0o100644, size=64) for _ in range(3)]
-    key = (hashlib.sha256(noise).digest(), 64)
-    assert assembler.add(files[:2], PackedBatch([key, key], {key: noise})) == noise
-    assert assembler.add(files[2:], PackedBatch([key], {})) == b""
+    name = hashlib.sha256(noise).digest()
+    assert assembler.add(files[:2], PackedBatch([name, name], [64, 64], {name: noise})) == noise
+    assert assembler.add(files[2:], PackedBatch([name], [64], {})) == b""
     root = directory()
     root.children = dict(zip((b"a", b"b", b"c"), files, strict=True))
     ending = assembler.finish(root)

@@ -31,8 +31,8 @@ def chunked(root: Inode, contents: Sequence[tuple[Inode, bytes]], parameters: Pa
         for start in range(0, len(content), parameters.chunk_size):
             piece = content[start : start + parameters.chunk_size]
             packed = compress(piece, parameters.compressor)
-            key = (digest(piece, parameters.digester), len(piece))
-            assembler.add([inode], PackedBatch([key], {key: packed}))
+            name = digest(piece, parameters.digester)
+            assembler.add([inode], PackedBatch([name], [len(piece)], {name: packed}))
     return assembler.finish(root).bootstrap
 
 
