@@ -91,9 +91,9 @@ async def _run(settings: Settings, place: Location, origin: Location | None, dri
         store = await open_for_reading(place, registry)
         original = None
         if origin is not None:
-            original = Original(await open_for_reading(origin, registry), origin.reference)
+            original = Original(await open_for_reading(origin, registry), origin.reference, str(origin))
         drivers = create_drivers(settings.limits)
-        chosen = drivers[driver] if driver else await _format(store, place, drivers)
+        chosen = await _format(store, place, {driver: drivers[driver]} if driver else drivers)
         limits = LayerLimits(
             layer_size=settings.limits.layer_size,
             layer_entries=settings.limits.layer_entries,
@@ -109,9 +109,8 @@ async def _format(store: ImageStore, place: Location, drivers: dict[str, Driver]
     for driver in drivers.values():
         if any(driver.recognises(image) for image in images):
             return driver
-    raise PermanentError(
-        f"{place} is in none of the formats {', '.join(sorted(drivers))}: an unconverted image?", code="not_converted"
-    )
+    formats = " nor in ".join(sorted(drivers))
+    raise PermanentError(f"{place} is not in {formats} format: another, or unconverted", code="not_converted")
 
 
 def _tell(place: Location, report: CheckReport) -> None:

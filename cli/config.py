@@ -6,10 +6,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from cli.errors import told
-from cli.options import ConfigOption, console, print_json
+from cli.options import ConfigOption, console, key_table, print_json
 from cli.settings import config_path, settings_for
 from drivers.catalogue import option_models
 from shared.errors import PermanentError
@@ -71,10 +70,7 @@ def keys(
     elif output is Shape.JSON:
         print_json(found)
     else:
-        table = Table("key", "default", "allowed", "about", box=None)
-        for key in found:
-            table.add_row(key.path, key.default, key.type.replace("`", ""), key.about.replace("`", ""))
-        console().print(table)
+        console().print(key_table(found))
 
 
 def _below(path: str, prefix: str) -> bool:

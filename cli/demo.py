@@ -24,6 +24,7 @@ from rich.table import Table
 from cli.demo_image import DemoLayer, push_demo_image, python_layers, total_size
 from cli.devregistry.server import DevRegistry, serve_registry
 from cli.errors import told
+from cli.options import console as out_console
 from consumer.main import run_consumer
 from drivers.catalogue import option_models
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
@@ -71,9 +72,9 @@ def demo(
 
     Example: `ics demo --keep`
     """
-    console = Console(highlight=False, soft_wrap=True)
+    out = out_console(markup=True)
     with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_demo(console, keep=keep))
+        runner.run(_demo(out, keep=keep))
 
 
 async def _demo(console: Console, *, keep: bool) -> None:
@@ -200,13 +201,16 @@ def _summary(  # noqa: PLR0917  one table of everything
 ) -> None:
     data = event.data
     table = Table(title="Converted", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a digest is wider than half a terminal
+    table.add_column(no_wrap=True)
     table.add_row("source", str(source), _mb(data.source_size or 0))
     table.add_row("target", str(target), _mb(data.target_size or 0))
     table.add_row("digest", data.target_digest)
     table.add_row("layers", f"{data.layers_total}, {data.layers_reused} of them reused", "")
     table.add_row("trace", data.trace_id, "")
     table.add_row("in queue", f"{data.queue_seconds or 0:.3f} s", "")
-    table.add_row("conversion", f"{data.duration_seconds or 0:.2f} s", "")
+    table.add_row("conversion", f"{data.duration_seconds or 0:.2f} s, in stages that overlap:", "")
     for name, spent in _by_stage(event).items():
         table.add_row(f"  {name}", f"{spent:.2f} s", "")
     console.print(table)
@@ -215,7 +219,9 @@ def _summary(  # noqa: PLR0917  one table of everything
         f"[bold]Lazy:[/] {proof.path} ({proof.size:,} bytes) came out of the pushed image with {proof.requests} range requests:"
         f" {proof.fetched:,} of the layer's {proof.layer_size:,} bytes ({share:.1%}), digest verified."
     )
-    console.print(f"All of it took {seconds:.1f} s.")
+    console.print(
+        f"All of it took {seconds:.1f} s. Next: `ics harbor setup --help`, or convert an image of yours: `ics convert --help`."
+    )
 
 
 def _by_stage(event: ConversionEvent) -> dict[str, float]:
@@ -231,7 +237,8 @@ def _by_stage(event: ConversionEvent) -> dict[str, float]:
 async def _keep(console: Console, settings: Settings, registry_host: str) -> None:
     base = f"http://127.0.0.1:{settings.http.port}"
     console.print(
-        f"\nStill running; Ctrl-C ends it.\n  console   {base}/console/\n  API       {base}/docs\n  metrics   {base}/metrics"
+        "\nStill running; Ctrl-C ends it.\n"
+        f"  console   {base}/console/ (to replay and discard: demo, demo)\n  API       {base}/docs\n  metrics   {base}/metrics"
     )
     console.print(f"  registry  http://{registry_host}/v2/_catalog\nPush an image to {registry_host} and announce it:")
     body = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from shared.errors import PermanentError
 from shared.settings.model import Auth, Settings
+from shared.settings.reference import Key
 
 
 class Output(StrEnum):
@@ -32,14 +35,23 @@ InsecureOption = Annotated[
 ]
 
 
-def console() -> Console:
-    """Standard output for people: no guessing what a number or a path is, and room in files and pipes."""
+def console(*, markup: bool = False) -> Console:
+    """Standard output for people: no guessing what a number, a path or a bracket means, and room in files and pipes."""
     width = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return Console(highlight=False, soft_wrap=True, width=width, markup=markup)
 
 
 def print_json(document: Any) -> None:
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def key_table(keys: Sequence[Key]) -> Table:
+    """Keys of the configuration, or options of a driver, for people."""
+    table = Table("key", "default", "allowed", "about", box=None)
+    for key in keys:
+        kind, about = (text.replace("`", "").replace("**", "") for text in (key.type, key.about))
+        table.add_row(key.path, key.default or "must be given", kind, about)
+    return table
 
 
 def allowing(settings: Settings, *hosts: str, insecure: bool) -> Settings:

@@ -17,6 +17,11 @@ class Original:
 
     store: ImageStore
     reference: Reference
+    name: str = ""
+    """What people call it, where ``reference`` is a stand-in for a file."""
+
+    def __str__(self) -> str:
+        return self.name or str(self.reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +86,10 @@ async def find_source(
         return given, await _given(digest, given)
     try:
         found = None if digest is None else await _guessed(Digest(digest), recorded, own)
-        reason = (
-            f"its source {digest or '(the digest is not recorded)'} is not where it says, nor in its own repository"
-        )
-    except (
-        PermanentError
-    ) as error:  # annotations that make no sense, a registry that is not allowed, or that refuses us
+        where = f"neither in {recorded} nor" if recorded else "not"
+        reason = f"its source {digest} is {where} beside it" if digest else "it does not record its source's digest"
+    except PermanentError as error:
+        # Annotations that make no sense, a registry that is not allowed, or one that refuses us.
         found, reason = None, f"its source could not be looked up: {error.message}"
     if found is None:
         report.compared = False
@@ -114,9 +117,9 @@ async def _given(digest: str | None, given: Original) -> ImageManifest:
         if isinstance(child, ImageManifest):
             return child
     if digest is None:
-        message = f"{given.reference} is an index, and the image does not record which of its images it was made of"
+        message = f"{given} is an index, and the image does not record which of its images it was made of"
     else:
-        message = f"the image was made of {digest}, and {given.reference} is {root.digest}"
+        message = f"the image was made of {digest}, and {given} is {root.digest}"
         if isinstance(root, Index):
             message += ", an index without it"
     raise PermanentError(f"{message}: name its source by digest", code="source_differs")

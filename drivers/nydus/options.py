@@ -43,7 +43,7 @@ class NydusOptions(DriverOptions):
     """RAFS v6 only: the readers of 5 are deprecated."""
     with_referrer: bool = False
     """Set ``subject`` on every platform's manifest where source and target repository are the same."""
-    prefetch_patterns: list[str] = Field(default_factory=lambda: ["/"])
+    prefetch_patterns: list[str] = Field(default=["/"])
     """Paths whose content a reader fetches ahead; ``/`` is everything."""
 
     @model_validator(mode="before")

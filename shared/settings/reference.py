@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -34,12 +34,14 @@ def keys(option_models: Mapping[str, type[BaseModel]]) -> list[Key]:
     schema = Settings.model_json_schema()
     found = list(_of(schema, schema, ""))
     for name, model in option_models.items():
-        options = model.model_json_schema()
-        found += [
-            Key(f"driver.config.{key.path} ({name})", key.type, key.default, key.about, "")
-            for key in _of(options, options, "")
-        ]
+        found += [replace(key, path=f"driver.config.{key.path} ({name})") for key in options(model)]
     return found
+
+
+def options(model: type[BaseModel]) -> list[Key]:
+    """One driver's, under their own names; no variable overrides them one by one."""
+    schema = model.model_json_schema()
+    return [replace(key, variable="") for key in _of(schema, schema, "")]
 
 
 _TITLE = """# Every key of config.yml

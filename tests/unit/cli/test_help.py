@@ -61,3 +61,14 @@ def test_drivers_tell_their_options() -> None:
 
 def test_version_names_the_drivers() -> None:
     assert "estargz" in CliRunner().invoke(app, ["version"]).output
+
+
+def test_keys_are_listed_as_they_are_written() -> None:
+    result = CliRunner().invoke(app, ["config", "keys"])
+    assert result.exit_code == 0
+    assert "rules[].target_repository" in result.output
+    assert "[registry/]path" in result.output
+    below = CliRunner().invoke(app, ["config", "keys", "timeouts"]).output
+    assert "timeouts.drain" in below
+    assert "broker" not in below
+    assert CliRunner().invoke(app, ["config", "keys", "timeout"]).exit_code == 1

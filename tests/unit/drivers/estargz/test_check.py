@@ -169,4 +169,4 @@ async def test_without_its_source_the_reason_is_told() -> None:
     report = await check(Repository(), target, root)
     assert report.ok
     assert not report.compared
-    assert "nor in its own repository" in report.not_compared[0]
+    assert "neither in registry.test/source nor beside it" in report.not_compared[0]
