@@ -69,7 +69,7 @@ class RegistryAccess:
     tls: ssl.SSLContext | None = None
     """For the registry itself: with its client certificate."""
     foreign_tls: ssl.SSLContext | None = None
-    """For its ``token_hosts``: the same trust, no client certificate."""
+    """For its ``token_hosts``: the system's authorities beside ``ca``, no client certificate."""
 
     @property
     def insecure(self) -> bool:
@@ -228,8 +228,8 @@ def _access(registry: str, auth: Auth, endpoint: str | None) -> RegistryAccess:
         base=base,
         token_hosts=(*auth.token_hosts, *(_DOCKER_HUB_HOSTS if hub else ())),
         credential=credential,
-        tls=None if auth.insecure else _context(registry, auth, with_client_certificate=True),
-        foreign_tls=_context(registry, auth, with_client_certificate=False),
+        tls=None if auth.insecure else _context(registry, auth, own=True),
+        foreign_tls=_context(registry, auth, own=False),
     )
 
 
@@ -251,11 +251,14 @@ def _read(path: Path, registry: str) -> str:
         ) from error
 
 
-def _context(registry: str, auth: Auth, *, with_client_certificate: bool) -> ssl.SSLContext:
+def _context(registry: str, auth: Auth, *, own: bool) -> ssl.SSLContext:
+    """A registry with a ``ca`` is trusted by that alone; its storage or realm may be a public cloud's."""
     try:
         context = ssl.create_default_context(cafile=auth.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if with_client_certificate and auth.client_certificate is not None:
+        if not own and auth.ca is not None:
+            context.load_default_certs()
+        if own and auth.client_certificate is not None:
             context.load_cert_chain(auth.client_certificate, auth.client_key)
     except OSError as error:  # ssl.SSLError is one
         raise PermanentError(

@@ -22,7 +22,7 @@ from shared.errors import IcsError
 from shared.registry.access import Credential, Destination, RegistryAccess
 from shared.registry.challenge import Challenge, parse_challenges
 from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
-from shared.registry.limits import read_limited
+from shared.registry.limits import read_limited, read_start
 from shared.registry.retry import repeated
 
 if TYPE_CHECKING:
@@ -148,7 +148,10 @@ class Authenticator:
                         body=ask.body,
                     )
                     try:
-                        body = await read_limited(response, MAXIMUM_ERROR_BODY, operation)
+                        if response.status == 200:
+                            body = await read_limited(response, MAXIMUM_ERROR_BODY, operation)
+                        else:
+                            body = await read_start(response, MAXIMUM_ERROR_BODY)
                     finally:
                         response.close()
             except (aiohttp.ClientError, OSError) as error:

@@ -5,7 +5,10 @@ A cut connection is resumed by a Range request. Hashing runs in a thread beside 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
+
+import aiohttp
 
 from shared.errors import CorruptLayerError, TransientError
 from shared.oci.descriptor import Descriptor
@@ -18,6 +21,7 @@ from shared.registry.transport import Request, Transport
 
 _PIECE = 1 << 20
 """Bytes; the largest piece that is handed on."""
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 def blob_path(repository: Reference, digest: Digest) -> str:
@@ -48,8 +52,9 @@ async def stream_blob(transport: Transport, repository: Reference, blob: Descrip
                     headers={"Range": f"bytes={position}-"} if position else {},
                 )
             ) as response:
-                _check_length(operation, response.status, response.headers.get("Content-Length"), position, blob)
-                skip = position if response.status == 200 else 0
+                start = _starts_at(operation, response, position)
+                _check_length(operation, response.headers.get("Content-Length"), start, blob)
+                skip = position - start
                 while data := await response.content.read(_PIECE):
                     if skip >= len(data):
                         skip -= len(data)
@@ -70,6 +75,8 @@ async def stream_blob(transport: Transport, repository: Reference, blob: Descrip
                     )
                 complete = True
         except TransientError as error:
+            if position == blob.size > 0:  # only the end of the transfer was cut: the digest judges
+                break
             await attempts.failed(error)
     actual = await hashing.digest()
     if actual != blob.digest:
@@ -81,11 +88,28 @@ async def stream_blob(transport: Transport, repository: Reference, blob: Descrip
         )
 
 
-def _check_length(operation: Operation, status: int, header: str | None, position: int, blob: Descriptor) -> None:
+def _starts_at(operation: Operation, response: aiohttp.ClientResponse, wanted: int) -> int:
+    """The blob's byte that the answer begins with; not every server keeps to the range that it was asked for.
+
+    Raises:
+        TransientError: the answer begins behind ``wanted``.
+    """
+    if response.status == 200:
+        return 0
+    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    start = wanted if match is None else int(match[1])
+    if start > wanted:
+        raise operation.transient(
+            f"the registry answers from byte {start} on, not from {wanted}", code="registry_unavailable"
+        )
+    return start
+
+
+def _check_length(operation: Operation, header: str | None, start: int, blob: Descriptor) -> None:
     """Refuse an answer that announces another size, before a byte of it is read."""
     if header is None or not header.isdigit():
         return
-    announced = int(header) + (position if status == 206 else 0)
+    announced = int(header) + start
     if announced != blob.size:
         raise _wrong_size(operation, blob, str(announced))
 
@@ -124,7 +148,7 @@ async def read_range(transport: Transport, repository: Reference, digest: Digest
                     headers={"Range": f"bytes={start}-{end - 1}"},
                 )
             ) as response:
-                skip = start if response.status == 200 else 0
+                skip = start - _starts_at(operation, response, start)
                 while len(body) < length and (data := await response.content.read(_PIECE)):
                     fresh = data[skip:]
                     skip = max(0, skip - len(data))

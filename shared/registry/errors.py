@@ -125,6 +125,8 @@ _PERMANENT_BY_STATUS = {
     414: "invalid_request",
     416: "range_refused",
     431: "invalid_request",
+    501: "unsupported_by_registry",
+    505: "unsupported_by_registry",
 }
 _BY_REGISTRY_CODE = {
     "MANIFEST_UNKNOWN": "manifest_unknown",
@@ -139,7 +141,21 @@ _BY_REGISTRY_CODE = {
     "DENIED": "denied",
     "UNAUTHORIZED": "unauthorized",
 }
-_NOT_FOUND_BY_OPERATION = {"manifest": "manifest_unknown", "upload": "upload_unknown", "blob": "blob_unknown"}
+_NOT_FOUND_BY_OPERATION = {
+    "manifest": "manifest_unknown",
+    "start_upload": "name_unknown",
+    "upload": "upload_unknown",
+    "blob": "blob_unknown",
+}
+_PUSHES = frozenset({"start_upload", "upload_blob", "commit_upload", "put_manifest"})
+_ADVICE = {
+    "denied": "the credentials may not push there, or the project takes no pushes (a proxy cache, read-only, its quota spent);"
+    " see the robot's rights, or give the rule a target_repository elsewhere",
+    "name_unknown": "create the project or the repository first",
+    "immutable_tag": "the tag is immutable in this project",
+    "too_large": "the registry, or a proxy before it, limits bodies (nginx: client_max_body_size)",
+}
+"""What to do about a push that is refused."""
 
 
 def from_status(
@@ -172,8 +188,10 @@ def from_status(
         code = _NOT_FOUND_BY_OPERATION.get(kind, code)
     if code == "too_large" and "manifest" in operation.name:
         code = "manifest_too_large"
-    if code == "immutable_tag":
-        said += "; the tag is immutable in this project"
+    if code == "immutable_tag" and operation.name != "put_manifest":
+        code = "precondition_failed"
+    if operation.name in _PUSHES and code in _ADVICE:
+        said += f"; {_ADVICE[code]}"
     return operation.permanent(said, code=code, status=status, registry_code=registry_code)
 
 
@@ -184,7 +202,7 @@ def _transient_code(status: int, registry_code: str | None) -> str | None:
         return "policy_violation"
     if status == 408:
         return "registry_timeout"
-    if status >= 500 or status == 425:
+    if status == 425 or (status >= 500 and status not in {501, 505}):
         return "registry_unavailable"
     return None
 

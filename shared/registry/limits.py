@@ -24,3 +24,13 @@ async def read_limited(
                 f"{operation}: the answer is larger than {limit} bytes ({name})", limit=name, **operation.details()
             )
     return bytes(body)
+
+
+async def read_start(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """At most ``limit`` bytes of the body, in however many pieces they come; what follows is not waited for."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) >= limit:
+            break
+    return bytes(body[:limit])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 import orjson
 from yarl import URL
 
-from shared.errors import PermanentError
+from shared.errors import LimitExceededError, PermanentError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import MAXIMUM_MANIFEST_SIZE, Index, parse_manifest
@@ -20,7 +20,9 @@ from shared.registry.transport import Answer, Request, Transport, joined
 
 _PAGE = "1000"
 _MAXIMUM_PAGES = 100_000
-_NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
+_MAXIMUM_REFERRERS = 10_000
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_NEXT = re.compile(r';\s*rel\s*=\s*"?next"?\s*(?:[;,]|$)', re.IGNORECASE)
 
 
 async def tags(transport: Transport, repository: Reference) -> AsyncGenerator[str, None]:
@@ -62,6 +64,10 @@ async def referrers(
         async for page in _pages(transport, operation, path, (f"repository:{subject.repository}:pull",), query):
             index = parse_manifest(page.body, media_types.OCI_INDEX)
             found += index.manifests if isinstance(index, Index) else ()
+            if len(found) > _MAXIMUM_REFERRERS:
+                raise LimitExceededError(
+                    f"{operation}: more than {_MAXIMUM_REFERRERS} referrers", limit="referrers", **operation.details()
+                )
     except PermanentError as error:
         if error.code not in {"not_found", "name_unknown", "manifest_unknown", "unsupported_by_registry"}:
             raise
@@ -84,7 +90,8 @@ async def _pages(
     transport: Transport, operation: Operation, path: str, scopes: tuple[str, ...], query: Mapping[str, str]
 ) -> AsyncGenerator[Answer, None]:
     target: str | URL = path
-    seen: set[str] = set()
+    seen: set[int] = set()
+    """Hashes: of a hundred thousand addresses the addresses themselves are too much to keep."""
     for _ in range(_MAXIMUM_PAGES):
         answer = await transport.send(
             Request(operation, "GET", target, frozenset({200}), scopes, query),
@@ -92,13 +99,19 @@ async def _pages(
             limit_name="page_size",
         )
         yield answer
-        following = _NEXT.search(answer.headers.get("Link", ""))
+        following = _next_page(answer.headers.getall("Link", []))
         if following is None:
             return
-        target = joined(answer.url, following[1], operation)
-        if str(target) in seen:
+        target = joined(answer.url, following, operation)
+        if hash(target) in seen:
             raise operation.permanent("the registry's pages go round in a circle", code="unexpected_answer")
-        seen.add(str(target))
+        seen.add(hash(target))
+
+
+def _next_page(headers: Iterable[str]) -> str | None:
+    """The target of ``rel="next"`` (RFC 8288), in time linear in the headers' length."""
+    links = (link for header in headers for link in _LINK.finditer(header))
+    return next((link[1] for link in links if _NEXT.search(link[2])), None)
 
 
 def _names(operation: Operation, page: Answer, key: str) -> list[str]:

@@ -81,8 +81,9 @@ async def put(transport: Transport, reference: Reference, manifest: ImageManifes
     """Push under the tag, or by digest if the reference has no tag.
 
     Raises:
-        PermanentError: ``manifest_too_large``, ``manifest_refused``, ``manifest_blob_unknown``, ``immutable_tag``,
-            ``digest_mismatch`` (the registry stored something else) ...
+        PermanentError: ``manifest_too_large``, ``manifest_refused``, ``immutable_tag``, ``digest_mismatch`` (the registry
+            stored something else) ...
+        TransientError: ``manifest_blob_unknown``: what the manifest names was pushed before, and is not there any more.
     """
     subject = reference.tag or str(manifest.digest)
     operation = Operation("put_manifest", reference.registry, reference.repository, subject)
@@ -106,9 +107,15 @@ async def put(transport: Transport, reference: Reference, manifest: ImageManifes
             return await transport.send(request, repeat=False)
         except PermanentError as error:
             # What we sent has the digest that we say: it was damaged on its way or in the store, or CNCF distribution read
-            # the link of a blob in the instant in which another upload of the same blob wrote it.
-            if error.code == "digest_refused":
-                raise operation.transient(error.message, code=error.code) from error
+            # the link of a blob in the instant in which another upload of the same blob wrote it. And a blob that was pushed
+            # and is missing was collected as garbage before its manifest came, or a replica has not heard of it yet.
+            if error.code in {"digest_refused", "manifest_blob_unknown", "blob_unknown"}:
+                raise operation.transient(
+                    error.message.removeprefix(f"{operation}: "),
+                    code=error.code,
+                    status=error.details.get("status"),
+                    registry_code=error.details.get("registry_code"),
+                ) from error
             raise
 
     answer = await repeated(transport.retry, operation, transport.observer, attempt)

@@ -20,7 +20,7 @@ from shared.registry.access import AccessList, Credential, Destination, Registry
 from shared.registry.addresses import GuardedResolver
 from shared.registry.auth import Authenticator
 from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
-from shared.registry.limits import read_limited
+from shared.registry.limits import read_limited, read_start
 from shared.registry.observer import Observer
 from shared.registry.retry import RetryPolicy, repeated
 
@@ -211,7 +211,7 @@ class Transport:
     ) -> None:
         try:
             async with asyncio.timeout(self.read_timeout):
-                body = b"" if response.method == "HEAD" else await response.content.read(MAXIMUM_ERROR_BODY)
+                body = b"" if response.method == "HEAD" else await read_start(response, MAXIMUM_ERROR_BODY)
         except (aiohttp.ClientError, OSError):  # the status says enough
             body = b""
         secrets = [authorization.partition(" ")[2]] if authorization else []

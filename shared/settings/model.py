@@ -63,7 +63,7 @@ class Auth(Section):
     insecure: bool = False
     """Plain HTTP, for this host only."""
     ca: Path | None = None
-    """PEM bundle to trust instead of the system's."""
+    """PEM bundle that this host is trusted by instead of the system's; ``token_hosts`` are trusted by either."""
     client_certificate: Path | None = None
     """PEM file, for registries that want mutual TLS; with ``client_key``."""
     client_key: Path | None = None

@@ -146,3 +146,29 @@ async def test_a_redirect_from_https_to_plain_http_is_refused(
         with pytest.raises(PermanentError) as caught:
             await client.manifest(parse_reference(f"{host}/a"))
     assert caught.value.code == "plain_http_refused"
+
+
+async def test_the_systems_authorities_count_for_storage_and_not_for_a_registry_with_its_own(
+    tmp_path: Path, authority: Authority, server_pair: KeyPair, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry of a company's own authority often keeps its blobs in a public cloud."""
+    from cli.devregistry import Fault, FaultPlan
+
+    public = certificate_authority(tmp_path / "public")
+    monkeypatch.setenv("SSL_CERT_FILE", str(public.ca.certificate))
+    pair, own, cloud = public.issue("cloud"), *(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
+    own.load_cert_chain(server_pair.certificate, server_pair.key)
+    cloud.load_cert_chain(pair.certificate, pair.key)
+    async with serve_registry(DevRegistry(tmp_path / "cloud"), tls=cloud) as storage:
+        keeper = await open_client(storage, insecure=False)  # by the system's trust alone
+        reference = parse_reference(f"{storage}/a")
+        blob = await push(keeper, reference, b"content")
+        distrustful = await open_client(storage, insecure=False, ca=authority.ca.certificate)
+        with pytest.raises(PermanentError) as caught:
+            await pull(distrustful, reference, blob)
+        assert caught.value.code == "tls_error"
+        location = {"Location": f"https://{storage}/v2/{reference.repository}/blobs/{blob.digest}"}
+        moved = FaultPlan([Fault("status", "GET", "/blobs/", times=0, status=307, headers=location)])
+        async with serve_registry(DevRegistry(tmp_path / "own", faults=moved), tls=own) as host:
+            client = await open_client(host, insecure=False, ca=authority.ca.certificate, token_hosts=(storage,))
+            assert await pull(client, parse_reference(f"{host}/a"), blob) == b"content"

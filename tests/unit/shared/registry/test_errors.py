@@ -121,11 +121,13 @@ def test_causes_that_go_in_circles_end() -> None:
         ("get_manifest", 410, "", "manifest_unknown", "permanent"),
         ("get_blob", 404, "", "blob_unknown", "permanent"),
         ("upload_blob", 404, "", "upload_unknown", "permanent"),
+        ("start_upload", 404, "NOT_FOUND", "name_unknown", "permanent"),
         ("upload_blob", 404, "BLOB_UPLOAD_INVALID", "upload_invalid", "permanent"),
         ("list_tags", 404, "", "not_found", "permanent"),
         ("get_blob", 416, "", "range_refused", "permanent"),
         ("put_manifest", 412, "PRECONDITION", "immutable_tag", "permanent"),
         ("put_manifest", 412, "PROJECTPOLICYVIOLATION", "policy_violation", "transient"),
+        ("get_manifest", 412, "PRECONDITION", "precondition_failed", "permanent"),
         ("put_manifest", 413, "", "manifest_too_large", "permanent"),
         ("upload_blob", 413, "", "too_large", "permanent"),
         ("get_blob", 408, "", "registry_timeout", "transient"),
@@ -134,6 +136,9 @@ def test_causes_that_go_in_circles_end() -> None:
         ("get_blob", 403, "TOOMANYREQUESTS", "rate_limited", "transient"),
         ("get_blob", 500, "", "registry_unavailable", "transient"),
         ("get_blob", 599, "", "registry_unavailable", "transient"),
+        ("get_blob", 507, "", "registry_unavailable", "transient"),
+        ("upload_blob", 501, "", "unsupported_by_registry", "permanent"),
+        ("get_blob", 505, "", "unsupported_by_registry", "permanent"),
         ("get_blob", 204, "", "unexpected_answer", "permanent"),
     ],
 )
@@ -144,6 +149,22 @@ def test_every_status_has_its_class(name: str, status: int, registry_code: str, 
     assert error.details["status"] == status
     assert error.details.get("registry_code") == (registry_code or None)
     assert ("said" in error.message) is bool(registry_code)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "registry_code", "advice"),
+    [
+        ("put_manifest", 403, "DENIED", "target_repository"),
+        ("start_upload", 403, "DENIED", "proxy cache"),
+        ("start_upload", 404, "NOT_FOUND", "create the project"),
+        ("put_manifest", 412, "PRECONDITION", "immutable"),
+        ("upload_blob", 413, "", "client_max_body_size"),
+    ],
+)
+def test_a_refused_push_says_what_to_do(name: str, status: int, registry_code: str, advice: str) -> None:
+    body = b'{"errors":[{"code":"%s","message":"no"}]}' % registry_code.encode()
+    assert advice in from_status(Operation(name, "h.io", "a/b"), status, {}, body).message
+    assert advice not in from_status(Operation("get_blob", "h.io", "a/b"), status, {}, body).message
 
 
 @given(st.integers(100, 999), st.binary(max_size=100))
