@@ -7,13 +7,15 @@ The order of the steps is what makes redeliveries, duplicates and races harmless
 3. Everything but the root manifest is pushed; then the source tag is looked at again, and the root goes under the target tag.
 4. Registries cannot compare and set a tag, so a newer conversion may finish between that look and the put, and its target be
    overwritten by the older one. Therefore the source tag is looked at once more *after* the put: if it moved, the conversion
-   starts again with the newest digest. Whoever puts last has seen the newest source; the target converges to it.
+   starts again with the newest digest. Whoever puts last has seen the newest source; the target converges to it. An attempt
+   that dies between its put and that look is delivered again, finds its own target, and then looks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import orjson
@@ -122,12 +124,13 @@ class Converter:
         async with progress.stage("resolve"):
             source = await self._resolve(request.source)
             request = request.model_copy(update={"source": source})
-            await self._refuse_if_done(request, fingerprint)
+            request = await self._refuse_if_done(request, fingerprint)
             await self._refuse_if_moved(request)
-            manifest = await self._from.manifest(source)
-            self._refuse_if_unsuitable(manifest)
+            async with self._wanted(request):
+                manifest = await self._from.manifest(request.source)
+                self._refuse_if_unsuitable(manifest)
         content = StoreContent(
-            source,
+            request.source,
             request.target,
             source_store=self._from,
             target_store=self._to,
@@ -138,12 +141,24 @@ class Converter:
             budget=self._budget,
         )
         platforms = tuple(Platform.parse(text) for text in request.platforms)
-        result = await driver.convert(Source(source, manifest, platforms, request.oci), content, option)
+        async with self._wanted(request):
+            result = await driver.convert(Source(request.source, manifest, platforms, request.oci), content, option)
         async with progress.stage("tag") as stage:
             await self._refuse_if_moved(request)
+            if not self._may_replace_anything(request):
+                self._refuse_if_taken(request, await self._target(request))
             stage.bytes = len(result.root.raw)
             descriptor = await self._to.put_manifest(request.target, result.root)
         return Converted(descriptor, result, request)
+
+    @asynccontextmanager
+    async def _wanted(self, request: ConversionRequest) -> AsyncIterator[None]:
+        """A failure with an image that its tag has left meanwhile is nobody's concern: superseded."""
+        try:
+            yield
+        except PermanentError:
+            await self._refuse_if_moved(request)
+            raise
 
     async def _resolve(self, source: Reference) -> Reference:
         if source.digest is not None:
@@ -153,25 +168,43 @@ class Converter:
             raise PermanentError(f"there is no {source}", code="manifest_unknown", registry=source.registry)
         return source.with_digest(found.digest)
 
-    async def _refuse_if_done(self, request: ConversionRequest, fingerprint: str) -> None:
-        """Up to date; or a tag that is somebody's own, which only an overwriting rule may replace."""
-        if await self._to.resolve(request.target) is None:
-            return
-        target = await self._to.manifest(request.target)
-        marks = target.annotations
-        if (
-            marks.get(ANNOTATION_SOURCE_DIGEST) == request.source.digest
-            and marks.get(ANNOTATION_FINGERPRINT) == fingerprint
-        ):
+    async def _refuse_if_done(self, request: ConversionRequest, fingerprint: str) -> ConversionRequest:
+        """Up to date; or a tag that is somebody's own.
+
+        The request comes back, with the newest source if the target was made of a source that its tag has left: whoever put that
+        target may have replaced a newer one with it, and died before the second look.
+        """
+        target = await self._target(request)
+        self._refuse_if_taken(request, target)
+        if target is None or target.annotations.get(ANNOTATION_SOURCE_DIGEST) != request.source.digest:
+            return request
+        newest = await self._moved_to(request, target.descriptor)
+        if newest is not None:
+            return request.model_copy(update={"source": replace(request.source, digest=newest.digest)})
+        if target.annotations.get(ANNOTATION_FINGERPRINT) == fingerprint:
             raise SkippedError("up to date")
-        overwrites = request.target == replace(request.source, digest=None)
-        if not (overwrites or self._replace_foreign or self._made_by_a_converter(target)):
+        return request
+
+    async def _target(self, request: ConversionRequest) -> ImageManifest | Index | None:
+        try:
+            return await self._to.manifest(request.target)
+        except PermanentError as error:
+            if error.code in {"manifest_unknown", "name_unknown"}:
+                return None
+            raise
+
+    def _refuse_if_taken(self, request: ConversionRequest, target: ImageManifest | Index | None) -> None:
+        """A target tag that no converter made is somebody's own: only an overwriting rule may replace it."""
+        if not (target is None or self._may_replace_anything(request) or self._made_by_a_converter(target)):
             raise PermanentError(
                 f"{request.target} exists and is no converted image; delete it, or give the rule another target",
                 code="target_not_ours",
                 registry=request.target.registry,
                 repository=request.target.repository,
             )
+
+    def _may_replace_anything(self, request: ConversionRequest) -> bool:
+        return self._replace_foreign or request.target == replace(request.source, digest=None)
 
     def _made_by_a_converter(self, manifest: ImageManifest | Index) -> bool:
         """By the mark; or by its shape, for what other converters made."""

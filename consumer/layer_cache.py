@@ -91,8 +91,13 @@ class LayerCache:
             _log.info("layer cache: %s is not recorded: %s", source.digest, error.code)
 
     async def _provide(self, blob: Descriptor, target: Reference) -> bool:
-        """Mounted; where the registry does not mount, there already or copied, which is still cheaper than converting."""
+        """Mounted; where the registry does not mount, there already or copied, which is still cheaper than converting.
+
+        A registry does not compare a record's size with its blob's, and an image with a wrong size cannot be pulled.
+        """
         store = self._store
+        if not await store.has_blob(self._repository, blob.digest, blob.size):
+            return False
         if await store.mount_blob(target, blob.digest, self._repository) or await store.has_blob(target, blob.digest):
             return True
         async with store.open_blob(self._repository, blob) as stream, store.upload(target) as upload:

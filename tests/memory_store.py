@@ -77,8 +77,9 @@ class MemoryStore:
         name = self._enter("read_range", repository)
         return self.blobs[name][digest][start : start + length]
 
-    async def has_blob(self, repository: Reference, digest: Digest) -> bool:
-        return digest in self.blobs.get(self._enter("has_blob", repository), {})
+    async def has_blob(self, repository: Reference, digest: Digest, size: int | None = None) -> bool:
+        data = self.blobs.get(self._enter("has_blob", repository), {}).get(digest)
+        return data is not None and size in {None, len(data)}
 
     async def mount_blob(self, repository: Reference, digest: Digest, source: Reference) -> bool:
         name = self._enter("mount_blob", repository)

@@ -112,9 +112,10 @@ class LocalImages(ABC):
             raise PermanentError(f"{digest} has no bytes {start} to {start + length}", code="range_refused")
         return await asyncio.to_thread(_read, region, start, length)
 
-    async def has_blob(self, repository: Reference, digest: Digest) -> bool:
+    async def has_blob(self, repository: Reference, digest: Digest, size: int | None = None) -> bool:
         del repository
-        return self.region(digest) is not None
+        region = self.region(digest)
+        return region is not None and size in {None, region.size}
 
     async def mount_blob(self, repository: Reference, digest: Digest, source: Reference) -> bool:
         del source

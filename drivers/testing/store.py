@@ -54,8 +54,9 @@ class MemoryStore:
     async def read_range(self, repository: Reference, digest: Digest, start: int, length: int) -> bytes:
         return self._repository(repository).blobs[digest][start : start + length]
 
-    async def has_blob(self, repository: Reference, digest: Digest) -> bool:
-        return digest in self._repository(repository).blobs
+    async def has_blob(self, repository: Reference, digest: Digest, size: int | None = None) -> bool:
+        data = self._repository(repository).blobs.get(digest)
+        return data is not None and size in {None, len(data)}
 
     async def mount_blob(self, repository: Reference, digest: Digest, source: Reference) -> bool:
         self._repository(repository).blobs[digest] = self._repository(source).blobs[digest]

@@ -51,7 +51,9 @@ class ImageStore(Protocol):
         """``length`` bytes from ``start`` (a Range request)."""
         ...
 
-    async def has_blob(self, repository: Reference, digest: Digest) -> bool: ...
+    async def has_blob(self, repository: Reference, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there; with ``size``, of just so many bytes."""
+        ...
 
     async def mount_blob(self, repository: Reference, digest: Digest, source: Reference) -> bool:
         """Cross-repository mount; False when the store declines (nothing is left open then)."""

@@ -162,9 +162,15 @@ async def read_range(transport: Transport, repository: Reference, digest: Digest
         return bytes(body)
 
 
-async def has_blob(transport: Transport, repository: Reference, digest: Digest, scopes: tuple[str, ...]) -> bool:
+async def has_blob(
+    transport: Transport, repository: Reference, digest: Digest, scopes: tuple[str, ...], *, size: int | None = None
+) -> bool:
+    """HEAD of the blob. A registry that announces no length is believed to have ``size`` bytes."""
     operation = Operation("head_blob", repository.registry, repository.repository, str(digest))
     answer = await transport.send(
         Request(operation, "HEAD", blob_path(repository, digest), frozenset({200, 404}), scopes)
     )
-    return answer.status == 200
+    if answer.status != 200:
+        return False
+    length = answer.headers.get("Content-Length", "")
+    return size is None or not length.isdecimal() or int(length) == size

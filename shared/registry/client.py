@@ -91,8 +91,9 @@ class RegistryClient:
     async def read_range(self, repository: Reference, digest: Digest, start: int, length: int) -> bytes:
         return await blobs.read_range(self._transport, repository, digest, start, length)
 
-    async def has_blob(self, repository: Reference, digest: Digest) -> bool:
-        return await blobs.has_blob(self._transport, repository, digest, (f"repository:{repository.repository}:pull",))
+    async def has_blob(self, repository: Reference, digest: Digest, size: int | None = None) -> bool:
+        scopes = (f"repository:{repository.repository}:pull",)
+        return await blobs.has_blob(self._transport, repository, digest, scopes, size=size)
 
     async def mount_blob(self, repository: Reference, digest: Digest, source: Reference) -> bool:
         if source.registry != repository.registry:
