@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 class Accepted:
     """What one webhook came to."""
 
+    sender: str = ""
+    """The dialect's name."""
     requests: list[ConversionRequest] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     ignored: str = ""
@@ -120,7 +122,7 @@ class Intake:
             if notice.request_id:
                 span.set_attribute("harbor.request_id", notice.request_id)
             span.set_attribute("ics.webhook.sender", notice.sender)
-            accepted = Accepted(ignored=notice.ignored)
+            accepted = Accepted(notice.sender, ignored=notice.ignored)
             for push in notice.pushes:
                 plan = self._planner.plan(push)
                 accepted.requests += plan.requests

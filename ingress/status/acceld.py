@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
@@ -57,10 +58,24 @@ def create_acceld_router(status: Status) -> APIRouter:
     return router
 
 
-def _task(c: Conversion) -> Task:
-    reason = c.reason
+def answer_unknown_endpoints(app: FastAPI) -> None:
+    """In acceld's words below its prefix; what a known endpoint does not find is that endpoint's to tell."""
+
+    @app.exception_handler(404)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        if "/api/v1/" in request.scope["path"] and "endpoint" not in request.scope:
+            return JSONResponse({"code": "ERR_INVALID_ENDPOINT", "message": "Endpoint not found"}, 404)
+        return await http_exception_handler(request, error)
+
+
+def reason_of(c: Conversion) -> str:
+    """Why it failed, in words where there are any; or what became of it."""
     if c.status == "failed":
-        reason = next((a.message for a in reversed(c.attempts) if a.message), c.code)
+        return next((a.message for a in reversed(c.attempts) if a.message), c.code)
+    return c.reason or c.code
+
+
+def _task(c: Conversion) -> Task:
     source = f"{c.ref}:{c.tag}" if c.tag else f"{c.ref}@{c.source_digest}"
     return Task(
         id=c.id,
@@ -70,7 +85,7 @@ def _task(c: Conversion) -> Task:
         source_size=c.source_size or 0,
         target_size=c.target_size or 0,
         status=_STATUS.get(c.status, "PROCESSING"),
-        reason=reason,
+        reason=reason_of(c) if _STATUS.get(c.status) == "FAILED" else c.reason,
     )
 
 

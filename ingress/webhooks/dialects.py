@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ingress.webhooks import distribution, harbor_cloudevents, harbor_default
+from ingress.webhooks import acceld, distribution, harbor_cloudevents, harbor_default
 from ingress.webhooks.notice import MalformedWebhookError, Notice
 
 
@@ -25,4 +25,6 @@ def read_webhook(raw: bytes) -> Notice:
         return harbor_cloudevents.parse(body)
     if "events" in body and "type" not in body:
         return distribution.parse(body)
+    if "occur_at" not in body:  # Harbor always tells when
+        return acceld.parse(body)
     return harbor_default.parse(body, hashlib.sha256(raw).hexdigest()[:32])

@@ -1,4 +1,4 @@
-"""Harbor's Default payload format: ``{"type", "occur_at", "operator", "event_data"}``; acceld's clients send a part of it."""
+"""Harbor's Default payload format: ``{"type", "occur_at", "operator", "event_data"}``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER_KINDS = frozenset(
 )
 
 
-def parse(body: Mapping[str, Any], event_id: str) -> Notice:
+def parse(body: Mapping[str, Any], event_id: str, *, sender: str = SENDER) -> Notice:
     """``event_id``: the hash of the body, the only identity that this format has.
 
     Raises:
@@ -36,7 +36,7 @@ def parse(body: Mapping[str, Any], event_id: str) -> Notice:
         raise MalformedWebhookError("type", "is missing")
     if kind != PUSH:
         known = kind in OTHER_KINDS
-        return Notice(SENDER, kind, ignored=f"{kind} is not a push" if known else "unknown event type")
+        return Notice(sender, kind, ignored=f"{kind} is not a push" if known else "unknown event type")
     found = pushes(
         body.get("event_data"),
         "event_data",
@@ -46,4 +46,4 @@ def parse(body: Mapping[str, Any], event_id: str) -> Notice:
         request_id="",
         occurred_at=instant(body.get("occur_at")),
     )
-    return Notice(SENDER, kind, found)
+    return Notice(sender, kind, found)
