@@ -34,6 +34,8 @@ def main(folder: Path) -> None:
                 conversion_event("started", live, consumer=CONSUMERS[number], queue_seconds=0.3),
                 conversion_event("progress", live, progress={"layer": "a", "done": 40 + number * 35, "total": 90}),
             )
+        running.server.in_flight = 2
+        running.look()
         for scheme in ("light", "dark"):
             context = browser.new_context(
                 viewport={"width": 1280, "height": 860},

@@ -203,6 +203,7 @@ def backfills() -> list[ConversionEvent]:
 class Site:
     url: str
     loop: asyncio.AbstractEventLoop
+    server: MemoryServer
     broker: QueueBroker
     status: Status
 
@@ -210,6 +211,10 @@ class Site:
         """From the test's thread."""
         for event in events:
             asyncio.run_coroutine_threadsafe(self.broker.events.publish(event), self.loop).result(10)
+
+    def look(self) -> None:
+        """Let the page know what the broker says now."""
+        asyncio.run_coroutine_threadsafe(self.status.monitor.look(), self.loop).result(10)
 
     def stats(self) -> dict[str, int | None]:
         found = asyncio.run_coroutine_threadsafe(self.broker.stats(), self.loop).result(10)
@@ -250,7 +255,9 @@ def site(prefix: str = "") -> Iterator[Site]:
             outer.mount(prefix, app)
             server = uvicorn.Server(uvicorn.Config(outer if prefix else app, log_config=None, lifespan="off"))
             servers.append(server)
-            found.append(Site(f"http://127.0.0.1:{port}{prefix}", asyncio.get_running_loop(), broker, status))
+            found.append(
+                Site(f"http://127.0.0.1:{port}{prefix}", asyncio.get_running_loop(), server_state, broker, status)
+            )
             async with reporter.running(), status.running(), runner.running():
                 serving = asyncio.create_task(server.serve([listener]))
                 while not server.started or status.follower.rebuilding:
