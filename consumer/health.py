@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -17,6 +17,7 @@ from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 
 CHECK_TIMEOUT = 3.0
+WATCH_PERIOD = 5.0
 """Seconds."""
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,14 @@ class HealthCheck:
         except IcsError as error:
             return f"{error.code}: {error.message}"
         return ""
+
+    async def watch(self) -> None:
+        """Keep the metric of the broker's state true, whether or not anybody asks for health."""
+        while True:
+            with suppress(IcsError, TimeoutError):
+                async with asyncio.timeout(CHECK_TIMEOUT):
+                    await self._check_broker()
+            await asyncio.sleep(WATCH_PERIOD)
 
     async def _check_broker(self) -> None:
         up = False
@@ -76,10 +85,13 @@ async def serve_health(settings: Settings, check: HealthCheck, metrics: Metrics)
     application.router.add_get(settings.metric.path, exposition)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
+    watching = asyncio.create_task(check.watch(), name="watch-broker")
     try:
         await web.SockSite(runner, listening_socket(settings.hostname, settings.metric.port, "metric.port")).start()
         port: int = runner.addresses[0][1]
         _log.info("health and metrics on port %d", port)
         yield port
     finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
         await runner.cleanup()

@@ -214,7 +214,7 @@ def test_every_rule_evaluates(server: PrometheusServer) -> None:
 
 def test_exemplars_lead_to_traces(server: PrometheusServer) -> None:
     now = time.time()
-    path = f"/api/v1/query_exemplars?query=conversion_duration_seconds_bucket&start={now - 60}&end={now}"
+    path = f"/api/v1/query_exemplars?query=ics_conversion_seconds_bucket&start={now - 60}&end={now}"
     traces = {e["labels"]["trace_id"] for series in server.get(path) for e in series["exemplars"]}
     assert traces == {TRACE}
 

@@ -1,0 +1,43 @@
+"""A consumer's own port: healthy, unhealthy with the reason, and a metric of the broker that is true without being asked."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import ClientSession
+from pydantic import SecretStr
+
+import consumer.health
+from consumer.health import HealthCheck, serve_health
+from shared.broker.memory import MemoryServer, MemoryTransport
+from shared.broker.queue import QueueBroker
+from shared.settings.model import BrokerSettings, Metric, Settings
+from shared.telemetry.metrics import Metrics
+
+
+async def test_the_brokers_state_is_told_by_health_and_by_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer.health, "WATCH_PERIOD", 0.01)
+    server = MemoryServer()
+    metrics = Metrics(process_metrics=False)
+    settings = Settings(hostname="127.0.0.1", metric=Metric(port=0), broker=BrokerSettings(url=SecretStr("memory:")))
+    check = HealthCheck(QueueBroker(MemoryTransport(server), delivery_limit=3), {}, metrics)
+    async with serve_health(settings, check, metrics) as port, ClientSession(f"http://127.0.0.1:{port}") as http:
+
+        async def until(value: str) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    async with http.get("/metrics") as answer:
+                        if f"ics_broker_up {value}" in await answer.text():
+                            return
+
+        await until("1.0")
+        async with http.get("/health") as answer:
+            assert answer.status == 204
+        server.available = False
+        await until("0.0")  # nobody asked for health
+        async with http.get("/health") as answer:
+            assert answer.status == 500
+            assert "broker_unavailable" in await answer.text()
+        server.available = True
+        await until("1.0")
