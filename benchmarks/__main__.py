@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 import time
@@ -19,6 +20,7 @@ MEASURED = "measured"
 
 def main() -> int:
     arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.ERROR)
     bench = Bench(
         cache=arguments.cache,
         scratch=arguments.cache / "scratch",
