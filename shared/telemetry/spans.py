@@ -13,8 +13,7 @@ they may hold what is secret.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
@@ -23,7 +22,7 @@ from opentelemetry.util.types import AttributeValue
 from shared.errors import IcsError, SkippedError, SupersededError
 from shared.messages import Attempt, ConversionRequest
 from shared.telemetry.redaction import redact
-from shared.telemetry.tracing import Tracing, extract, link
+from shared.telemetry.tracing import CurrentSpan, Tracing, extract, link
 
 
 def webhook_span(
@@ -35,7 +34,7 @@ def webhook_span(
     headers: Mapping[str, str],
     server: str = "",
     client: str = "",
-) -> AbstractContextManager[Span]:
+) -> CurrentSpan:
     """The server span of one webhook request; a caller's ``traceparent`` is its parent. End it with :func:`record_response`."""
     attributes: dict[str, AttributeValue] = {
         "http.request.method": method,
@@ -62,7 +61,7 @@ def record_response(span: Span, status: int) -> None:
 
 def publish_span(
     tracing: Tracing, request: ConversionRequest, *, system: str, destination: str, links: Sequence[Link] = ()
-) -> AbstractContextManager[Span]:
+) -> CurrentSpan:
     """The producer span of one conversion request; inject it into the message's headers. ``system``: ``rabbitmq``, ``nats``."""
     attributes = _messaging(request, system, destination) | {
         "messaging.operation.name": "publish",
@@ -83,7 +82,7 @@ def process_span(
     system: str,
     destination: str,
     redelivered: bool = False,
-) -> AbstractContextManager[Span]:
+) -> CurrentSpan:
     """The consumer span of one attempt: child of the publish span, linked to earlier attempts and to what it replays.
 
     ``queue_seconds``: from the publish, or the end of the last attempt, to this delivery.
@@ -105,7 +104,7 @@ def process_span(
 
 def stage_span(
     tracing: Tracing, name: str, subject: str = "", attributes: Mapping[str, AttributeValue] | None = None
-) -> AbstractContextManager[Span]:
+) -> CurrentSpan:
     """One stage of the current attempt; ``subject`` is a layer's digest or a platform."""
     values: dict[str, AttributeValue] = {"ics.stage": name, **(attributes or {})}
     if subject:
@@ -130,7 +129,6 @@ def record_error(span: Span, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
-@contextmanager
 def _span(
     tracing: Tracing,
     name: str,
@@ -139,13 +137,8 @@ def _span(
     *,
     context: Context | None = None,
     links: Sequence[Link] = (),
-) -> Iterator[Span]:
-    with tracing.span(name, kind=kind, attributes=attributes, links=links, context=context) as span:
-        try:
-            yield span
-        except BaseException as error:
-            record_error(span, error)
-            raise
+) -> CurrentSpan:
+    return tracing.span(name, kind=kind, attributes=attributes, links=links, context=context, failed=record_error)
 
 
 def _messaging(request: ConversionRequest, system: str, destination: str) -> dict[str, AttributeValue]:

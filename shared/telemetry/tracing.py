@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry.context import Context, attach, detach
@@ -39,6 +38,26 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
+class CurrentSpan:
+    """A span that is the current one within a ``with`` block, and ends with it."""
+
+    __slots__ = ("_failed", "_span", "_token")
+
+    def __init__(self, span: Span, failed: Callable[[Span, BaseException], None] | None) -> None:
+        self._span = span
+        self._failed = failed
+
+    def __enter__(self) -> Span:
+        self._token = attach(set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is not None and self._failed is not None:
+            self._failed(self._span, error)
+        detach(self._token)
+        self._span.end()
+
+
 class Tracing:
     """Where spans are made. Without a provider nobody collects them: they consist of their ids, which messages, logs and events
     go on naming; a caller's decision to sample travels on, and without one a trace counts as sampled for those who collect.
@@ -49,7 +68,6 @@ class Tracing:
         self._tracer = provider.get_tracer("ics", _service_version()) if provider else None
         self._ids = RandomIdGenerator()
 
-    @contextmanager
     def span(
         self,
         name: str,
@@ -58,18 +76,15 @@ class Tracing:
         attributes: Attributes = None,
         links: Sequence[Link] = (),
         context: Context | None = None,
-    ) -> Iterator[Span]:
-        """The current span until the end of the block; ``context`` instead of the current one names its parent."""
+        failed: Callable[[Span, BaseException], None] | None = None,
+    ) -> CurrentSpan:
+        """The current span until the end of the block; ``context`` instead of the current one names its parent, ``failed`` is told
+        what ends the block early.
+        """
         if self._tracer is None:
-            span: Span = self._unrecorded(context)
-        else:
-            span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, links=links)
-        token = attach(set_span_in_context(span))
-        try:
-            yield span
-        finally:
-            detach(token)
-            span.end()
+            return CurrentSpan(self._unrecorded(context), failed)
+        span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, links=links)
+        return CurrentSpan(span, failed)
 
     def _unrecorded(self, context: Context | None) -> Span:
         parent = get_current_span(context).get_span_context()
