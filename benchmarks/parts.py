@@ -24,6 +24,9 @@ PARTS: Mapping[str, Part] = {
     "estargz_layer": Part(
         "eStargz, layer by layer, beside the Go reference builder", estargz_layer.measure, estargz_layer.render
     ),
+    "estargz_extremes": Part(
+        "eStargz, 100,000 small files and a few huge ones", estargz_layer.measure_extremes, estargz_layer.render
+    ),
     "nydus_layer": Part("Nydus, layer by layer, beside nydus-image", nydus_layer.measure, nydus_layer.render),
     "image_conversion": Part(
         "Whole images, from registry to registry", image_conversion.measure, image_conversion.render
