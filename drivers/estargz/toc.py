@@ -26,6 +26,9 @@ _CHUNK_LINE: Final = b'{"type":"chunk"'
 """What a further chunk's line begins with; all other lines begin with the name."""
 _SEGMENT: Final = 1 << 20
 _LEVEL: Final = 4
+_WINDOW_BITS: Final = 12
+"""4 KiB, a dozen lines."""
+_MEMORY_LEVEL: Final = 7
 
 
 class Names:
@@ -246,9 +249,10 @@ class _DeflatedLines:
 def _deflate(data: bytes, *, last: bool = False) -> bytes:
     """Raw deflate that can stand between others: nothing refers back beyond it, and it ends at a byte boundary.
 
-    The filtered strategy takes no short matches: among hex digests they cost more than they save (a tenth of the table).
+    The filtered strategy takes no short matches: among hex digests they cost more than they save (a tenth of the table). What
+    repeats stands in the lines just before, and a search in these alone is half as long again as fast.
     """
-    deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 9, zlib.Z_FILTERED)
+    deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -_WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_FILTERED)
     return deflater.compress(data) + deflater.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
 

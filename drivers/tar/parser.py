@@ -106,13 +106,21 @@ class TarParser:
                     self._extend(entry)
                 self._count_entry()
                 size = entry.size
-                if size:
-                    if size > self._limits.layer_size:
-                        message = f"{entry.name!r} claims {size} bytes, more than limits.layer_size"
-                        raise LimitExceededError(message, limit="layer_size")
+                if not size:
+                    yield entry
+                    continue
+                if size > self._limits.layer_size:
+                    message = f"{entry.name!r} claims {size} bytes, more than limits.layer_size"
+                    raise LimitExceededError(message, limit="layer_size")
+                stop = position + size + -size % BLOCK_SIZE
+                if stop > end:
                     self._payload = size
                     self._padding = -size % BLOCK_SIZE
-                yield entry
+                    yield entry
+                else:  # as most files are: whole in this piece
+                    yield entry
+                    yield view[position : position + size]
+                    position = stop
 
     def finish(self) -> None:
         """After the last piece.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import os
+import random
 import signal
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.estargz.packer import SMALL_MEMBERS, START_AFTER, Packer
-from drivers.estargz.packing import NUMBERS, REQUEST, RESPONSE, pack, serve
+from drivers.estargz.packing import ADAPTIVE, NUMBERS, REQUEST, RESPONSE, adaptive_level, pack, serve
 from drivers.estargz.workers import Workers
 from tests.unit.drivers.layer_blobs import convert, member, tar
 
@@ -24,6 +26,41 @@ COUNT = SMALL_MEMBERS * 4
 DATA = os.urandom(COUNT * 1000)
 STARTS = array(NUMBERS, range(0, COUNT * 1000, 1000))
 PAYLOADS = array(NUMBERS, [700] * COUNT)
+
+
+NOISE = random.Random(1).randbytes(300 << 10)
+TEXT = b"".join(b"%d lines of text, and a number: %d\n" % (line, line * line) for line in range(20_000))
+
+
+@pytest.mark.parametrize(
+    ("data", "level"),
+    [
+        (TEXT[:4096], 5),
+        (TEXT[: 16 << 10], 6),
+        (TEXT[: 17 << 10], 7),
+        (TEXT[: 256 << 10], 7),
+        (TEXT[: 257 << 10], 6),
+        (b"\x7fELF\0" + TEXT[: 100 << 10], 5),
+        (NOISE, 0),
+        (NOISE[: 32 << 10], 0),
+        (NOISE[: 8 << 10], 5),
+        (NOISE[: 200 << 10] + TEXT[: 100 << 10], 5),  # one sample that shrinks is enough
+    ],
+)
+def test_a_members_level_follows_from_its_content(data: bytes, level: int) -> None:
+    around = b"x" * 100
+    assert adaptive_level(around + data + around, 100, len(data), 100 + len(data)) == level
+    starts, payloads = array(NUMBERS, [0]), array(NUMBERS, [len(data)])
+    assert pack(data, starts, payloads, ADAPTIVE) == pack(data, starts, payloads, level)
+
+
+def test_every_members_level_is_its_own() -> None:
+    data = TEXT[: 20 << 10] + NOISE + TEXT[: 1 << 10]
+    starts, payloads = array(NUMBERS, [0, 20 << 10, 320 << 10]), array(NUMBERS, [20 << 10, 300 << 10, 1 << 10])
+    sizes, _, members = pack(data, starts, payloads, ADAPTIVE)
+    assert gzip.decompress(members) == data
+    assert sizes[1] > len(NOISE)
+    assert sizes[0] < 10 << 10
 
 
 def children() -> set[int]:
