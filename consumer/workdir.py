@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import IO
 
 from shared.errors import PermanentError
 
@@ -28,6 +29,9 @@ INTERVAL = 30.0
 """Seconds between two measurements."""
 _LOCK = "owner.lock"
 _PREFIX = "consumer-"
+_UNCLAIMED = "new-"
+_CLAIMING = 60.0
+"""Seconds after which a folder that is not locked yet has lost its maker."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,13 +60,11 @@ class WorkDir:
         try:
             await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
             await asyncio.to_thread(collect_abandoned, root)
-            path = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=root))
-            lock = (path / _LOCK).open("wb")
+            path, lock = await asyncio.to_thread(_claimed, root)
         except OSError as error:
             raise PermanentError(
                 f"work_dir {root} cannot be used: {error.strerror}", code="work_dir_unwritable"
             ) from error
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield cls(path, limit, in_use)
         finally:
@@ -117,10 +119,19 @@ class WorkDir:
                 yield entry
 
 
+def _claimed(root: Path) -> tuple[Path, IO[bytes]]:
+    """A new folder and the lock on it, which is held before the folder has a name that others collect."""
+    made = Path(tempfile.mkdtemp(prefix=_UNCLAIMED, dir=root))
+    lock = (made / _LOCK).open("wb")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return made.rename(root / made.name.replace(_UNCLAIMED, _PREFIX, 1)), lock
+
+
 def collect_abandoned(root: Path) -> int:
     """Remove the folders of processes that are gone; how many."""
     removed = 0
-    for folder in root.glob(f"{_PREFIX}*"):
+    lost = (folder for folder in root.glob(f"{_UNCLAIMED}*") if time.time() - _modified(folder) > _CLAIMING)
+    for folder in (*root.glob(f"{_PREFIX}*"), *lost):
         with contextlib.suppress(FileNotFoundError), (folder / _LOCK).open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from cli.devregistry import DevRegistry, serve_registry
 from shared.errors import IcsError, PermanentError, TransientError
 from shared.oci.reference import parse_reference
 from shared.registry.retry import RetryPolicy
+from shared.settings.model import Auth, Timeouts
 from tests.integration.registry.conftest import OpenClient
 from tests.integration.registry.images import pull, push
 from tests.servers.certificates import Authority, KeyPair, certificate_authority
@@ -73,6 +75,30 @@ async def test_plain_http_is_never_tried_where_it_is_not_allowed(
         await client.manifest(parse_reference(f"{host}/a"))
     assert caught.value.code == "tls_error"
     assert not registry.requests
+
+
+@pytest.mark.parametrize("fault", ["hangs", "closes", "refuses"])
+async def test_no_time_out_and_no_refusal_makes_plain_http_of_https(
+    open_client: OpenClient, https_registry: RegistryServer, authority: Authority, fault: str
+) -> None:
+    """One bad minute of one registry must not send anybody's credentials in the clear: not there, and nowhere else."""
+    first_bytes: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        first_bytes.append(await reader.readexactly(1))
+        if fault == "hangs":
+            await asyncio.sleep(60)
+
+    async with raw_server(answer) as listening:
+        host = listening if fault != "refuses" else "127.0.0.1:1"
+        other = {https_registry.host: Auth(ca=authority.ca.certificate)}
+        quick = Timeouts(connect=1, read=1)
+        client = await open_client(host, insecure=False, auth="dTpw", timeouts=quick, more=other)
+        for _ in range(2):
+            with pytest.raises(TransientError):
+                await client.manifest(parse_reference(f"{host}/a"))
+        assert await client.resolve(parse_reference(f"{https_registry.host}/a")) is None
+    assert set(first_bytes) == (set() if fault == "refuses" else {b"\x16"})  # a TLS handshake, nothing else
 
 
 async def test_a_certificate_for_another_name_is_not_trusted(

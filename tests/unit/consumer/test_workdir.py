@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,31 @@ async def test_a_living_owner_is_left_alone(tmp_path: Path) -> None:
         async with WorkDir.claim(tmp_path, 1000) as second:
             assert first.path.exists()
             assert second.path.exists()
+
+
+async def test_who_starts_at_the_same_instant_takes_nobodys_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another consumer collects between the making of a folder and the lock on it."""
+    make = tempfile.mkdtemp
+
+    def made_and_looked_at(*, prefix: str, dir: Path) -> str:  # noqa: A002  mkdtemp's own name
+        made = make(prefix=prefix, dir=dir)
+        collect_abandoned(tmp_path)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made_and_looked_at)
+    async with WorkDir.claim(tmp_path, 1000) as first, WorkDir.claim(tmp_path, 1000) as second:
+        assert {first.path, second.path} == set(tmp_path.iterdir())
+        assert (first.path / "owner.lock").exists()
+
+
+async def test_a_folder_whose_maker_died_before_it_was_locked_is_collected(tmp_path: Path) -> None:
+    for name, age in (("new-old", 3600), ("new-fresh", 0)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    assert collect_abandoned(tmp_path) == 1
+    assert [folder.name for folder in tmp_path.iterdir()] == ["new-fresh"]
 
 
 async def test_above_the_high_watermark_the_oldest_leftovers_go_down_to_the_low_one(tmp_path: Path) -> None:

@@ -186,6 +186,23 @@ async def test_a_conversion_that_hangs_is_cancelled_and_counted_as_a_time_out() 
         assert scripted.running == 0
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("no"), RecursionError(), MemoryError(), AssertionError()])
+async def test_a_driver_that_breaks_in_an_unforeseen_way_takes_nobody_else_along(error: Exception) -> None:
+    async def some(request: ConversionRequest) -> None:
+        if request.id == "0" * 32:
+            raise error
+        raise SkippedError("up to date")
+
+    async with at_work(Scripted(some), settings_for()) as (broker, _, running):
+        await asyncio.gather(*(broker.publish(request(id=str(number) * 32)) for number in range(6)))
+        (failed,) = await events_of(broker, 1, "failed")
+        assert failed.data.failure.code == "unclassified"
+        assert len(await events_of(broker, 5, "skipped")) == 5
+        assert not running.done()
+        letters = [letter async for letter in broker.dead_letters.list()]
+        assert [len(letter.attempts) for letter in letters] == [3]
+
+
 async def test_a_full_disk_is_worth_a_retry_and_says_so() -> None:
     async def full(_request: ConversionRequest) -> None:
         raise OSError(28, "No space left on device")
