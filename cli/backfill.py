@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import orjson
 import typer
 import uvloop
 
@@ -40,7 +42,10 @@ def backfill_command(  # noqa: PLR0917  one parameter an option
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Stop after so many requests; 0 is no limit.")] = 0,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second at most; 0 is no limit.")] = 0,
     journal: Annotated[
-        Path | None, typer.Option(help="Remember finished repositories here; run again with the same file to go on.")
+        Path | None,
+        typer.Option(
+            help="Remember finished repositories here; run again with the same file, registry, --tags and rules to go on."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be enqueued.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not show the plan and ask first.")] = False,
@@ -107,7 +112,7 @@ class _Walk:
                 enqueue,
                 repositories=self._wanted[0],
                 tags=self._wanted[1],
-                journal=Journal(self._journal),
+                journal=Journal(self._journal, self._identity()),
                 limit=self._limit,
                 rate=self._rate,
                 on_progress=_show if show else _count,
@@ -124,6 +129,15 @@ class _Walk:
                 yield Enqueuer(self._settings, broker, tracing=tracing, tell=reporter.tell)
         finally:
             await asyncio.to_thread(tracing.shutdown)
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes a repository finished: with other tags or rules there would be more to ask for."""
+        decided = self._settings.model_dump(mode="json", include={"rules", "driver"})
+        return {
+            "registry": self._registry,
+            "tags": self._wanted[1].model_dump(mode="json"),
+            "rules": hashlib.sha256(orjson.dumps(decided, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+        }
 
 
 def _show(_report: BackfillReport, requests: Sequence[ConversionRequest]) -> None:

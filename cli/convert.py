@@ -66,7 +66,7 @@ def convert(  # noqa: PLR0917  one parameter an option
         str, typer.Option(help="estargz, nydus ... (`ics drivers` lists them). Default: as configured.")
     ] = "",
     option: Annotated[
-        list[str], typer.Option("--option", "-O", help="key=value of the driver's options; repeatable.")
+        list[str], typer.Option("--option", "-O", help="key=value of the driver's options; a list is JSON; repeatable.")
     ] = [],  # noqa: B006  typer reads it, nobody writes it
     platform: Annotated[
         list[str],
@@ -168,7 +168,7 @@ async def _convert(settings: Settings, order: _Order, out: Console, output: Outp
         registry = await stack.enter_async_context(RegistryClient.from_settings(settings, observer=metrics))
         from_store = await open_for_reading(order.source, registry)
         quiet = output is Output.JSON
-        progress = stack.enter_context(_Bars(tracing, metrics, out=Console(stderr=True) if quiet else out, quiet=quiet))
+        progress = stack.enter_context(_Bars(tracing, metrics, out=out, quiet=quiet))
         async with open_for_writing(order.target, registry) as to_store:
             converter = Converter(
                 create_drivers(settings.limits),

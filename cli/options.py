@@ -36,9 +36,9 @@ InsecureOption = Annotated[
 
 
 def console(*, markup: bool = False) -> Console:
-    """Standard output for people: no guessing what a number, a path or a bracket means, and room in files and pipes."""
+    """Standard output for people: no guessing what a number, ``[x]`` or ``:o:`` means, and room in files and pipes."""
     width = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, soft_wrap=True, width=width, markup=markup)
+    return Console(highlight=False, soft_wrap=True, width=width, markup=markup, emoji=False)
 
 
 def print_json(document: Any) -> None:

@@ -13,6 +13,7 @@ from drivers.api import Driver, DriverOptions, OptionsModel
 from drivers.limits import LayerLimits
 from shared.errors import PermanentError
 from shared.settings.model import Limits
+from shared.settings.problems import from_validation
 
 GROUP = "ics.drivers"
 
@@ -56,5 +57,5 @@ def parse_options(driver: Driver, config: bytes) -> DriverOptions:
     try:
         return driver.options.model_validate_json(config)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(map(str, from_validation(error, driver.options)))
         raise PermanentError(f"options of driver {driver.type}: {problems}", code="invalid_options") from None

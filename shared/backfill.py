@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
+from shared.errors import PermanentError
 from shared.messages import ConversionRequest
 from shared.oci.digest import Digest
 from shared.oci.reference import Reference
@@ -35,6 +36,9 @@ class Catalogue(Protocol):
         ...
 
 
+WRONG_JOURNAL = "journal_of_another_walk"
+
+
 @dataclass(slots=True)
 class BackfillReport:
     """What a walk has found and done so far."""
@@ -50,28 +54,67 @@ class BackfillReport:
 
 
 class Journal:
-    """The finished repositories of one walk, one JSON string a line, appended and flushed as they finish."""
+    """The finished repositories of walks that ask for the same, one JSON string a line, appended and flushed as they finish.
 
-    def __init__(self, path: Path | None) -> None:
+    The first line says of what: a repository that is finished for some tags and rules is not for others. Which repositories a
+    walk goes through does not matter.
+
+    Args:
+        path: None remembers nothing.
+        identity: whatever makes "finished" mean the same (registry, tag globs, rules).
+
+    Raises:
+        PermanentError: ``journal_of_another_walk``, ``cannot_read``.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any] | None = None) -> None:
         self._path = path
+        self._identity = dict(identity or {})
         self._done: set[str] = set()
-        if path is not None and path.exists():
-            for line in path.read_bytes().splitlines():
-                try:
-                    name = orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    continue  # the line that was being written when the walk died
-                if isinstance(name, str):
-                    self._done.add(name)
+        self._begun = False
+        lines = self._lines()
+        try:
+            whole = [orjson.loads(line) for line in lines if line.endswith(b"\n")]  # not the one that a walk died over
+        except orjson.JSONDecodeError:
+            whole = [None]
+        if not whole:
+            return
+        if whole[0] != self._identity:
+            raise PermanentError(f"{path} {self._difference(whole[0])}: name another journal", code=WRONG_JOURNAL)
+        self._begun = True
+        self._done.update(filter(lambda line: isinstance(line, str), whole[1:]))
+        if len(whole) < len(lines):
+            self._write("wb", whole)
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return [] if self._path is None else self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise PermanentError(f"cannot read {self._path}: {error.strerror}", code="cannot_read") from None
 
     def __contains__(self, repository: str) -> bool:
         return repository in self._done
 
     def finish(self, repository: str) -> None:
         self._done.add(repository)
+        if self._begun:
+            self._write("ab", [repository])
+        else:
+            self._write("wb", [self._identity, repository])
+            self._begun = True
+
+    def _write(self, mode: Literal["ab", "wb"], lines: Sequence[object]) -> None:
         if self._path is not None:
-            with self._path.open("ab") as file:
-                file.write(orjson.dumps(repository) + b"\n")
+            with self._path.open(mode) as file:
+                file.write(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+
+    def _difference(self, found: object) -> str:
+        if not isinstance(found, dict):
+            return "is no journal of a backfill"
+        names = [name for name, value in self._identity.items() if found.get(name) != value]
+        return f"is the journal of a walk with another {' and other '.join(names) or 'purpose'}"
 
 
 Plan = Callable[[Reference], Sequence[ConversionRequest] | str]

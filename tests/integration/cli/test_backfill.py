@@ -40,7 +40,7 @@ def test_a_walk_is_planned_then_enqueued_then_resumed(tmp_path: Path, monkeypatc
             command = ["backfill", registry.host, *arguments, "--config", str(config)]
             result = CliRunner().invoke(app, command, catch_exceptions=False)
             assert result.exit_code == code, result.output + result.stderr
-            return result.stdout
+            return result.stdout if code == 0 else result.stderr
 
         plan = ics("--dry-run")
         assert f"{registry.host}/a/two:1_esgz" in plan
@@ -51,6 +51,8 @@ def test_a_walk_is_planned_then_enqueued_then_resumed(tmp_path: Path, monkeypatc
         assert (first["repositories"], first["published"]) == (2, 3)
         second = orjson.loads(ics(*journal))
         assert (second["repositories"], second["resumed"], second["published"]) == (1, 2, 2)
+
+        assert "journal_of_another_walk" in ics("-t", "v*", *journal, code=1)
 
         async def taken() -> list[str]:
             async with open_broker(settings) as broker, broker.deliveries(10) as deliveries:

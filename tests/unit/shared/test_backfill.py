@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.backfill import BackfillReport, Journal, backfill, matches
-from shared.errors import TransientError
+from shared.errors import PermanentError, TransientError
 from shared.messages import ConversionRequest, DriverChoice, request_id
 from shared.oci.digest import Digest
 from shared.oci.reference import Reference
@@ -102,9 +102,28 @@ async def test_a_walk_that_broke_off_goes_on_without_losing_any(tmp_path: Path, 
 
 async def test_a_journal_cut_in_the_middle_of_a_line_is_still_read(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    path.write_bytes(b'"library/a"\n"libra')
+    path.write_bytes(b'{}\n"library/a"\n"libra')
     report = await backfill(REGISTRY, SHELF, plan, Queue().publish, journal=Journal(path))
     assert report.resumed == 1
+    assert path.read_bytes().startswith(b'{}\n"library/a"\n"')
+    assert b'"libra"' not in path.read_bytes()
+    path.write_bytes(b'{"regi')
+    assert "library/a" not in Journal(path, {"registry": "r"})
+
+
+async def test_a_journal_of_another_walk_is_refused_with_the_difference(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    Journal(path, {"registry": "r", "tags": ["*"]}).finish("library/a")
+    assert "library/a" in Journal(path, {"registry": "r", "tags": ["*"]})
+    with pytest.raises(PermanentError, match="another tags") as caught:
+        Journal(path, {"registry": "r", "tags": ["v*"]})
+    assert caught.value.code == "journal_of_another_walk"
+    for other in (b'"library/a"\n', b"# Changes\n"):
+        path.write_bytes(other)
+        with pytest.raises(PermanentError, match="no journal"):
+            Journal(path, {"registry": "r"})
+    with pytest.raises(PermanentError, match="Is a directory"):
+        Journal(tmp_path, {"registry": "r"})
 
 
 async def test_the_limit_stops_the_walk_and_leaves_its_repository_unfinished(tmp_path: Path) -> None:
