@@ -109,9 +109,8 @@ class AmqpEvents:
                 return
             yield incoming
             unacknowledged += 1
-            if (
-                arrived.empty() or unacknowledged >= EVENT_PREFETCH // 4
-            ):  # one by one would take longer than the reading
+            # One by one, acknowledgements would take longer than the reading.
+            if arrived.empty() or unacknowledged >= EVENT_PREFETCH // 4:
                 await incoming.ack(multiple=True)
                 unacknowledged = 0
 
