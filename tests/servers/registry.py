@@ -72,6 +72,15 @@ class RegistryServer:
             self.process.wait(10)
             self.process = None
 
+    def pause(self) -> None:
+        """Hang: connections are taken, and nothing is answered."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+
     def upload_sessions(self) -> list[Path]:
         """Folders of uploads neither committed nor cancelled (a cancelled one leaves an empty hash state behind)."""
         found = self.root.glob("storage/docker/registry/v2/repositories/**/_uploads/*/startedat")

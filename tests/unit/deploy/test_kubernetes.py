@@ -78,7 +78,15 @@ def test_the_shipped_configuration_is_understood(tmp_path: Path) -> None:
         (tmp_path / name).write_text(value)
     config = tmp_path / "config.yml"
     config.write_text((KUBERNETES / "config.yml").read_text().replace("/run/secrets/ics", str(tmp_path)))
-    settings = load_settings(config, environ={}, option_models=option_models())
+    environ = {
+        variable["name"]: variable["value"].replace("/run/secrets/ics", str(tmp_path))
+        for deployment in DEPLOYMENTS
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        for variable in container["env"]
+    }
+    settings = load_settings(config, environ=environ, option_models=option_models())
+    assert settings.console.credential is not None, "whoever reaches the port could read"
+    assert settings.console.operator_credential is not None
     assert settings.broker.url.get_secret_value().startswith("amqp://")
     (mounted,) = {
         mount["mountPath"]
