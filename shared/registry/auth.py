@@ -1,16 +1,16 @@
 """Who we are to a registry: Basic, or a Bearer token of its realm (distribution's token authentication specification).
 
 Tokens are kept by registry and scope until shortly before they expire. A token that is refused is renewed once; a registry
-that refuses the new one too means it (``unauthorized``).
+that refuses the new one too means it (``unauthorized``). Whoever needs a token that is being fetched waits for it, and shares
+its failure: a realm that hangs costs all of them one time-out, not one each in turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 
@@ -54,6 +54,16 @@ class _Token:
         return f"_Token(expires={self.expires})"
 
 
+@dataclass(slots=True)
+class _Slot:
+    """One scope's token, or how the last attempt to get one ended."""
+
+    token: _Token | None = None
+    error: IcsError | None = None
+    fetches: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Authenticator:
     """Answers challenges; one for all registries."""
 
@@ -63,8 +73,7 @@ class Authenticator:
         self._fallback = fallback
         self._clock = clock
         self._challenges: dict[str, Challenge] = {}
-        self._tokens: dict[tuple[str, Scopes], _Token] = {}
-        self._locks: defaultdict[tuple[str, Scopes], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._slots: dict[tuple[str, Scopes], _Slot] = {}
 
     async def credential(self, access: RegistryAccess, *, fresh: bool = False) -> Credential | None:
         """The settings' credential, else what Docker's configuration knows."""
@@ -95,9 +104,9 @@ class Authenticator:
         if challenge is None:
             return None
         self._challenges[access.registry] = challenge
-        token = self._tokens.get((access.registry, scopes))
-        if token is not None and token.authorization == refused:
-            del self._tokens[access.registry, scopes]
+        slot = self._slot(access.registry, scopes)
+        if slot.token is not None and slot.token.authorization == refused:
+            slot.token = None
         answer = await self._answer(transport, access, scopes, challenge, fresh=refused is not None)
         return None if answer == refused else answer
 
@@ -113,21 +122,30 @@ class Authenticator:
         if challenge.scheme == "basic":
             credential = await self.credential(access, fresh=fresh)
             return None if credential is None else credential.basic
-        key = (access.registry, scopes)
-        async with self._locks[key]:  # one renewal for all that wait for it
-            token = self._tokens.get(key)
-            if token is None or token.expires <= self._clock():
-                token = await self._fetch(transport, access, scopes, challenge, fresh=fresh)
-                self._keep(key, token)
-            return token.authorization
+        slot = self._slot(access.registry, scopes)
+        before = slot.fetches
+        async with slot.lock:
+            if slot.token is not None and slot.token.expires > self._clock():
+                return slot.token.authorization
+            if slot.error is not None and slot.fetches != before:
+                raise slot.error
+            slot.token = slot.error = None
+            try:
+                slot.token = await self._fetch(transport, access, scopes, challenge, fresh=fresh)
+            except IcsError as error:
+                slot.error = error
+                raise
+            finally:
+                slot.fetches += 1
+            return slot.token.authorization
 
-    def _keep(self, key: tuple[str, Scopes], token: _Token) -> None:
-        self._tokens.pop(key, None)
-        self._tokens[key] = token
-        while len(self._tokens) > _MAXIMUM_TOKENS:
-            oldest = next(iter(self._tokens))
-            del self._tokens[oldest]
-            self._locks.pop(oldest, None)
+    def _slot(self, registry: str, scopes: Scopes) -> _Slot:
+        """Of the scopes used least recently, the first are forgotten."""
+        slot = self._slots.pop((registry, scopes), None) or _Slot()
+        self._slots[registry, scopes] = slot
+        if len(self._slots) > _MAXIMUM_TOKENS:
+            del self._slots[next(iter(self._slots))]
+        return slot
 
     async def _fetch(
         self, transport: Transport, access: RegistryAccess, scopes: Scopes, challenge: Challenge, *, fresh: bool

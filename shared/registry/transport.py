@@ -186,7 +186,8 @@ class Transport:
                 authorization = await self._authenticator.authorization(self, access, request.scopes)
             response = await self._follow(request, access, authorization)
             renewals = 0 if request.fixed_authorization else _MAXIMUM_RENEWALS
-            while response.status == 401 and renewals:
+            # The storage that a registry redirects to must not say where the registry's credentials go.
+            while response.status == 401 and renewals and access.is_own(response.url):
                 renewals -= 1
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 response.close()

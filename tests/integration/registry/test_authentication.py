@@ -285,6 +285,58 @@ async def test_a_realm_that_gives_no_token(open_client: OpenClient, answer: tupl
     assert isinstance(caught.value, TransientError) is (code in {"registry_unavailable", "rate_limited"})
 
 
+async def test_a_realm_that_is_down_fails_everybody_who_waits_for_it_at_once(open_client: OpenClient) -> None:
+    """Twenty in turn, each with its own time-outs, would outlast every conversion."""
+    asked = 0
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        if request.path == "/token":
+            asked += 1
+            await asyncio.sleep(0.05)
+            return web.Response(status=503)
+        challenge = f'Bearer realm="http://{request.host}/token",service="s"'
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+    async with scripted_server(respond) as host:
+        client = await open_client(host, auth=BASIC)
+        reads = (client.manifest(parse_reference(f"{host}/a")) for _ in range(20))
+        errors = await asyncio.gather(*reads, return_exceptions=True)
+        assert {error.code for error in errors if isinstance(error, TransientError)} == {"registry_unavailable"}
+        assert len([error for error in errors if isinstance(error, TransientError)]) == 20
+        assert asked < 20
+        before = asked
+        with pytest.raises(TransientError):  # who comes later asks again
+            await client.manifest(parse_reference(f"{host}/a"))
+        assert asked > before
+
+
+async def test_the_storage_behind_a_registry_gets_no_credentials_by_challenging(open_client: OpenClient) -> None:
+    """It may be a shared cloud's, of which ``token_hosts`` has to name more than one's own."""
+    seen: list[tuple[str, str]] = []
+
+    async def storage(request: web.Request) -> web.StreamResponse:
+        seen.append((request.path, request.headers.get("Authorization", "")))
+        if request.path == "/token":
+            return web.json_response({"token": "stolen"})
+        challenge = f'Bearer realm="http://{request.host}/token",service="s"'
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+    async with scripted_server(storage) as elsewhere:
+
+        async def registry(request: web.Request) -> web.StreamResponse:
+            if "Authorization" not in request.headers:
+                return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+            return web.Response(status=307, headers={"Location": f"http://{elsewhere}/blob"})
+
+        async with scripted_server(registry) as host:
+            client = await open_client(host, auth=BASIC, token_hosts=(elsewhere,))
+            with pytest.raises(PermanentError) as caught:
+                await client.manifest(parse_reference(f"{host}/a"))
+    assert caught.value.code == "unauthorized"
+    assert seen == [("/blob", "")]
+
+
 @pytest.mark.parametrize("challenge", ["", "Negotiate", 'Bearer service="x"', 'Bearer realm="http://[bad"', "Basic"])
 async def test_a_challenge_that_cannot_be_answered(open_client: OpenClient, challenge: str) -> None:
     async def respond(request: web.Request) -> web.StreamResponse:
