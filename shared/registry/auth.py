@@ -23,7 +23,6 @@ from shared.registry.access import Credential, Destination, RegistryAccess
 from shared.registry.challenge import Challenge, parse_challenges
 from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
 from shared.registry.limits import read_limited, read_start
-from shared.registry.retry import repeated
 
 if TYPE_CHECKING:
     from shared.registry.transport import Transport
@@ -150,36 +149,34 @@ class Authenticator:
     async def _fetch(
         self, transport: Transport, access: RegistryAccess, scopes: Scopes, challenge: Challenge, *, fresh: bool
     ) -> _Token:
+        """One attempt: it is part of the request that needs the token, and repeated with that."""
         operation = Operation("get_token", access.registry)
         credential = await self.credential(access, fresh=fresh)
         ask = _token_request(transport, access, challenge, scopes, credential)
 
-        async def attempt() -> bytes:
-            try:
-                async with asyncio.timeout(transport.read_timeout):
-                    response = await transport.once(
-                        operation,
-                        ask.method,
-                        ask.destination,
-                        headers=ask.headers,
-                        authorization=ask.authorization,
-                        body=ask.body,
-                    )
-                    try:
-                        if response.status == 200:
-                            body = await read_limited(response, MAXIMUM_ERROR_BODY, operation)
-                        else:
-                            body = await read_start(response, MAXIMUM_ERROR_BODY)
-                    finally:
-                        response.close()
-            except (aiohttp.ClientError, OSError) as error:
-                raise from_exception(operation, error) from error
-            if response.status != 200:
-                secrets = () if credential is None else (credential.secret, credential.basic.partition(" ")[2])
-                raise _refusal(operation, response, body, secrets)
-            return body
-
-        return self._parse(operation, await repeated(transport.retry, operation, transport.observer, attempt))
+        try:
+            async with asyncio.timeout(transport.read_timeout):
+                response = await transport.once(
+                    operation,
+                    ask.method,
+                    ask.destination,
+                    headers=ask.headers,
+                    authorization=ask.authorization,
+                    body=ask.body,
+                )
+                try:
+                    if response.status == 200:
+                        body = await read_limited(response, MAXIMUM_ERROR_BODY, operation)
+                    else:
+                        body = await read_start(response, MAXIMUM_ERROR_BODY)
+                finally:
+                    response.close()
+        except (aiohttp.ClientError, OSError) as error:
+            raise from_exception(operation, error) from error
+        if response.status != 200:
+            secrets = () if credential is None else (credential.secret, credential.basic.partition(" ")[2])
+            raise _refusal(operation, response, body, secrets)
+        return self._parse(operation, body)
 
     def _parse(self, operation: Operation, body: bytes) -> _Token:
         try:
