@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from aiohttp import web
 
 from shared.oci import media_types
@@ -21,7 +22,7 @@ from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import encode_manifest
 from shared.oci.reference import Reference, parse_reference
-from tests.e2e.system import System, running_system
+from tests.e2e.system import BrokerKind, System, running_system
 from tests.servers.registry import docker_registry
 from tests.servers.scripted import scripted_server
 
@@ -39,7 +40,7 @@ class Place:
 
 
 @asynccontextmanager
-async def place(folder: Path) -> AsyncIterator[Place]:
+async def place(folder: Path, broker: BrokerKind) -> AsyncIterator[Place]:
     async def never(_request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         raise AssertionError
@@ -63,7 +64,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
         system = await stack.enter_async_context(
             running_system(
                 folder / "system",
-                "embedded",
+                broker,
                 {
                     "retry": {"maximum_attempts": 1},
                     "timeouts": {"read": 1, "connect": 1, "conversion": 20},
@@ -132,8 +133,11 @@ async def dies(system: System, reference: str, digest: str) -> Any:
     return letter.failure
 
 
-async def test_every_kind_of_bad_input_has_its_error_class_and_pushes_nothing(tmp_path: Path) -> None:
-    async with place(tmp_path) as odd:
+@pytest.mark.parametrize("broker", ["rabbitmq", "embedded"])
+async def test_every_kind_of_bad_input_has_its_error_class_and_pushes_nothing(
+    broker: BrokerKind, tmp_path: Path
+) -> None:
+    async with place(tmp_path, broker) as odd:
         system = odd.system
 
         async def pushed(name: str, layer: bytes, *, size: int | None = None) -> Any:
