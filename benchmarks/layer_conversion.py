@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchmarks import usage
 from benchmarks.inputs import small_files, stream
-from drivers.api import Content
 from drivers.estargz import EstargzDriver, EstargzOptions
-from drivers.limits import LayerLimits
-from drivers.nydus.native import NativeBuilder
-from drivers.nydus.parameters import Parameters
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 
@@ -46,11 +40,6 @@ def estargz(arguments: dict[str, Any]) -> dict[str, Any]:
     return asyncio.run(_estargz(pieces, Path(arguments["out"])))
 
 
-def nydus(arguments: dict[str, Any]) -> dict[str, Any]:
-    """``layer``: a plain tar; ``out``: a file."""
-    return asyncio.run(_nydus(Path(arguments["layer"]), Path(arguments["out"])))
-
-
 async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
@@ -60,21 +49,10 @@ async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
         writer = FileWriter(file)
         before, start = usage.cpu_seconds(), time.perf_counter()
         await EstargzDriver().convert_layer(_ANY_LAYER, opened, writer, EstargzOptions())
-        return _measured(writer.size, start, before)
+        return measured(writer.size, start, before)
 
 
-async def _nydus(layer: Path, out: Path) -> dict[str, Any]:
-    workers = os.cpu_count() or 2
-    with out.open("wb") as file, ThreadPoolExecutor(workers) as pool:
-        writer = FileWriter(file)
-        before, start = usage.cpu_seconds(), time.perf_counter()
-        builder = NativeBuilder(pool, LayerLimits(), workers=workers)
-        source = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b""), layer.stat().st_size)
-        await builder.convert_layer(source, cast("Content", _Files(of_file(layer), writer)), Parameters())
-        return _measured(writer.size, start, before)
-
-
-def _measured(size: int, start: float, cpu_before: float) -> dict[str, Any]:
+def measured(size: int, start: float, cpu_before: float) -> dict[str, Any]:
     wall = time.perf_counter() - start
     return {"size": size, "wall": wall, "cpu": usage.cpu_seconds() - cpu_before, "rss": usage.peak_bytes()}
 
@@ -103,26 +81,6 @@ class FileWriter:
 
     async def commit(self, media_type: str, annotations: Mapping[str, str] | None = None) -> Descriptor:
         return Descriptor(media_type, Digest(f"sha256:{self._hash.hexdigest()}"), self.size, dict(annotations or {}))
-
-
-class _Files:
-    """As much of ``Content`` as the native Nydus builder uses: one stream in, one file out."""
-
-    def __init__(self, pieces: Pieces, writer: FileWriter) -> None:
-        self._pieces = pieces
-        self._writer = writer
-        self.progress = self
-
-    def layer(self, digest: Digest, done: int, total: int) -> None:
-        pass
-
-    @asynccontextmanager
-    async def open(self, _descriptor: Descriptor) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield stream_of(self._pieces)
-
-    @asynccontextmanager
-    async def create(self) -> AsyncIterator[FileWriter]:
-        yield self._writer
 
 
 _ANY_LAYER = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest("sha256:" + "0" * 64), 1)

@@ -29,8 +29,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from drivers.nydus.blob import toc
-from drivers.nydus.compression import decompress
+from benchmarks.nydus_layer import inline_bootstrap
 from drivers.nydus.merge import merge
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
@@ -60,14 +59,6 @@ def nydus_image(*arguments: str, stdin: bytes = b"/\n") -> None:
     result = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if result.returncode:
         raise RuntimeError(f"nydus-image {arguments[0]}: {result.stderr.decode(errors='replace')[-1000:]}")
-
-
-def inline_bootstrap(blob: bytes) -> bytes:
-    size = toc.toc_size(blob[-4096:])
-    entry = toc.decode_toc(blob[-512 - size : -512], len(blob))[toc.BOOTSTRAP]
-    return decompress(
-        blob[entry.offset : entry.offset + entry.compressed_size], entry.compressor, entry.size, entry.name
-    )
 
 
 def comparable(bootstrap: bytes) -> bytes:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from drivers.api import (
-    Content,
-)
+from drivers.api import Content
 from drivers.image import Config
 from drivers.nydus import media
 from drivers.nydus.bootstrap_layer import BootstrapLayer, build_bootstrap_layer
@@ -59,14 +57,17 @@ def is_nydus(manifest: ImageManifest) -> bool:
     )
 
 
-def merge_layers(layers: Iterable[Layer], parameters: Parameters) -> BootstrapLayer:
+def merge_layers(layers: Sequence[Layer], parameters: Parameters) -> BootstrapLayer:
     """The image's last layer, its bootstrap validated. Blocking; run it in a thread.
 
     Raises:
         InvalidNydusError: the merged bootstrap breaks the format's rules (a defect; nothing is pushed then).
     """
-    # Equal layers share one blob, so equal digests are one entry.
-    layers = list(layers)
+    return validated_layer(merged_bootstrap(layers, parameters), layers)
+
+
+def merged_bootstrap(layers: Sequence[Layer], parameters: Parameters) -> bytes:
+    """The image's bootstrap from its layers', lowest first."""
     merged = merge(
         [layer.bootstrap for layer in layers],
         chunk_size=parameters.chunk_size,
@@ -75,7 +76,7 @@ def merge_layers(layers: Iterable[Layer], parameters: Parameters) -> BootstrapLa
         prefetch_patterns=parameters.prefetch_patterns,
         share_chunks=parameters.share_chunks,
     )
-    return validated_layer(encode_bootstrap(merged), layers)
+    return encode_bootstrap(merged)
 
 
 def validated_layer(bootstrap: bytes, layers: Sequence[Layer]) -> BootstrapLayer:
