@@ -8,6 +8,7 @@ The layers (plain tars, lowest first) become one image. Then, each line of outpu
 
 - each layer's bootstrap equals byte for byte the one that nydus-image makes of the same tar, but for its chunk checksums;
 - merging nydus-image's layers gives its own merged bootstrap, byte for byte;
+- with ``builder_path`` the driver gives an image that ``ics check`` accepts;
 - ``nydus-image check`` accepts the merged bootstrap, ``unpack`` gives back the tree that umoci extracts from the source;
 - ``nydusd`` mounts the image from a registry, validating every chunk, and shows that tree.
 """
@@ -30,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.nydus_layer import inline_bootstrap
+from drivers.nydus.check import check_image
 from drivers.nydus.merge import merge
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
@@ -38,6 +40,8 @@ from drivers.nydus.rafs_v6.layout import CHUNK, EXTENDED, EXTENDED_OFFSET, Chunk
 from drivers.nydus.tree import Mark
 from drivers.testing.content import Repository
 from drivers.testing.images import add_image
+from drivers.testing.store import MemoryStore
+from shared.oci.reference import parse_reference
 from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.comparing import convert
 from tests.integration.nydus.umoci import unpack
@@ -165,6 +169,20 @@ async def check_unpacked(tars: list[bytes], folder: Path) -> None:
     verdict(f"nydus-image unpack gives the source's {len(expected)} entries", differences(expected, tree_facts(tree)))
 
 
+async def check_external(tars: list[bytes], folder: Path) -> None:
+    """The driver with ``builder_path``, its result read back by our own checker."""
+    repository = Repository()
+    option = NydusOptions(builder_path=os.environ["NYDUS_IMAGE"], work_dir=str(folder))
+    target, theirs = await convert(repository, add_image(repository, tars), option)
+    target.tags["1"] = target.add_manifest(theirs).digest
+    store = MemoryStore({"registry.test/source": repository, "registry.test/target": target})
+    report = await check_image(store, parse_reference("registry.test/target:1"))
+    problems = [str(finding) for finding in report.findings]
+    if not report.compared:
+        problems.append("was not compared with its source")
+    verdict(f"ics check accepts nydus-image's image: {report.entries} entries, {report.chunks} chunks", problems)
+
+
 def push(server: RegistryServer, data: bytes, digest: str) -> None:
     url = f"http://{server.host}/v2/{_REPOSITORY}/blobs/uploads/"
     with urllib.request.urlopen(urllib.request.Request(url, method="POST")) as started:
@@ -222,6 +240,7 @@ async def main() -> int:
         nydus_image("check", str(boot))
         verdict("nydus-image check accepts the image", [])
         await check_unpacked(tars, folder)
+        await check_external(tars, folder)
         with docker_registry(folder / "registry") as server:
             for layer in image.layers:
                 push(server, target.blobs[layer.digest], layer.digest)

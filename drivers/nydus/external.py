@@ -103,7 +103,7 @@ class ExternalBuilder:
                 patterns=parameters.prefetch_patterns,
             )
             bootstrap = await asyncio.to_thread(merged.read_bytes)
-        return await asyncio.to_thread(validated_layer, bootstrap, layers)
+        return await validated_layer(bootstrap, layers)
 
     def _check_work_dir(self) -> None:
         if self._work_dir is not None and not os.access(self._work_dir, os.W_OK | os.X_OK):

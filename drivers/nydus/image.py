@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,17 +58,8 @@ def is_nydus(manifest: ImageManifest) -> bool:
     )
 
 
-def merge_layers(layers: Sequence[Layer], parameters: Parameters) -> BootstrapLayer:
-    """The image's last layer, its bootstrap validated. Blocking; run it in a thread.
-
-    Raises:
-        InvalidNydusError: the merged bootstrap breaks the format's rules (a defect; nothing is pushed then).
-    """
-    return validated_layer(merged_bootstrap(layers, parameters), layers)
-
-
 def merged_bootstrap(layers: Sequence[Layer], parameters: Parameters) -> bytes:
-    """The image's bootstrap from its layers', lowest first."""
+    """The image's bootstrap from its layers', lowest first. Equal layers share one blob. Blocking."""
     merged = merge(
         [layer.bootstrap for layer in layers],
         chunk_size=parameters.chunk_size,
@@ -79,15 +71,24 @@ def merged_bootstrap(layers: Sequence[Layer], parameters: Parameters) -> bytes:
     return encode_bootstrap(merged)
 
 
-def validated_layer(bootstrap: bytes, layers: Sequence[Layer]) -> BootstrapLayer:
-    """Put a merged bootstrap into its layer, after the checks that a reader would make. Blocking.
+async def validated_layer(bootstrap: bytes, layers: Sequence[Layer]) -> BootstrapLayer:
+    """Put a merged bootstrap into its layer, and make the checks that a reader would make.
 
     Raises:
-        InvalidNydusError: it breaks the format's rules, or disagrees with the layers' own tables.
+        InvalidNydusError: it breaks the format's rules, or disagrees with the layers' own tables (a defect; nothing is
+            pushed then).
     """
-    check_blobs(validate_bootstrap(bootstrap), layers)
+
+    def validate() -> None:
+        check_blobs(validate_bootstrap(bootstrap), layers)
+
     metas = {layer.digest.hex: layer.meta for layer in layers if layer.meta}
-    return build_bootstrap_layer(bootstrap, metas)
+    packing = asyncio.create_task(asyncio.to_thread(build_bootstrap_layer, bootstrap, metas))
+    try:
+        await asyncio.to_thread(validate)
+    finally:
+        packed = await packing
+    return packed
 
 
 async def push_image(

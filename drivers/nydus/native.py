@@ -11,7 +11,7 @@ from drivers.api import Content
 from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.bootstrap_layer import BootstrapLayer
-from drivers.nydus.image import merge_layers
+from drivers.nydus.image import merged_bootstrap, validated_layer
 from drivers.nydus.layer_source import Layer
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.pipeline import BATCH_BYTES, LayerPipeline
@@ -63,4 +63,4 @@ class NativeBuilder:
         return descriptor, Layer(descriptor.digest, ending.bootstrap, ending.meta, ending.chunk_digests)
 
     async def merge(self, layers: Sequence[Layer], parameters: Parameters) -> BootstrapLayer:
-        return await asyncio.to_thread(merge_layers, layers, parameters)
+        return await validated_layer(await asyncio.to_thread(merged_bootstrap, layers, parameters), layers)

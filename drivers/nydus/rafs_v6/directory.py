@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from drivers.nydus.errors import InvalidNydusError, require
-from drivers.nydus.rafs_v6.layout import BLOCK, DIRENT
+from drivers.nydus.rafs_v6.layout import BLOCK, DIRENT, MAXIMUM_NAME
 
-_DIRENT_SIZE = DIRENT.size
-_TYPES = range(1, 8)
+_DIRENT_SIZE: Final = DIRENT.size
+_KINDS: Final = 8
 
 
 def directory_size(names: Iterable[bytes]) -> int:
@@ -69,19 +70,22 @@ def decode_directory(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             f"the first name begins at {names_at}",
         )
         heads = list(DIRENT.iter_unpack(block[:names_at]))
+        # The last name ends at the block's first NUL, or with it.
+        names_end = block.find(b"\0", names_at)
+        if names_end < 0:
+            names_end = len(block)
+        require(block.find(b"/", names_at, names_end) < 0, "dirent.name", "a name with a slash")
         offsets = [head[1] for head in heads]
-        offsets.append(len(block))
+        offsets.append(names_end)
         for (nid, offset, kind, _), end in zip(heads, offsets[1:], strict=True):
-            if not names_at <= offset < end <= len(block):
+            if not names_at <= offset < end <= names_end:
                 raise InvalidNydusError("dirent.nameoff", f"a name at {offset} ends at {end}")
             name = block[offset:end]
-            if end == len(block):
-                name = name.partition(b"\0")[0]
-            if not 0 < len(name) <= 255 or b"/" in name or b"\0" in name:
+            if end - offset > MAXIMUM_NAME:
                 raise InvalidNydusError("dirent.name", f"{name[:300]!r} is not a file name")
             if name <= previous:
                 raise InvalidNydusError("dirent.name", f"{name!r} is out of order")
-            if kind not in _TYPES:
+            if not 0 < kind < _KINDS:
                 raise InvalidNydusError("dirent.type", f"{name!r} has type {kind}")
             previous = name
             yield name, nid, kind
