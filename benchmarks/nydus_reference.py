@@ -6,6 +6,7 @@ Needs root, umoci and docker-registry.
 
 The layers (plain tars, lowest first) become one image. Then, each line of output being one verdict:
 
+- decoding and encoding each layer's bootstrap as nydus-image makes it gives the same bytes;
 - each layer's bootstrap equals byte for byte the one that nydus-image makes of the same tar, but for its chunk checksums;
 - merging nydus-image's layers gives its own merged bootstrap, byte for byte;
 - with ``builder_path`` the driver gives an image that ``ics check`` accepts;
@@ -110,6 +111,9 @@ async def compare_bootstraps(tars: list[bytes], folder: Path) -> None:
         ours = target.blobs[image.layers[0].digest]
         same = comparable(inline_bootstrap(theirs)) == comparable(inline_bootstrap(ours))
         verdict(f"layer {number}: bootstrap equals nydus-image's", [] if same else ["differs"])
+        plain = inline_bootstrap(theirs)
+        again = encode_bootstrap(decode_bootstrap(plain)) == plain
+        verdict(f"layer {number}: decoding and encoding nydus-image's bootstrap", [] if again else ["differs"])
         name = hashlib.sha256(theirs).hexdigest()
         file = folder / str(number) / name
         file.parent.mkdir()

@@ -7,21 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from consumer.budget import KeyedLocks, MemoryBudget
-from consumer.content import StoreContent
-from drivers.api import Source
-from drivers.nydus import NydusDriver
+from drivers.checking import Original
 from drivers.nydus.check import check_image
 from drivers.nydus.options import NydusOptions
-from drivers.testing.content import NoProgress, Repository
+from drivers.testing.content import Repository
 from drivers.testing.images import Tar, add_image, add_index
-from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import ImageManifest, Index
-from shared.oci.reference import Reference, parse_reference
+from shared.oci.reference import parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.model import Auth, Settings
-from shared.telemetry.metrics import Metrics
 from tests.images.real_layers import RealLayers
+from tests.integration.nydus.registries import convert, upload
 from tests.servers.registry import running_docker_registry
 
 
@@ -32,34 +28,6 @@ async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         settings = Settings(auths={server.host: Auth(insecure=True)})
         async with RegistryClient.from_settings(settings) as opened:
             yield opened, server.host
-
-
-async def upload(client: RegistryClient, repository: Repository, root: ImageManifest | Index, where: Reference) -> None:
-    for data in repository.blobs.values():
-        async with client.upload(where) as writer:
-            await writer.write(data)
-            await writer.commit("application/octet-stream")
-    for manifest in repository.manifests.values():
-        if manifest is not root:
-            await client.put_manifest(Reference(where.registry, where.repository, None, manifest.digest), manifest)
-    await client.put_manifest(where, root)
-
-
-async def convert(client: RegistryClient, source: Reference, target: Reference, option: NydusOptions) -> Descriptor:
-    content = StoreContent(
-        source,
-        target,
-        source_store=client,
-        target_store=client,
-        progress=NoProgress(),
-        metrics=Metrics(process_metrics=False),
-        cache=None,
-        locks=KeyedLocks(),
-        budget=MemoryBudget(1 << 30),
-    )
-    manifest = await client.manifest(source)
-    result = await NydusDriver().convert(Source(source, manifest), content, option)
-    return await client.put_manifest(target, result.root)
 
 
 async def test_a_real_image_goes_through_a_registry_and_is_as_its_source(
@@ -84,16 +52,26 @@ async def test_a_real_image_goes_through_a_registry_and_is_as_its_source(
     assert report.chunks > 1000
 
 
-async def test_referrers_of_the_source_name_its_nydus_image(client: tuple[RegistryClient, str]) -> None:
-    registry, host = client
-    source, target = parse_reference(f"{host}/library/app:1"), parse_reference(f"{host}/library/app:1_nydus")
-    repository = Repository()
-    image = add_image(repository, [Tar().file("a", b"a").bytes()])
-    await upload(registry, repository, image, source)
-    await convert(registry, source, target, NydusOptions(with_referrer=True))
-    converted = await registry.manifest(target)
-    assert converted.subject == Descriptor(image.media_type, image.digest, len(image.raw))
-    assert (await check_image(registry, target)).ok
+async def test_between_two_registries(client: tuple[RegistryClient, str], tmp_path: Path) -> None:
+    """The target holds nothing of the source: every blob is made anew, or copied for the originals beside it."""
+    _, host = client
+    async with running_docker_registry(tmp_path / "other") as other:
+        auths = {host: Auth(insecure=True), other.host: Auth(insecure=True)}
+        async with RegistryClient.from_settings(Settings(auths=auths)) as registry:
+            source, target = parse_reference(f"{host}/library/app:1"), parse_reference(f"{other.host}/lazy/app:1")
+            repository = Repository()
+            layers = [Tar().file("a", b"a" * 70000).bytes(), Tar().bytes(), Tar().hardlink("b", "a").bytes()]
+            image = add_image(repository, layers)
+            await upload(registry, repository, image, source)
+            await convert(registry, source, target, NydusOptions(multi_platform=True))
+            index = await registry.manifest(target)
+            assert isinstance(index, Index)
+            kept = await registry.manifest(target.with_digest(index.manifests[0].digest))
+            assert isinstance(kept, ImageManifest)
+            for layer in kept.layers:
+                assert await registry.has_blob(target, layer.digest)
+            report = await check_image(registry, target, original=Original(registry, source))
+            assert (report.findings, report.compared) == ([], True)
 
 
 async def test_the_index_with_originals_is_accepted_by_the_registry(client: tuple[RegistryClient, str]) -> None:

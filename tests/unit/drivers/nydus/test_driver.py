@@ -35,6 +35,7 @@ from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
+from tests.images.accessory import is_nydus_accessory
 from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 BASE = Tar().folder("d").file("d/a", b"a" * 100_000).bytes()
@@ -257,17 +258,6 @@ async def test_a_single_image_becomes_an_index_of_two() -> None:
 
 def test_the_empty_layer_is_the_reference_converters() -> None:
     assert Digest.of(EMPTY_LAYER) == "sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1"
-
-
-def is_nydus_accessory(manifest: Mapping[str, Any]) -> bool:
-    """Harbor's rule, all four conditions (``src/server/middleware/subject``, ``accelerator.nydus``)."""
-    config_type = manifest["config"]["mediaType"]
-    return (
-        "subject" in manifest
-        and config_type in {media_types.OCI_CONFIG, media_types.DOCKER_CONFIG}
-        and manifest.get("artifactType", config_type) == config_type
-        and NYDUS + "bootstrap" in manifest["layers"][-1].get("annotations", {})
-    )
 
 
 async def test_harbor_takes_every_platforms_image_for_an_accessory_of_its_source() -> None:
