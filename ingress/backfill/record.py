@@ -32,6 +32,8 @@ class BackfillRecord:
     id: str
     plan: BackfillPlan
     started: float
+    taken_up: float
+    """When it began or was resumed."""
     actor: str = ""
     state: State = "running"
     updated: float = 0
@@ -43,7 +45,8 @@ class BackfillRecord:
 
     def seen_state(self, now: float | None = None) -> State | Literal["interrupted"]:
         """``interrupted``: it should be running, and nobody tells of it any more."""
-        if self.state == "running" and (now or clock.time()) - self.updated > SILENCE:
+        now = clock.time() if now is None else now
+        if self.state == "running" and now - self.updated > SILENCE:
             return "interrupted"
         return self.state
 
@@ -69,19 +72,22 @@ class Backfills:
         time = event.time.timestamp()
         record = self._records.get(event.subject)
         if event.type == STOP:
-            if record is not None and time >= record.started:
-                record.stop_wanted = True
+            if record is None or time < record.taken_up:
+                return None
+            record.stop_wanted = True
+            if record.seen_state(time) == "interrupted":
+                record.state = "stopped"  # nobody is there who could
             return record
         if event.type != PROGRESS or (progress := progress_of(event)) is None:
             return None
         if record is None:
-            record = self._records[event.subject] = BackfillRecord(event.subject, progress.plan, time)
+            record = self._records[event.subject] = BackfillRecord(event.subject, progress.plan, time, time)
             if len(self._records) > _RECORDS:
                 self._records.popitem(last=False)
         if time < record.updated:
             return None
         if record.state != "running" and progress.state == "running":
-            record.stop_wanted = False  # it was taken up again
+            record.stop_wanted, record.taken_up = False, time
         record.state, record.updated, record.latest = progress.state, time, progress
         record.actor = event.data.actor or record.actor
         for name in progress.finished[: _FINISHED - len(record.finished)]:
