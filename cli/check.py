@@ -16,9 +16,8 @@ from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
 from cli.stores.opening import open_for_reading
 from drivers.api import Driver
-from drivers.catalogue import create_drivers
+from drivers.catalogue import create_drivers, layer_limits
 from drivers.checking import CheckReport, Original, image_manifests
-from drivers.limits import LayerLimits
 from shared.errors import PermanentError
 from shared.registry.api import ImageStore
 from shared.registry.client import RegistryClient
@@ -94,13 +93,7 @@ async def _run(settings: Settings, place: Location, origin: Location | None, dri
             original = Original(await open_for_reading(origin, registry), origin.reference, str(origin))
         drivers = create_drivers(settings.limits)
         chosen = await _format(store, place, {driver: drivers[driver]} if driver else drivers)
-        limits = LayerLimits(
-            layer_size=settings.limits.layer_size,
-            layer_entries=settings.limits.layer_entries,
-            compression_ratio=settings.limits.compression_ratio,
-            pax_record=settings.limits.pax_record,
-        )
-        return await chosen.check(store, place.reference, original, limits)
+        return await chosen.check(store, place.reference, original, layer_limits(settings.limits))
 
 
 async def _format(store: ImageStore, place: Location, drivers: dict[str, Driver]) -> Driver:

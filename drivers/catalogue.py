@@ -37,15 +37,19 @@ def driver_memory(limits: Limits) -> int:
 
 def create_drivers(limits: Limits) -> dict[str, Driver]:
     """One instance of each; they share nothing but the machine."""
-    layer_limits = LayerLimits(
+    made = cast("Mapping[str, Callable[[LayerLimits], Driver]]", driver_types())
+    return {name: make(layer_limits(limits)) for name, make in made.items()}
+
+
+def layer_limits(limits: Limits) -> LayerLimits:
+    """What of the configuration's limits a driver has to keep to."""
+    return LayerLimits(
         layer_size=limits.layer_size,
         layer_entries=limits.layer_entries,
         compression_ratio=limits.compression_ratio,
         pax_record=limits.pax_record,
         memory=driver_memory(limits),
     )
-    made = cast("Mapping[str, Callable[[LayerLimits], Driver]]", driver_types())
-    return {name: make(layer_limits) for name, make in made.items()}
 
 
 def parse_options(driver: Driver, config: bytes) -> DriverOptions:
