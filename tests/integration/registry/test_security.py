@@ -172,6 +172,34 @@ async def test_a_name_that_resolves_to_metadata_is_refused(open_client: OpenClie
     await resolver.close()
 
 
+async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
+    places: tuple[Place, Place], open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name is resolved once per connection; a second look-up between check and connect could be answered otherwise."""
+    registry, _ = places
+    registry.asks, registry.location = False, ""
+    host, port = registry.host.split(":")
+    name, genuine = "rebinding.example.com", socket.getaddrinfo
+    answers = iter([host, "169.254.169.254", "169.254.169.254"])
+    asked: list[str] = []
+
+    def resolve(wanted: Any, *arguments: Any, **options: Any) -> Any:
+        if wanted != name:
+            return genuine(wanted, *arguments, **options)
+        asked.append(wanted)
+        return genuine(next(answers), *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    client = await open_client(f"{name}:{port}")
+    assert await read(client, f"{name}:{port}") == CONTENT
+    assert asked == [name]
+    late = await open_client(f"{name}:{port}")  # a client that has not resolved it yet
+    with pytest.raises(PermanentError) as caught:
+        await read(late, f"{name}:{port}")
+    assert caught.value.code == "host_not_allowed"
+    assert len(registry.seen) == 1
+
+
 async def test_a_decimal_address_is_still_a_metadata_address(open_client: OpenClient) -> None:
     """``2852039166`` is a name to a URL parser and 169.254.169.254 to the C library."""
     client = await open_client("2852039166")
