@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
-from shared.oci.reference import Reference, parse_reference
+from shared.oci.reference import Reference, parse_written
 from shared.registry.api import ImageStore
 
 
@@ -98,7 +98,7 @@ async def find_source(
 
 
 async def _guessed(digest: Digest, recorded: str | None, own: Original) -> tuple[Original, ImageManifest] | None:
-    for reference in ([parse_reference(recorded)] if recorded else []) + [own.reference]:
+    for reference in ([parse_written(recorded)] if recorded else []) + [own.reference]:
         place = Original(own.store, replace(reference, tag=None, digest=digest))
         if await place.store.resolve(place.reference) is not None:
             manifest = await place.store.manifest(place.reference)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from shared.backfill import matches
 from shared.errors import PermanentError
 from shared.messages import VERSION, ConversionRequest, DriverChoice, request_id
-from shared.oci.reference import DOCKER_HUB, Reference, is_repository, is_tag, parse_reference
+from shared.oci.reference import DOCKER_HUB, Reference, is_repository, is_tag, parse_written
 from shared.settings.model import Rule, Settings
 
 BY_DIGEST = "pushed by digest: an index or a tag has an event of its own"
@@ -182,13 +182,19 @@ def expand_repository(template: str, source: Reference) -> Reference:
         "name": name if slash else project,
     }
     text = re.sub(r"\{(registry|repository|project|name)\}", lambda found: values[found[1]], template)
-    head, slash, path = text.partition("/")
-    names_registry = template.startswith("{registry}/") or "." in head or ":" in head or head == "localhost"
-    if not (slash and names_registry):
-        head, path = source.registry, text
+    registry, path = source.registry, text
+    if _names_registry(template):
+        head, _, path = text.partition("/")
+        registry = parse_written(f"{head}/{path}").registry
     if not is_repository(path):
         raise PermanentError(f"not a repository name (lower-case path): {path[:150]!r}", code="invalid_reference")
-    return Reference(parse_reference(f"{head}/{path}").registry if names_registry else head, path)
+    return Reference(registry, path)
+
+
+def _names_registry(template: str) -> bool:
+    """By the template's own text: a project may have a dot in its name too."""
+    head, slash, _ = template.partition("/")
+    return bool(slash) and (head == "{registry}" or "." in head or ":" in head or head == "localhost")
 
 
 def messaging_system(settings: Settings) -> str:
@@ -227,6 +233,4 @@ def _template_pattern(template: str) -> re.Pattern[str]:
     """What repositories a template of :func:`expand_repository` can name, as ``registry/path``."""
     parts = re.split(r"\{(?:registry|repository|project|name)\}", template)
     pattern = ".+".join(re.escape(part) for part in parts)
-    head = template.partition("/")[0]
-    own_registry = template.startswith("{registry}/") or "." in head or ":" in head
-    return re.compile(pattern if own_registry else f"[^/]+/{pattern}")
+    return re.compile(pattern if _names_registry(template) else f"[^/]+/{pattern}")

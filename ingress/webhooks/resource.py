@@ -9,7 +9,7 @@ from typing import Any
 from ingress.webhooks.notice import MalformedWebhookError, items, mapping, text
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
-from shared.oci.reference import Reference, is_registry, is_repository, is_tag, parse_reference
+from shared.oci.reference import Reference, is_registry, is_repository, is_tag, parse_reference, parse_written
 from shared.planning import PushEvent
 
 MAXIMUM_RESOURCES = 64
@@ -73,9 +73,7 @@ def _parse(url: str, path: str, repository: str) -> Reference:
     known = bool(slash and repository) and (rest == repository or rest.startswith((f"{repository}:", f"{repository}@")))
     try:
         if known and is_registry(host) and is_repository(repository):
-            # Any host with a dot serves to parse the rest by the grammar.
-            parsed = parse_reference(f"any.host/{rest}", default_tag=None)
-            return Reference(host, parsed.repository, parsed.tag, parsed.digest)
+            return parse_written(url, default_tag=None)
         return parse_reference(url, default_tag=None)
     except PermanentError as error:
         raise MalformedWebhookError(path, error.message) from error

@@ -82,7 +82,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
         text = f"{legacy[1]}@{legacy[2]}"
     name, _, digest_text = text.partition("@")
     head, slash, rest = name.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head):
+    if slash and _is_host_to_people(head):
         registry, remainder = head, rest
     else:
         registry, remainder = DOCKER_HUB, name
@@ -103,6 +103,25 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
     if not tag and digest is None:
         tag = default_tag or ""
     return Reference(registry, repository, tag or None, digest)
+
+
+def parse_written(text: str, *, default_tag: str | None = "latest") -> Reference:
+    """What ``str`` of a reference wrote, or a sender who always names the registry: the first part is the registry's.
+
+    A cluster's ``harbor/library/app`` is such a one; people who write that mean Docker Hub.
+
+    Raises:
+        PermanentError: code ``invalid_reference``.
+    """
+    head, slash, rest = text.partition("/")
+    if not slash or _is_host_to_people(head) or not is_registry(head):
+        return parse_reference(text, default_tag=default_tag)
+    return replace(parse_reference(f"any.host/{rest}", default_tag=default_tag), registry=head)
+
+
+def _is_host_to_people(head: str) -> bool:
+    """Docker's rule for the first part of a name that has more."""
+    return "." in head or ":" in head or head == "localhost" or head.lower() != head
 
 
 def is_registry(text: str) -> bool:
@@ -127,6 +146,6 @@ def _invalid(message: str) -> PermanentError:
 def _from_text(text: str) -> Reference:
     """Of messages and events: one conversion names its source and target in each of them."""
     try:
-        return parse_reference(text)
+        return parse_written(text)
     except PermanentError as error:
         raise ValueError(error.message) from error

@@ -12,7 +12,7 @@ from yarl import URL
 
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
-from shared.oci.reference import Reference, is_registry, is_repository, is_tag, parse_reference
+from shared.oci.reference import Reference, is_registry, is_repository, is_tag, parse_reference, parse_written
 from tests.unit.shared.oci.strategies import digests, registries, repositories, tags
 
 HEX = "a" * 64
@@ -124,6 +124,17 @@ def test_every_reference_survives_text(registry: str, repository: str, tag: str 
         tag = "latest"
     reference = Reference(registry, repository, tag, digest)
     assert parse_reference(str(reference)) == reference
+
+
+@given(registries | st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True), repositories, st.none() | tags, digests)
+def test_a_message_brings_every_reference_whole(
+    registry: str, repository: str, tag: str | None, digest: Digest
+) -> None:
+    """A registry's name without a dot too, as clusters have them."""
+    adapter = TypeAdapter(Reference)
+    reference = Reference(registry, repository, tag, digest)
+    assert adapter.validate_json(adapter.dump_json(reference)) == reference
+    assert parse_written(str(reference)) == reference
 
 
 @given(st.text(max_size=60) | st.text("ab./:@-_%\r\n?#[]09", max_size=60))
