@@ -34,7 +34,7 @@ def check(config: ConfigOption = None) -> None:
     with told():
         settings = settings_for(config)
     where = config_path(config) or "the defaults (there is no config.yml here)"
-    print(f"{where}: fine. {len(settings.rules)} rule(s), {len(settings.auths)} registries allowed.")
+    print(f"{where}: fine. {len(settings.rules)} rule(s), {len(settings.auths)} allowed registry host(s).")
     if not settings.auth_header:
         print("Note: no auth_header is set, so every webhook is accepted.")
     if not settings.auths:
