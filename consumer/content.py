@@ -8,13 +8,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from consumer.budget import LAYER_SHARE, KeyedLocks, MemoryBudget
 from consumer.layer_cache import LayerCache
 from drivers.api import BlobWriter, ConvertedLayer, Progress
-from shared.errors import LimitExceededError
+from shared.errors import LimitExceededError, PermanentError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
 from shared.telemetry.metrics import Metrics
+
+
+async def manifest_or_none(store: ImageStore, reference: Reference) -> ImageManifest | Index | None:
+    """In one request: between two, somebody may delete it."""
+    try:
+        return await store.manifest(reference)
+    except PermanentError as error:
+        if error.code in {"manifest_unknown", "name_unknown"}:
+            return None
+        raise
 
 
 class StoreContent:
@@ -114,8 +124,7 @@ class StoreContent:
         return await self._to.read_range(self.target, descriptor.digest, start, length)
 
     async def target_manifest(self, tag: str) -> ImageManifest | Index | None:
-        reference = self.target.with_tag(tag)
-        return None if await self._to.resolve(reference) is None else await self._to.manifest(reference)
+        return await manifest_or_none(self._to, self.target.with_tag(tag))
 
     async def put_target_manifest(self, tag: str, manifest: ImageManifest | Index) -> Descriptor:
         return await self._to.put_manifest(self.target.with_tag(tag), manifest)

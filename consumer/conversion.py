@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from consumer.budget import KeyedLocks, MemoryBudget
-from consumer.content import StoreContent
+from consumer.content import StoreContent, manifest_or_none
 from consumer.layer_cache import DEFAULT_REPOSITORY, LayerCache
 from drivers.api import (
     ANNOTATION_DRIVER_NAME,
@@ -146,7 +146,7 @@ class Converter:
         async with progress.stage("tag") as stage:
             await self._refuse_if_moved(request)
             if not self._may_replace_anything(request):
-                self._refuse_if_taken(request, await self._target(request))
+                self._refuse_if_taken(request, await manifest_or_none(self._to, request.target))
             stage.bytes = len(result.root.raw)
             descriptor = await self._to.put_manifest(request.target, result.root)
         return Converted(descriptor, result, request)
@@ -174,7 +174,7 @@ class Converter:
         The request comes back, with the newest source if the target was made of a source that its tag has left: whoever put that
         target may have replaced a newer one with it, and died before the second look.
         """
-        target = await self._target(request)
+        target = await manifest_or_none(self._to, request.target)
         self._refuse_if_taken(request, target)
         if target is None or target.annotations.get(ANNOTATION_SOURCE_DIGEST) != request.source.digest:
             return request
@@ -184,14 +184,6 @@ class Converter:
         if target.annotations.get(ANNOTATION_FINGERPRINT) == fingerprint:
             raise SkippedError("up to date")
         return request
-
-    async def _target(self, request: ConversionRequest) -> ImageManifest | Index | None:
-        try:
-            return await self._to.manifest(request.target)
-        except PermanentError as error:
-            if error.code in {"manifest_unknown", "name_unknown"}:
-                return None
-            raise
 
     def _refuse_if_taken(self, request: ConversionRequest, target: ImageManifest | Index | None) -> None:
         """A target tag that no converter made is somebody's own: only an overwriting rule may replace it."""
