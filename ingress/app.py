@@ -17,7 +17,7 @@ from ingress.dead_letters import create_dead_letter_router
 from ingress.express_lane import ExpressLane
 from ingress.intake import Accepted, Intake
 from ingress.problem import HttpProblem
-from ingress.status.acceld import answer_unknown_endpoints, create_acceld_router
+from ingress.status.acceld import answer_in_accelds_words, create_acceld_router
 from ingress.status.api import create_status_router
 from ingress.status.service import create_status
 from shared.broker.api import Broker
@@ -125,7 +125,7 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
 
     app.include_router(create_accelerator_router(intake, status))
     app.include_router(create_acceld_router(status))
-    answer_unknown_endpoints(app)
+    answer_in_accelds_words(app)
     app.include_router(create_status_router(status))
     app.include_router(create_dead_letter_router(status))
     app.include_router(create_backfill_router(status.access, status.backfills, backfills))

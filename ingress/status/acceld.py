@@ -58,13 +58,20 @@ def create_acceld_router(status: Status) -> APIRouter:
     return router
 
 
-def answer_unknown_endpoints(app: FastAPI) -> None:
-    """In acceld's words below its prefix; what a known endpoint does not find is that endpoint's to tell."""
+def answer_in_accelds_words(app: FastAPI) -> None:
+    """What its client shows of an error is ``message``: of endpoints below its prefix that are none, and of its list's refusal."""
 
     @app.exception_handler(404)
     async def unknown(request: Request, error: HTTPException) -> Response:
         if "/api/v1/" in request.scope["path"] and "endpoint" not in request.scope:
             return JSONResponse({"code": "ERR_INVALID_ENDPOINT", "message": "Endpoint not found"}, 404)
+        return await http_exception_handler(request, error)
+
+    @app.exception_handler(401)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        if request.scope["path"].endswith("/api/v1/conversions"):
+            message = "console.credential is wanted here as Basic; accelctl sends none: use the console"
+            return JSONResponse({"code": "ERR_UNAUTHORIZED", "message": message}, 401, error.headers)
         return await http_exception_handler(request, error)
 
 

@@ -11,7 +11,7 @@ import pytest
 from ingress import accelerator
 from shared.events import conversion_event
 from shared.messages import ConversionRequest, Failure
-from tests.unit.ingress.conftest import AUTH, Ingress
+from tests.unit.ingress.conftest import AUTH, Ingress, running, settings_for
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -189,3 +189,13 @@ async def test_an_endpoint_that_is_none_is_told_in_accelds_words(ingress: Ingres
     ours = await ingress.http.get("/api/v1/status/conversions/unknown")
     assert (ours.status_code, "code" in ours.json()) == (404, False)
     assert "code" not in (await ingress.http.get("/nowhere")).json()
+
+
+async def test_a_list_that_is_closed_says_so_where_the_client_looks() -> None:
+    async with running(settings_for(ICS_CONSOLE__CREDENTIAL="reader:word")) as closed:
+        answer = await closed.http.get("/api/v1/conversions")
+        assert (answer.status_code, answer.json()["code"]) == (401, "ERR_UNAUTHORIZED")
+        assert "console" in answer.json()["message"]
+        assert answer.headers["www-authenticate"].startswith("Basic")
+        assert (await closed.http.get("/api/v1/conversions", auth=("reader", "word"))).json() == []
+        assert "detail" in (await closed.http.get("/api/v1/status/conversions")).json()
