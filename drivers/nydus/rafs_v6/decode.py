@@ -50,6 +50,8 @@ class _Decoder:
         self.names: dict[int, int] = {}
         """Of files with more than one."""
         self.entries = 1
+        self.left = len(data)
+        """Bytes that inodes and what belongs to them have not taken yet: no two may share any, which bounds the work."""
 
     def decode(self) -> Inode:
         root_nid = SUPERBLOCK.unpack_from(self.data, SUPERBLOCK_OFFSET)[5]
@@ -156,6 +158,9 @@ class _Decoder:
             require(layout == LAYOUT_PLAIN, f"inode[{nid}].format", f"data layout {layout} for a special file")
             if kind in _DEVICES:
                 inode.rdev = union
+        self.left -= end - at + len(content) + len(inode.target) + 8 * len(inode.chunks)
+        if self.left < 0:
+            raise InvalidNydusError(f"inode[{nid}]", "the inodes and their data overlap: the file has fewer bytes")
         self.inodes[nid] = inode
         if nlink != 1:
             self.nlinks[nid] = nlink

@@ -332,6 +332,21 @@ def test_two_directories_that_hold_each_other_are_refused() -> None:
         decode_bootstrap(bytes(data))
 
 
+def test_inodes_that_share_their_data_are_refused_before_they_fill_the_memory() -> None:
+    """2,000 directories that each claim the whole file."""
+    root = directory()
+    for number in range(2000):
+        put(root, b"%04d" % number, directory())
+    data = bytearray(encode_bootstrap(without_blobs(root)))
+    for at in range(4096 + 64, len(data) - 64, 32):
+        if data[at + 4 : at + 6] == (0o40755).to_bytes(2, "little") and data[at] == 1 | 2 << 1:
+            data[at] = 1  # extended, its data in whole blocks
+            data[at + 8 : at + 16] = (len(data) - 4096).to_bytes(8, "little")
+            data[at + 16 : at + 20] = (1).to_bytes(4, "little")
+    with pytest.raises(InvalidNydusError, match="overlap"):
+        decode_bootstrap(bytes(data))
+
+
 def test_an_images_bootstrap_must_not_claim_to_be_inline() -> None:
     data = encode_bootstrap(sample())
     with pytest.raises(InvalidNydusError) as caught:
