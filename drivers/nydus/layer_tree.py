@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import stat
 
-from drivers.nydus.paths import MAXIMUM_NAME, components, find, resolve_directory
+from drivers.nydus.paths import components, find, resolve_directory
+from drivers.nydus.rafs_v6.layout import MAXIMUM_NAME
 from drivers.nydus.tree import Inode, Mark, directory
 from shared.errors import CorruptLayerError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from drivers.nydus.rafs_v6.layout import MAXIMUM_NAME
 from drivers.nydus.tree import Inode, Mark, directory
 from shared.errors import CorruptLayerError
 
-MAXIMUM_NAME = 255
 _MAXIMUM_HOPS = 255
 """Symbolic links followed in one path; containerd's own limit."""
 

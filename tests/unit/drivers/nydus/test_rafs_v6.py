@@ -21,7 +21,7 @@ from drivers.nydus.rafs_v6.directory import decode_directory, directory_size, en
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
 from drivers.nydus.rafs_v6.layout import OWN_BLOB_ID, Compressor, Digester
 from drivers.nydus.rafs_v6.xattrs import decode_xattrs, encode_xattrs, is_storable
-from drivers.nydus.tree import Inode, Mark, directory
+from drivers.nydus.tree import Inode, Mark, directory, walk
 from shared.errors import UnsupportedError
 from tests.unit.drivers.nydus.trees import chunked, directories, facts, file, names, symlink
 
@@ -82,6 +82,23 @@ def test_any_tree_survives_a_round_trip(root: Inode) -> None:
     decoded = decode_bootstrap(data)
     assert facts(decoded.root) == facts(root)
     assert encode_bootstrap(decoded) == data
+
+
+@given(directories(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_tree_with_data_survives_a_round_trip(root: Inode, data: st.DataObject) -> None:
+    """Contents around the chunk size, some of them equal, so that files share chunks."""
+    contents = []
+    for _, inode in walk(root):
+        if stat.S_ISREG(inode.mode):
+            letter = data.draw(st.binary(min_size=1, max_size=1))
+            inode.size = data.draw(st.sampled_from([0, 1, 4095, 4096, 4097, 8192, 3 * 4096 + 7]))
+            contents.append((inode, letter * inode.size))
+    bootstrap = chunked(root, contents, Parameters(chunk_size=0x1000))
+    encoded = encode_bootstrap(bootstrap)
+    decoded = decode_bootstrap(encoded)
+    assert facts(decoded.root) == facts(root)
+    assert encode_bootstrap(decoded) == encoded
 
 
 @given(st.lists(names, min_size=1, max_size=400, unique=True))
