@@ -46,7 +46,7 @@ class NydusDriver:
     options: ClassVar[OptionsModel] = NydusOptions
 
     def __init__(self, limits: LayerLimits | None = None) -> None:
-        workers = os.cpu_count() or 2
+        workers = len(os.sched_getaffinity(0))
         self._limits = limits or LayerLimits()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="nydus")
         self._native = NativeBuilder(pool, self._limits, workers=workers)

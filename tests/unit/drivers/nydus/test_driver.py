@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -117,13 +118,16 @@ async def test_the_manifest_says_what_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("option", [{}, {"compressor": "none"}, {"compressor": "lz4_block", "digester": "sha256"}])
-async def test_equal_input_and_options_give_equal_bytes(option: dict[str, Any]) -> None:
+async def test_equal_input_and_options_give_equal_bytes_on_any_number_of_cores(
+    option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tar = Tar()
     for number in range(2000):
         tar.file(f"f{number}", b"%d" % number * (number % 700))
     layers = [tar.bytes(), TOP]
     roots = set()
-    for _ in range(3):
+    for cores in (1, 2, 8):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         repository = Repository()
         result = await convert(MemoryContent(repository), add_image(repository, layers), NydusOptions(**option))
         roots.add(result.root.digest)
