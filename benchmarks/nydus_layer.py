@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,9 +29,10 @@ from benchmarks.markdown import goal, megabytes, seconds, table
 from drivers.api import Content
 from drivers.limits import LayerLimits
 from drivers.nydus.blob import toc
+from drivers.nydus.bootstrap_layer import BootstrapLayer
 from drivers.nydus.compression import decompress
 from drivers.nydus.consistency import check_blobs
-from drivers.nydus.image import merged_bootstrap
+from drivers.nydus.media import BOOTSTRAP_FILE
 from drivers.nydus.native import NativeBuilder
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
@@ -60,7 +63,7 @@ def nydus(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _native(source: Path, out: Path) -> dict[str, Any]:
-    workers = os.cpu_count() or 2
+    workers = len(os.sched_getaffinity(0))
     parameters = Parameters()
     with out.open("wb") as file, ThreadPoolExecutor(workers) as pool:
         writer = FileWriter(file)
@@ -70,9 +73,9 @@ async def _native(source: Path, out: Path) -> dict[str, Any]:
         content = cast("Content", _Files(of_file(source), writer))
         _, converted = await builder.convert_layer(described, content, parameters)
         layer_wall = time.perf_counter() - start
-        await builder.merge([converted], parameters)
+        last = await builder.merge([converted], parameters)
         found = measured(writer.size, start, before)
-        bootstrap = merged_bootstrap([converted], parameters)
+        bootstrap = bootstrap_of(last)
         validated = time.perf_counter()
         check_blobs(validate_bootstrap(bootstrap), [converted])
         return {**found, "layer": layer_wall, "validation": time.perf_counter() - validated}
@@ -131,6 +134,14 @@ def _run(*command: str) -> dict[str, float]:
     if process.returncode:
         raise RuntimeError(f"{command[1]} ended with {process.returncode}")
     return {"wall": wall, "cpu": usage.cpu_seconds() - before, "rss": peak}
+
+
+def bootstrap_of(layer: BootstrapLayer) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(layer.data), mode="r:gz") as tar:
+        member = tar.extractfile(BOOTSTRAP_FILE)
+        if member is None:
+            raise RuntimeError(f"no {BOOTSTRAP_FILE}")
+        return member.read()
 
 
 def inline_bootstrap(blob: bytes) -> bytes:

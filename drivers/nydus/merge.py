@@ -9,7 +9,7 @@ from drivers.nydus.overlay import Overlay
 from drivers.nydus.paths import components, find
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import MAXIMUM_BLOBS, BlobFeatures, Compressor, Digester
-from drivers.nydus.tree import Blob, Chunk, Inode, walk
+from drivers.nydus.tree import Blob, Chunk, Inode, directory, walk
 from shared.errors import CorruptLayerError, UnsupportedError
 
 
@@ -22,7 +22,7 @@ def merge(
     prefetch_patterns: Sequence[str],
     share_chunks: bool = False,
 ) -> Bootstrap:
-    """Overlay the layers, lowest first. Takes the layers' trees over: their files become the image's.
+    """Overlay the layers, lowest first. Takes their trees over and leaves them empty: an image's is held once in memory.
 
     Args:
         layers: may be lazy, one is looked at at a time.
@@ -42,6 +42,7 @@ def merge(
         if layer.blobs and layer.chunk_size != chunk_size:
             raise UnsupportedError(f"a layer has chunks of {layer.chunk_size} bytes, the image of {chunk_size}")
         overlay.apply(layer.root)
+        layer.root = directory()
         for blob in layer.blobs:
             order.setdefault(blob.id, len(order))
     if share_chunks:
