@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-import uvloop
 
-from cli.errors import Exit, told
+from cli.errors import Exit
 from cli.options import ConfigOption, Output, OutputOption, print_json
+from cli.running import running
 from cli.settings import settings_for
 from shared.backfill import BackfillReport, Journal, backfill
 from shared.broker.open import open_broker
@@ -61,7 +61,7 @@ def backfill_command(  # noqa: PLR0917  one parameter an option
     - `ics backfill harbor.example.com -r 'payments/*' -t 'v*' --journal backfill.journal --yes`
     """
     wanted = (Globs(include=tuple(repositories) or ("*",)), Globs(include=tuple(tags) or ("*",)))
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with running() as runner:
         settings = settings_for(config)
         walk = _Walk(settings, registry, project, wanted, limit or None, rate, journal)
         if dry_run or not yes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-import uvloop
 
-from cli.errors import Exit, told
+from cli.errors import Exit
 from cli.options import ConfigOption, InsecureOption, Output, OutputOption, allowing, print_json
+from cli.running import running
 from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
 from cli.stores.opening import open_for_reading
@@ -71,7 +70,7 @@ def check_nydus(
 def _check(
     reference: str, source: str, driver: str | None, *, insecure: bool, config: ConfigOption, output: Output
 ) -> None:
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with running() as runner:
         place = parse_location(reference)
         origin = parse_location(source) if source else None
         hosts = [each.reference.registry for each in (place, origin) if each and each.kind == "registry"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -11,12 +10,10 @@ from typing import Annotated, Any, Self
 
 import orjson
 import typer
-import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from cli.errors import told
 from cli.options import (
     ConfigOption,
     InsecureOption,
@@ -28,6 +25,7 @@ from cli.options import (
     megabytes,
     print_json,
 )
+from cli.running import running
 from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
 from cli.stores.opening import open_for_reading, open_for_writing
@@ -95,7 +93,7 @@ def convert(  # noqa: PLR0917  one parameter an option
     - `ics convert --driver nydus -O compressor=lz4_block harbor.example.com/library/app:1 harbor.example.com/lazy/app:1`
     - `ics convert docker-archive:app.tar oci:converted:app-esgz`
     """
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with running() as runner:
         settings = settings_for(config)
         order = _order(settings, source, target, driver, option, platform, replace=replace)
         hosts = [each.reference.registry for each in (order.source, order.target) if each.kind == "registry"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import re
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-import uvloop
 from pydantic import ValidationError
 from rich.table import Table
 
 from cli.errors import Exit, told
 from cli.options import ConfigOption, Output, OutputOption, console, print_json
+from cli.running import running
 from cli.settings import settings_for
 from shared.broker.api import Broker, DeadLetterFilter
 from shared.broker.open import open_broker, require_existing
@@ -280,7 +279,7 @@ def _run(config: Path | None, use: Callable[[_Work], Awaitable[T]]) -> T:
         finally:
             tracing.shutdown()
 
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with running() as runner:
         return runner.run(body())
 
 

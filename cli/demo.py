@@ -16,15 +16,14 @@ from typing import Annotated
 
 import orjson
 import typer
-import uvloop
 from aiohttp import ClientSession, ClientTimeout
 from rich.console import Console
 from rich.table import Table
 
 from cli.demo_image import DemoLayer, push_demo_image, python_layers, total_size
 from cli.devregistry.server import DevRegistry, serve_registry
-from cli.errors import told
 from cli.options import console as out_console
+from cli.running import running
 from consumer.main import run_consumer
 from drivers.catalogue import option_models
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
@@ -73,7 +72,7 @@ def demo(
     Example: `ics demo --keep`
     """
     out = out_console(markup=True)
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with running() as runner:
         runner.run(_demo(out, keep=keep))
 
 

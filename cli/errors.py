@@ -44,6 +44,7 @@ def told() -> Iterator[None]:
         print(f"nothing to do: {error}", file=sys.stderr)
         raise typer.Exit(Exit.OK) from None
     except KeyboardInterrupt:
+        print("ics: interrupted", file=sys.stderr)
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 

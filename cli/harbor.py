@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import sys
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 from pydantic import SecretStr
 from yarl import URL
 
-from cli.errors import told
 from cli.harbor_config import Handover, authorization_in, prepare
 from cli.options import Output, OutputOption, print_json
+from cli.running import running
 from shared.errors import PermanentError
 from shared.harbor_api import HarborApi
 from shared.harbor_setup import HarborSetup, Intent, Outcome, PayloadFormat
@@ -80,7 +78,7 @@ def setup(  # noqa: PLR0917  one parameter an option
     - `ics harbor setup --harbor https://harbor.example.com --project library --webhook-url https://ics.example.com/conversion
       --label accelerated --secrets-dir /etc/ics/secrets > /etc/ics/config.yml`
     """
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with running() as runner:
         kind: PayloadFormat = "Default" if payload == "Default" else "CloudEvents"
         if payload != kind:
             raise PermanentError("--payload is CloudEvents or Default", code="invalid_options")
