@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from shared.errors import IcsError
+from shared.errors import IcsError, PermanentError
 from shared.registry.access import Credential, Destination, RegistryAccess
 from shared.registry.challenge import Challenge, parse_challenges
 from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
@@ -85,7 +85,11 @@ class Authenticator:
         challenge = self._challenges.get(access.registry)
         if challenge is None:
             return None
-        return await self._answer(transport, access, scopes, challenge)
+        try:
+            return await self._answer(transport, access, scopes, challenge)
+        except PermanentError:  # the realm may have moved: let the registry say where it is now
+            self._challenges.pop(access.registry, None)
+            return None
 
     async def renewed(
         self,
@@ -102,11 +106,12 @@ class Authenticator:
         challenge = bearer or next((c for c in known if c.scheme == "basic"), None)
         if challenge is None:
             return None
-        self._challenges[access.registry] = challenge
         slot = self._slot(access.registry, scopes)
         if slot.token is not None and slot.token.authorization == refused:
             slot.token = None
         answer = await self._answer(transport, access, scopes, challenge, fresh=refused is not None)
+        # Only now: a challenge that cannot be answered, of a proxy's maintenance page say, must not outlast its minute.
+        self._challenges[access.registry] = challenge
         return None if answer == refused else answer
 
     async def _answer(

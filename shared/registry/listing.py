@@ -12,7 +12,7 @@ from yarl import URL
 from shared.errors import LimitExceededError, PermanentError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
-from shared.oci.manifest import MAXIMUM_MANIFEST_SIZE, Index, parse_manifest
+from shared.oci.manifest import MAXIMUM_MANIFEST_SIZE, Index
 from shared.oci.reference import Reference, is_repository, is_tag
 from shared.registry import manifests
 from shared.registry.errors import Operation
@@ -62,7 +62,7 @@ async def referrers(
     found: list[Descriptor] = []
     try:
         async for page in _pages(transport, operation, path, (f"repository:{subject.repository}:pull",), query):
-            index = parse_manifest(page.body, media_types.OCI_INDEX)
+            index = manifests.parsed(operation, page.body, media_types.OCI_INDEX)
             found += index.manifests if isinstance(index, Index) else ()
             if len(found) > _MAXIMUM_REFERRERS:
                 raise LimitExceededError(

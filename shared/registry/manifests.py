@@ -74,7 +74,17 @@ async def get(transport: Transport, reference: Reference) -> ImageManifest | Ind
             break
         if last:  # twice the same way: it is the registry's content, not the way here, that is damaged
             raise operation.permanent(f"the content's digest is {actual}, not {expected}", code="digest_mismatch")
-    return parse_manifest(answer.body, answer.headers.get("Content-Type"), actual)
+    return parsed(operation, answer.body, answer.headers.get("Content-Type"), actual)
+
+
+def parsed(
+    operation: Operation, raw: bytes, media_type: str | None, digest: Digest | None = None
+) -> ImageManifest | Index:
+    """``parse_manifest`` whose errors say which registry's manifest it is."""
+    try:
+        return parse_manifest(raw, media_type, digest)
+    except PermanentError as error:
+        raise operation.permanent(error.message, code=error.code) from error
 
 
 async def put(transport: Transport, reference: Reference, manifest: ImageManifest | Index) -> Descriptor:

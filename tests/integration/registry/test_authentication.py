@@ -311,6 +311,39 @@ async def test_a_realm_that_is_down_fails_everybody_who_waits_for_it_at_once(ope
         assert asked > before
 
 
+@pytest.mark.parametrize(
+    "odd", ['Bearer realm="https://elsewhere.example.com/token"', 'Bearer realm="mailto:x"', 'Bearer realm="/gone"']
+)
+async def test_an_odd_challenge_is_forgotten_with_its_minute(open_client: OpenClient, odd: str) -> None:
+    """A proxy's maintenance page must not close a registry until the next restart."""
+    realms = iter(["", odd, "/token", "/moved"])
+    realm = next(realms)
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        if request.path == realm:
+            return web.json_response({"token": f"of{realm}"})
+        if request.path.startswith("/v2/"):
+            if realm.startswith("/") and request.headers.get("Authorization") == f"Bearer of{realm}":
+                return web.json_response({"tags": ["seen"]})
+            proper = f'Bearer realm="http://{request.host}{realm}",service="s"'
+            return web.Response(status=401, headers={"WWW-Authenticate": proper if realm[0] == "/" else realm})
+        return web.Response(status=404)
+
+    async with scripted_server(respond) as host:
+        client = await open_client(host, auth=BASIC)
+
+        async def tags(name: str) -> list[str]:
+            return [tag async for tag in client.tags(parse_reference(f"{host}/{name}"))]
+
+        realm = next(realms)
+        with pytest.raises(PermanentError):
+            await tags("a")
+        realm = next(realms)
+        assert await tags("a") == ["seen"]
+        realm = next(realms)
+        assert await tags("b") == ["seen"]  # the realm that was good is gone
+
+
 async def test_the_storage_behind_a_registry_gets_no_credentials_by_challenging(open_client: OpenClient) -> None:
     """It may be a shared cloud's, of which ``token_hosts`` has to name more than one's own."""
     seen: list[tuple[str, str]] = []
