@@ -25,7 +25,7 @@ _IN_FLIGHT_BYTES = 48 << 20
 _COLLECT_EVERY = (20_000, 20, 20)
 
 
-def spare_collector() -> None:
+def _spare_collector() -> None:
     """Look for cycles less often, in the whole process.
 
     A layer's tree is hundreds of thousands of objects that live on and have no cycles: looking through them after every
@@ -39,7 +39,7 @@ class NativeBuilder:
     """``pool``, with ``workers`` threads, compresses for every layer under way in this process."""
 
     def __init__(self, pool: Executor, limits: LayerLimits, *, workers: int) -> None:
-        spare_collector()
+        _spare_collector()
         self._pool = pool
         self._limits = limits
         self._workers = workers
