@@ -14,7 +14,7 @@ from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.layer_source import DIGEST_SIZE, Layer
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import BlobFeatures
-from drivers.nydus.tree import walk
+from drivers.nydus.tree import inodes
 from shared.oci import media_types
 from shared.oci.manifest import ImageManifest
 
@@ -79,7 +79,7 @@ def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
         )
     infos = {name: decode_chunk_infos(known[name].meta[: ENTRY_SIZE * blob.chunk_count]) for name, blob in own.items()}
     digests = {name: known[name].chunk_digests for name in own}
-    for path, inode in walk(bootstrap.root):
+    for inode in inodes(bootstrap.root):
         for chunk in inode.chunks:
             name, index = chunk.blob.id, chunk.index
             if infos[name][index] != (
@@ -88,7 +88,7 @@ def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
                 chunk.uncompressed_offset,
                 chunk.uncompressed_size,
             ):
-                raise InvalidNydusError("chunk", f"{index} of {path!r} differs from the blob's own table")
+                raise InvalidNydusError("chunk", f"{index} of {name} differs from the blob's own table")
             listed = digests[name]
             if listed and listed[DIGEST_SIZE * index : DIGEST_SIZE * (index + 1)] != chunk.digest:
-                raise InvalidNydusError("chunk.digest", f"{index} of {path!r} differs from the blob's own list")
+                raise InvalidNydusError("chunk.digest", f"{index} of {name} differs from the blob's own list")

@@ -26,7 +26,7 @@ from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tar_walk import inflate
-from drivers.nydus.tree import Blob, walk
+from drivers.nydus.tree import Blob, inodes
 from shared.errors import PermanentError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -97,7 +97,7 @@ class ImageReader:
         if not own:
             return 0
         infos = decode_chunk_infos(content.meta[: ENTRY_SIZE * own[0].chunk_count])
-        chunks = (chunk for _, inode in walk(content.bootstrap.root) for chunk in inode.chunks)
+        chunks = (chunk for inode in inodes(content.bootstrap.root) for chunk in inode.chunks)
         digests = {chunk.index: chunk.digest for chunk in chunks if chunk.blob is own[0]}
         async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
             await in_own_thread(_check_data, feed.read(), own[0], infos, digests)

@@ -16,7 +16,7 @@ from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
 from drivers.nydus.rafs_v6.layout import BLOCK, BlobFeatures, align
-from drivers.nydus.tree import Blob, walk
+from drivers.nydus.tree import Blob, inodes
 from shared.errors import LimitExceededError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -129,7 +129,7 @@ def _check_chunks(bootstrap: Bootstrap, record: Blob, array: bytes, digests: byt
     last = infos[-1]
     end, data_size = last.compressed_offset + last.compressed_size, record.ci_offset - TAR_HEADER_SIZE
     require(end == data_size, "blob.meta", f"chunks end at {end}, the data at {data_size}")
-    for _, inode in walk(bootstrap.root):
+    for inode in inodes(bootstrap.root):
         for chunk in inode.chunks:
             if chunk.blob is not record:
                 continue

@@ -9,7 +9,7 @@ from drivers.nydus.overlay import Overlay
 from drivers.nydus.paths import components, find
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import MAXIMUM_BLOBS, BlobFeatures, Compressor, Digester
-from drivers.nydus.tree import Blob, Chunk, Inode, directory, walk
+from drivers.nydus.tree import Blob, Chunk, Inode, directory, inodes, walk
 from shared.errors import CorruptLayerError, UnsupportedError
 
 
@@ -45,7 +45,7 @@ def merge(
         layer.root = directory()
         for blob in layer.blobs:
             order.setdefault(blob.id, len(order))
-    if share_chunks:
+    if share_chunks and len(order) > 1:
         share_equal_chunks(overlay.root, order)
     blobs = used_blobs(overlay.root)
     if len(blobs) > MAXIMUM_BLOBS:
@@ -67,16 +67,15 @@ def share_equal_chunks(root: Inode, order: Mapping[str, int]) -> None:
         root: changed in place.
         order: position of each blob's layer, by blob id.
     """
-    files = [inode for _, inode in walk(root) if inode.chunks]
-    lowest: dict[tuple[bytes, int], Chunk] = {}
+    files = [inode for inode in inodes(root) if inode.chunks]
+    lowest: dict[bytes, Chunk] = {}
     for inode in files:
         for chunk in inode.chunks:
-            key = (chunk.digest, chunk.uncompressed_size)
-            best = lowest.setdefault(key, chunk)
-            if order[chunk.blob.id] < order[best.blob.id]:
-                lowest[key] = chunk
+            best = lowest.setdefault(chunk.digest, chunk)
+            if best is not chunk and order[chunk.blob.id] < order[best.blob.id]:
+                lowest[chunk.digest] = chunk
     for inode in files:
-        inode.chunks = tuple(lowest[chunk.digest, chunk.uncompressed_size] for chunk in inode.chunks)
+        inode.chunks = tuple([lowest[chunk.digest] for chunk in inode.chunks])
 
 
 def used_blobs(root: Inode) -> list[Blob]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drivers.nydus.layer_tree import OPAQUE, WHITEOUT, copy_attributes, whiteout_target
 from drivers.nydus.paths import find, resolve_directory
-from drivers.nydus.tree import Inode, Mark, directory, walk
+from drivers.nydus.tree import Inode, Mark, directory, inodes, walk
 from shared.errors import CorruptLayerError
 
 
@@ -33,6 +33,8 @@ class Overlay:
     def _lower_links(self, layer: Inode) -> dict[Inode, Inode]:
         """What links into lower layers mean, looked up before this layer changes anything."""
         found: dict[Inode, Inode] = {}
+        if not any(inode.mark is Mark.LOWER_LINK for inode in inodes(layer)):
+            return found
         for path, inode in walk(layer):
             if inode.mark is Mark.LOWER_LINK and inode not in found:
                 target = find(self.root, inode.target.split(b"/"))

@@ -198,3 +198,13 @@ def walk(root: Inode) -> Iterator[tuple[bytes, Inode]]:
             if inode.children is not None:
                 subdirectories.append((path + b"/", inode))
         pending.extend(reversed(subdirectories))
+
+
+def inodes(root: Inode) -> Iterator[Inode]:
+    """Every entry below ``root``, in no particular order: faster than :func:`walk` where names do not matter."""
+    pending = [root]
+    while pending:
+        for inode in (pending.pop().children or {}).values():
+            if inode.children is not None:
+                pending.append(inode)
+            yield inode
