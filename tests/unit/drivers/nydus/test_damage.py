@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +70,7 @@ async def converted() -> tuple[MemoryContent, ImageManifest]:
     return content, result.root
 
 
-async def what_a_blob_says(blob: bytes, blob_id: str) -> tuple[object, ...]:
+async def what_a_blob_says(blob: bytes, blob_id: str) -> tuple[list[tuple[Any, ...]], bytes, bytes]:
     """Tree and tables, under the name that the sound blob has; every chunk has been read."""
     repository = Repository()
     descriptor = Descriptor(media.BLOB_LAYER, repository.add(blob, media.BLOB_LAYER).digest, len(blob))
@@ -81,6 +84,19 @@ async def what_a_blob_says(blob: bytes, blob_id: str) -> tuple[object, ...]:
     for own in layer.bootstrap.blobs:
         own.id = blob_id
     return facts(layer.bootstrap.root), layer.meta, layer.chunk_digests
+
+
+async def test_a_blob_of_the_reference_builder_is_read_whole() -> None:
+    blob = (Path(__file__).parents[3] / "data" / "nydus" / "layer.blob").read_bytes()
+    tree, meta, digests = await what_a_blob_says(blob, "x" * 64)
+    entries = {entry[0]: entry for entry in tree}
+    assert sorted(entries) == [b"", b"copy", b"empty", b"hard", b"large", b"text"]
+    assert entries[b"hard"][1] == entries[b"text"][1] == b"hard"
+    assert entries[b"copy"][-2] == entries[b"text"][-2]
+    (_, first, digest, size), second = entries[b"large"][-2]
+    assert (first, size, second[1]) == (1, 0x10000, 2)
+    assert digest == blake3("".join(f"{number}\n" for number in range(1, 20001)).encode()[:size]).digest()
+    assert (len(meta), len(digests)) == (2 * 4096, 3 * 32)
 
 
 @given(flips, st.sampled_from(["anywhere", "behind the data"]))
