@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from shared.errors import IcsError, TransientError
 from shared.event_reporter import EventReporter
 from shared.events import EventType, conversion_event
 from shared.messages import Attempt, Failure
+from shared.oci.reference import Reference
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.metrics import Outcome as CountedOutcome
@@ -41,6 +42,8 @@ class Workshop:
     settings: Settings
     converter: Converter
     circuits: CircuitBreaker
+    ask: Callable[[Reference], Awaitable[object]]
+    """Ask a registry for a manifest that is there or not: what only a registry that works can tell."""
     reporter: EventReporter
     metrics: Metrics
     tracing: Tracing
@@ -63,8 +66,8 @@ class AttemptRun:
     async def handle(self) -> None:
         """Never raises but for cancellation; a delivery that could not be settled is delivered again by the broker."""
         shop, request = self._shop, self._request
-        pause = max(shop.circuits.wait(host) for host in self._hosts)
-        if pause > 0:
+        pause = await shop.circuits.admit(self._hosts, self._ask)
+        if pause > 0 and self._may_wait:
             _log.info("%s waits %.0f s: its registry is down", request.source, pause)
             await self._settle_safely(self._delivery.release(pause))
             return
@@ -109,7 +112,9 @@ class AttemptRun:
             elif isinstance(raised, OSError) and not isinstance(raised, TimeoutError):
                 error = _from_os(raised)
             record_error(span, error)
-        self._inform_circuits(error)
+        pause = await self._inform_circuits(error)
+        if pause > 0 and isinstance(error, IcsError) and self._may_wait:
+            return await self._postpone(span, error, pause, tuple(progress.stages))
         # The jitter needs no secrecy.
         outcome = decide(error, self._delivery.attempts, shop.settings.retry, jitter=random.random())  # noqa: S311
         stages = tuple(progress.stages)
@@ -188,21 +193,40 @@ class AttemptRun:
         except IcsError as error:
             _log.warning("%s could not be settled and will be delivered again: %s", self._request.source, error.message)
 
-    def _inform_circuits(self, error: BaseException | None) -> None:
+    async def _inform_circuits(self, error: BaseException | None) -> float:
+        """Seconds to wait for a registry that turned out to be down; 0: all of them answer, or nobody knows."""
         circuits = self._shop.circuits
+        pause = 0.0
         if isinstance(error, TransientError):
             named = error.details.get("registry")
             for host in self._hosts:
                 if named in {None, host}:
-                    circuits.failed(host, error)
-                else:
-                    circuits.abandoned(host)
+                    pause = max(pause, await circuits.confirm(host, error, self._ask))
         elif error is None or isinstance(error, Exception):
             for host in self._hosts:
                 circuits.succeeded(host)
-        else:
-            for host in self._hosts:
-                circuits.abandoned(host)
+        return pause
+
+    async def _ask(self, host: str) -> None:
+        source, target = self._request.source, self._request.target
+        await self._shop.ask(source if source.registry == host else target)
+
+    async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
+        """The registry is down: that is not this image's failure, and costs it no attempt."""
+        await self._settle_safely(self._delivery.release(pause))
+        seconds = round(monotonic() - self._began, 3)
+        failure = Failure.of(error)
+        self._tell(
+            "retrying", span, failure=failure, duration_seconds=seconds, stages=stages, retry_in_seconds=round(pause, 3)
+        )
+        _log.warning("%s waits %.0f s: its registry is down (%s)", self._request.source, pause, failure.code)
+        return "released"
+
+    @property
+    def _may_wait(self) -> bool:
+        """A registry that never comes back ends in the dead letters too, only later."""
+        waited = (datetime.now(UTC) - self._delivery.published_at).total_seconds()
+        return waited < self._shop.settings.retry.maximum_outage
 
     @property
     def _hosts(self) -> list[str]:

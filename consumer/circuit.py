@@ -1,25 +1,37 @@
-"""A registry that is down is left alone: its conversions wait without costing attempts, and one at a time probes it."""
+"""A registry that is down is left alone: its conversions wait without costing attempts, and one at a time probes it.
+
+A conversion that fails in a way which speaks of a registry that is away asks the registry again (:meth:`CircuitBreaker.confirm`).
+No answer: the circuit opens at once. An answer: it is only counted, and a row of such failures opens the circuit too (manifests
+are served while the blobs' storage is away, say). An open circuit is half open after its pause: the first conversion that comes
+asks the registry one question before it does anything else (:meth:`CircuitBreaker.admit`), and the answer decides for all.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from time import monotonic
 
-from shared.errors import TransientError
+from shared.errors import IcsError, TransientError
 from shared.telemetry.metrics import Metrics
 
 DOWN = frozenset({"registry_unavailable", "registry_timeout"})
 """Codes that speak of a registry which is away; a refusal or a rate limit does not."""
+PROBE_TIMEOUT = 30.0
+"""Seconds that one question may take, with what the client repeats on its own."""
+Probe = Callable[[str], Awaitable[object]]
+"""Asks a registry host something that only a registry which works answers; raises a classified error."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Circuit:
+    pause: float
     failures: int = 0
     open_until: float = 0.0
-    pause: float = 0.0
+    opened: bool = False
     probing: bool = False
 
 
@@ -27,8 +39,8 @@ class CircuitBreaker:
     """One circuit a registry host.
 
     Args:
-        threshold: failures in a row that open a circuit.
-        pause: seconds that a circuit stays open at first; doubles with every failed probe, up to ``maximum_pause``.
+        threshold: failures in a row that open a circuit although the registry answers questions.
+        pause: seconds that a circuit stays open at first; doubles every time it opens again, up to ``maximum_pause``.
     """
 
     def __init__(
@@ -47,50 +59,88 @@ class CircuitBreaker:
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
 
-    def wait(self, registry: str) -> float:
-        """Seconds that a conversion has to wait before it may contact ``registry``; 0: go ahead.
+    async def admit(self, registries: Collection[str], probe: Probe) -> float:
+        """Seconds that a conversion has to wait before it may contact all of ``registries``; 0: go ahead.
 
-        When the pause is over, the first to ask becomes the probe (half open); the others wait for what it finds.
+        When a pause is over, the first to come asks the question; the others wait for its answer.
         """
-        circuit = self._circuits.get(registry)
-        if circuit is None or circuit.failures < self._threshold:
+        if (wait := max(self._wait(each) for each in registries)) > 0:
+            return wait
+        for registry in registries:
+            circuit = self._circuits.get(registry)
+            if circuit is None or not circuit.opened:
+                continue
+            self._metrics.registry_circuit(registry, "half_open")
+            circuit.probing = True
+            try:
+                problem = await _asked(registry, probe)
+            finally:
+                circuit.probing = False
+            if problem is not None:
+                self._open(registry, circuit, problem)
+                return circuit.pause
+            _log.info("registry %s answers again", registry)
+            circuit.opened = False
+            circuit.failures = self._threshold - 1  # the next failure opens it again, for longer
+            self._closed(registry)
+        return 0
+
+    async def confirm(self, registry: str, error: TransientError, probe: Probe) -> float:
+        """A conversion ended with ``error``: seconds that everything for ``registry`` has to wait; 0 if it answers.
+
+        More than 0 means that the registry is down, and that ``error`` says nothing about the image.
+        """
+        if error.code not in DOWN:
+            self.succeeded(registry)
             return 0
-        left = circuit.open_until - self._clock()
-        if left > 0:
-            return left
-        if circuit.probing:
+        circuit = self._circuits.setdefault(registry, _Circuit(self._pause))
+        if (wait := self._wait(registry)) > 0:  # somebody else has found out
+            return wait
+        problem = await _asked(registry, probe)
+        if (wait := self._wait(registry)) > 0:
+            return wait
+        if problem is not None:
+            self._open(registry, circuit, problem)
             return circuit.pause
-        circuit.probing = True
-        self._metrics.registry_circuit(registry, "half_open")
+        circuit.failures += 1
+        if circuit.failures >= self._threshold:
+            self._open(registry, circuit, error.code)
         return 0
 
     def succeeded(self, registry: str) -> None:
         """The registry answered, whatever it answered."""
-        circuit = self._circuits.pop(registry, None)
-        if circuit is not None and circuit.failures >= self._threshold:
-            _log.info("registry %s is back", registry)
-        self._metrics.registry_up(registry, up=True)
-        self._metrics.registry_circuit(registry, "closed")
+        self._circuits.pop(registry, None)
+        self._closed(registry)
 
-    def failed(self, registry: str, error: TransientError) -> None:
-        """An attempt ended with ``error``; codes outside :data:`DOWN` count as an answer."""
-        if error.code not in DOWN:
-            self.succeeded(registry)
-            return
-        circuit = self._circuits.setdefault(registry, _Circuit(pause=self._pause))
-        circuit.failures += 1
-        if circuit.failures < self._threshold:
-            return
-        if circuit.probing:
+    def _wait(self, registry: str) -> float:
+        circuit = self._circuits.get(registry)
+        if circuit is None or not circuit.opened:
+            return 0
+        left = circuit.open_until - self._clock()
+        return left if left > 0 or not circuit.probing else circuit.pause
+
+    def _open(self, registry: str, circuit: _Circuit, code: str) -> None:
+        self._circuits[registry] = circuit  # another conversion's success may have taken it out meanwhile
+        if circuit.open_until > 0:
             circuit.pause = min(circuit.pause * 2, self._maximum_pause)
-        circuit.probing = False
+        circuit.opened = True
         circuit.open_until = self._clock() + circuit.pause
         self._metrics.registry_up(registry, up=False)
         self._metrics.registry_circuit(registry, "open")
-        _log.warning("registry %s is down (%s): its conversions wait %.0f s", registry, error.code, circuit.pause)
+        _log.warning("registry %s is down (%s): its conversions wait %.0f s", registry, code, circuit.pause)
 
-    def abandoned(self, registry: str) -> None:
-        """A probe ended without an answer either way (drain, cancellation): the next one may probe."""
-        circuit = self._circuits.get(registry)
-        if circuit is not None:
-            circuit.probing = False
+    def _closed(self, registry: str) -> None:
+        self._metrics.registry_up(registry, up=True)
+        self._metrics.registry_circuit(registry, "closed")
+
+
+async def _asked(registry: str, probe: Probe) -> str | None:
+    """Ask ``registry``: the code of the error that shows it is down, None if it answers."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            await probe(registry)
+    except TimeoutError:
+        return "registry_timeout"
+    except IcsError as error:
+        return error.code if error.code in DOWN else None
+    return None

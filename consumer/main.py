@@ -67,6 +67,7 @@ async def run_consumer(
                 drivers, registry, registry, limits=settings.limits, cache=settings.cache, metrics=metrics
             ),
             circuits=CircuitBreaker(metrics),
+            ask=registry.resolve,
             reporter=reporter,
             metrics=metrics,
             tracing=tracing,

@@ -150,6 +150,8 @@ class Retry(Section):
     """Seconds; doubles, jittered, up to ``maximum_delay``."""
     maximum_delay: float = Field(default=900, gt=0)
     """Seconds."""
+    maximum_outage: float = Field(default=86400, ge=0)
+    """Seconds after its push for which a conversion waits for a registry that is down at no cost; then failures count as any."""
 
 
 class Timeouts(Section):

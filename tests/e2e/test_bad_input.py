@@ -66,7 +66,7 @@ async def place(folder: Path, broker: BrokerKind) -> AsyncIterator[Place]:
                 folder / "system",
                 broker,
                 {
-                    "retry": {"maximum_attempts": 1},
+                    "retry": {"maximum_attempts": 1, "maximum_outage": 0},
                     "timeouts": {"read": 1, "connect": 1, "conversion": 20},
                     "limits": {"layer_entries": 1000},
                 },

@@ -1,11 +1,15 @@
-"""A registry that is down is left alone, probed by one, and taken back when it answers."""
+"""A registry that is down is left alone, asked by one, and taken back when it answers."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
+
 import pytest
 
+from consumer import circuit
 from consumer.circuit import CircuitBreaker
-from shared.errors import TransientError
+from shared.errors import PermanentError, TransientError
 from shared.telemetry.metrics import Metrics
 
 DOWN = TransientError("down", code="registry_unavailable")
@@ -19,9 +23,33 @@ class Clock:
         return self.now
 
 
+@dataclass
+class Registries:
+    """What is asked, and what the answer is."""
+
+    down: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    answer: Exception | None = None
+    gate: asyncio.Event | None = None
+
+    async def ask(self, registry: str) -> None:
+        self.asked.append(registry)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.answer is not None:
+            raise self.answer
+        if registry in self.down:
+            raise DOWN
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def registries() -> Registries:
+    return Registries()
 
 
 @pytest.fixture
@@ -29,71 +57,135 @@ def circuits(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker(Metrics(10, process_metrics=False), threshold=3, pause=10, maximum_pause=30, clock=clock)
 
 
-def break_it(circuits: CircuitBreaker) -> None:
+async def test_a_failure_of_a_registry_that_does_not_answer_opens_its_circuit_at_once(
+    circuits: CircuitBreaker, registries: Registries
+) -> None:
+    registries.down = {"r"}
+    assert await circuits.confirm("r", DOWN, registries.ask) == 10
+    assert await circuits.admit(["r"], registries.ask) == 10
+    assert await circuits.admit(["other"], registries.ask) == 0
+    assert registries.asked == ["r"]
+
+
+async def test_failures_at_once_ask_once_each_and_do_not_lengthen_the_pause(
+    circuits: CircuitBreaker, registries: Registries
+) -> None:
+    registries.down = {"r"}
+    registries.gate = asyncio.Event()
+    failing = [asyncio.create_task(circuits.confirm("r", DOWN, registries.ask)) for _ in range(5)]
+    await asyncio.sleep(0)
+    registries.gate.set()
+    assert await asyncio.gather(*failing) == [10] * 5
+
+
+async def test_a_registry_that_answers_questions_but_fails_conversions_opens_after_a_row_of_them(
+    circuits: CircuitBreaker, registries: Registries
+) -> None:
     for _ in range(3):
-        circuits.failed("r", DOWN)
+        assert await circuits.admit(["r"], registries.ask) == 0
+        assert await circuits.confirm("r", DOWN, registries.ask) == 0
+    assert await circuits.admit(["r"], registries.ask) == 10
 
 
-def test_it_opens_after_failures_in_a_row(circuits: CircuitBreaker) -> None:
-    circuits.failed("r", DOWN)
-    circuits.failed("r", DOWN)
-    assert circuits.wait("r") == 0
-    circuits.failed("r", DOWN)
-    assert circuits.wait("r") == 10
+@pytest.mark.parametrize("between", ["success", "rate limit"])
+async def test_an_answer_in_between_starts_the_count_again(
+    circuits: CircuitBreaker, registries: Registries, between: str
+) -> None:
+    for _ in range(4):
+        await circuits.confirm("r", DOWN, registries.ask)
+        await circuits.confirm("r", DOWN, registries.ask)
+        if between == "success":
+            circuits.succeeded("r")
+        else:
+            assert await circuits.confirm("r", LIMITED, registries.ask) == 0
+    assert await circuits.admit(["r"], registries.ask) == 0
 
 
-def test_another_registry_is_not_touched(circuits: CircuitBreaker) -> None:
-    break_it(circuits)
-    assert circuits.wait("other") == 0
+async def test_after_the_pause_one_asks_and_the_others_wait_for_the_answer(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    registries.down = {"r"}
+    await circuits.confirm("r", DOWN, registries.ask)
+    clock.now = 11
+    registries.down.clear()
+    registries.asked.clear()
+    registries.gate = asyncio.Event()
+    first = asyncio.create_task(circuits.admit(["r"], registries.ask))
+    await asyncio.sleep(0)
+    assert await circuits.admit(["r"], registries.ask) == 10
+    registries.gate.set()
+    assert await first == 0
+    assert await circuits.admit(["r"], registries.ask) == 0
+    assert registries.asked == ["r"]
 
 
-def test_an_answer_in_between_starts_the_count_again(circuits: CircuitBreaker) -> None:
-    circuits.failed("r", DOWN)
-    circuits.failed("r", DOWN)
-    circuits.succeeded("r")
-    circuits.failed("r", DOWN)
-    assert circuits.wait("r") == 0
+async def test_a_refusal_is_an_answer(circuits: CircuitBreaker, registries: Registries, clock: Clock) -> None:
+    registries.down = {"r"}
+    await circuits.confirm("r", DOWN, registries.ask)
+    clock.now = 11
+    registries.answer = PermanentError("no", code="unauthorized")
+    assert await circuits.admit(["r"], registries.ask) == 0
 
 
-def test_a_rate_limit_is_an_answer(circuits: CircuitBreaker) -> None:
-    circuits.failed("r", DOWN)
-    circuits.failed("r", DOWN)
-    circuits.failed("r", LIMITED)
-    circuits.failed("r", DOWN)
-    assert circuits.wait("r") == 0
+async def test_a_registry_that_hangs_is_down(
+    circuits: CircuitBreaker, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit, "PROBE_TIMEOUT", 0.01)
+    registries.gate = asyncio.Event()
+    assert await circuits.confirm("r", DOWN, registries.ask) == 10
 
 
-def test_after_the_pause_one_probes_and_the_others_wait(circuits: CircuitBreaker, clock: Clock) -> None:
-    break_it(circuits)
-    clock.now = 10
-    assert circuits.wait("r") == 0
-    assert circuits.wait("r") > 0
-
-
-def test_a_probe_that_succeeds_closes_the_circuit(circuits: CircuitBreaker, clock: Clock) -> None:
-    break_it(circuits)
-    clock.now = 10
-    circuits.wait("r")
-    circuits.succeeded("r")
-    assert circuits.wait("r") == 0
-    assert circuits.wait("r") == 0
-
-
-def test_probes_that_fail_pause_longer_each_time_up_to_a_bound(circuits: CircuitBreaker, clock: Clock) -> None:
-    break_it(circuits)
+async def test_pauses_grow_up_to_a_bound_while_it_stays_down(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    registries.down = {"r"}
+    await circuits.confirm("r", DOWN, registries.ask)
     pauses = []
     for _ in range(3):
         clock.now += 100
-        assert circuits.wait("r") == 0
-        circuits.failed("r", DOWN)
-        pauses.append(circuits.wait("r"))
+        pauses.append(await circuits.admit(["r"], registries.ask))
     assert pauses == [20, 30, 30]
 
 
-def test_a_probe_that_ends_without_an_answer_lets_the_next_one_probe(circuits: CircuitBreaker, clock: Clock) -> None:
-    break_it(circuits)
-    clock.now = 10
-    circuits.wait("r")
-    circuits.abandoned("r")
-    circuits.abandoned("unknown")
-    assert circuits.wait("r") == 0
+async def test_after_an_answer_the_next_failure_opens_it_again_for_longer(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    registries.down = {"r"}
+    await circuits.confirm("r", DOWN, registries.ask)
+    registries.down.clear()
+    clock.now = 11
+    assert await circuits.admit(["r"], registries.ask) == 0
+    assert await circuits.confirm("r", DOWN, registries.ask) == 0
+    assert await circuits.admit(["r"], registries.ask) == 20
+
+
+async def test_a_question_that_is_cancelled_lets_the_next_one_ask(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    registries.down = {"r"}
+    await circuits.confirm("r", DOWN, registries.ask)
+    clock.now = 11
+    registries.down.clear()
+    registries.gate = asyncio.Event()
+    asking = asyncio.create_task(circuits.admit(["r"], registries.ask))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    registries.gate = None
+    assert await circuits.admit(["r"], registries.ask) == 0
+
+
+async def test_a_source_that_is_back_is_not_kept_waiting_by_a_target_that_was_down(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    """Both ends of a conversion are down; one pause is over before the other."""
+    registries.down = {"source", "target"}
+    await circuits.confirm("source", DOWN, registries.ask)
+    clock.now = 5
+    await circuits.confirm("target", DOWN, registries.ask)
+    clock.now = 11
+    registries.down.clear()
+    assert await circuits.admit(["source", "target"], registries.ask) == 4
+    clock.now = 16
+    assert await circuits.admit(["source", "target"], registries.ask) == 0
+    assert await circuits.admit(["source"], registries.ask) == 0

@@ -19,6 +19,7 @@ from shared.broker.open import open_broker
 from shared.errors import PermanentError, SkippedError, TransientError
 from shared.event_reporter import EventReporter
 from shared.messages import ConversionRequest
+from shared.oci.reference import Reference
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
@@ -64,9 +65,13 @@ def converter_options() -> Any:
     return EstargzOptions
 
 
+async def answering(_reference: Reference) -> None:
+    """A registry that works."""
+
+
 @asynccontextmanager
 async def at_work(
-    made: Converter, settings: Settings
+    made: Converter, settings: Settings, ask: Callable[[Reference], Awaitable[None]] = answering
 ) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
     metrics = Metrics(10, process_metrics=False)
     async with open_broker(settings) as broker, EventReporter(broker.events, metrics, ()).running() as reporter:
@@ -74,6 +79,7 @@ async def at_work(
             settings=settings,
             converter=made,
             circuits=CircuitBreaker(metrics, pause=0.05),
+            ask=ask,
             reporter=reporter,
             metrics=metrics,
             tracing=Tracing.from_environment("test"),
@@ -263,21 +269,57 @@ async def test_what_does_not_finish_goes_back_to_the_queue() -> None:
         assert (stats.ready, stats.in_flight, stats.dead) == (1, 0, 0)
 
 
-async def test_a_registry_that_is_down_costs_no_attempts_once_its_circuit_is_open() -> None:
-    up = False
+async def test_an_outage_costs_no_attempt() -> None:
+    """One attempt is all that each has; the registry is down for far longer than that."""
+    up = asyncio.Event()
+    down = TransientError("down", code="registry_unavailable", registry="harbor.example.com")
+    asked = 0
 
-    async def answer(_request: ConversionRequest) -> None:
-        if not up:
-            raise TransientError("down", code="registry_unavailable", registry="harbor.example.com")
+    async def ask(_reference: Reference) -> None:
+        nonlocal asked
+        asked += 1
+        if not up.is_set():
+            raise down
+
+    async def convert(_request: ConversionRequest) -> None:
+        if not up.is_set():
+            raise down
         raise SkippedError("answered")
 
-    settings = settings_for(ICS_RETRY='{"maximum_attempts": 50, "initial_delay": 0.01, "maximum_delay": 0.02}')
-    scripted = Scripted(answer)
-    async with at_work(scripted, settings) as (broker, _, _):
+    scripted = Scripted(convert)
+    async with at_work(scripted, settings_for(ICS_RETRY='{"maximum_attempts": 1}'), ask) as (broker, _, _):
         for number in range(10):
             await broker.publish(request(id=f"{number:032x}"))
-        await asyncio.sleep(0.5)
-        attempts_while_down = len(scripted.seen)
-        up = True
+        while asked < 8:
+            await asyncio.sleep(0.01)
+        assert len(scripted.seen) <= 5, "an open circuit lets questions through, and no conversions"
+        up.set()
         await events_of(broker, 10, "skipped")
-    assert attempts_while_down < 40, "an open circuit lets only probes through"
+        assert await broker.dead_letters.count() == 0
+
+
+async def test_a_registry_that_never_comes_back_ends_in_the_dead_letters() -> None:
+    async def fail(*_: object) -> None:
+        raise TransientError("down", code="registry_unavailable", registry="harbor.example.com")
+
+    settings = settings_for(
+        ICS_RETRY='{"maximum_attempts": 2, "initial_delay": 0.02, "maximum_delay": 0.1, "maximum_outage": 0.3}'
+    )
+    async with at_work(Scripted(fail), settings, fail) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        letter = await broker.dead_letters.get(event.data.dead_letter_id)
+        assert letter is not None
+        assert [attempt.failure.code for attempt in letter.attempts] == ["registry_unavailable"] * 2
+
+
+async def test_an_image_that_alone_fails_uses_its_attempts_up() -> None:
+    """Its registry answers: the failure is the image's."""
+
+    async def cut(_request: ConversionRequest) -> None:
+        raise TransientError("cut", code="registry_unavailable", registry="harbor.example.com")
+
+    async with at_work(Scripted(cut), settings_for()) as (broker, _, _):
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        assert event.data.attempt == 3
