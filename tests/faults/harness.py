@@ -31,7 +31,7 @@ from tests.faults.broken_images import DAMAGED_ON_THE_WAY, EXPECTED, Breakage, b
 from tests.faults.images import push_image, small_image
 from tests.faults.ledger import Accepted, Ledger
 from tests.faults.processes import Service
-from tests.faults.proxy import PROXY_FAULTS, STAGES, Fault, FaultProxy
+from tests.faults.proxy import PROXY_FAULTS, Fault, FaultProxy
 from tests.faults.verify import differences, source_digest_of
 from tests.servers.registry import RegistryServer, docker_registry, free_port
 
@@ -73,6 +73,8 @@ class Report:
     broker: BrokerName
     scale: Scale
     faults: Counter[str] = field(default_factory=Counter)
+    webhooks: Counter[str] = field(default_factory=Counter)
+    """What is special about some of them."""
     ledger: Ledger = field(default_factory=Ledger)
     lost: list[Accepted] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -87,6 +89,8 @@ class Report:
     dead_after_replay: Counter[str] = field(default_factory=Counter)
     unreplayed: list[str] = field(default_factory=list)
     """Source tags without a current target after all dead letters were replayed with the faults off."""
+    verified: int = 0
+    """Targets that were read back, entry by entry, and are their source."""
     sessions_left: int = 0
     seconds: float = 0
 
@@ -105,6 +109,9 @@ class Run:
         self._pushing = KeyedLocks()
         self._stack = AsyncExitStack()
         self._stopping: set[asyncio.Task[Any]] = set()
+        self._moving: set[asyncio.Task[Any]] = set()
+        self._numbers = itertools.count(scale.events)
+        """Of images that nobody has seen yet."""
 
     async def __aenter__(self) -> Self:
         folder = self._folder
@@ -146,7 +153,7 @@ class Run:
                 posting = group.create_task(self._post_all())
                 group.create_task(self._inject_all(posting))
             await self._calm()
-            await self._settle()
+            await self._settle(lambda: not self.report.ledger.open)
             await self._account()
             self._broken.clear()
             await self._replay()
@@ -195,6 +202,7 @@ class Run:
             log=self._folder / f"consumer-{number}.log",
         )
         proxy.on_kill = lambda: self._kill(service)
+        proxy.on_move = self._move
         self._proxies.append(proxy)
         self._consumers.append(service)
 
@@ -216,34 +224,57 @@ class Run:
     # -- webhooks ------------------------------------------------------------------------------------------------------
 
     async def _post_all(self) -> None:
-        """Push and post; one in ten is a duplicate, one in ten moves a tag, and the order is shuffled a little."""
+        """Push and post. One in ten is a duplicate, one in ten moves a tag, one in ten comes late: after newer ones, perhaps."""
         slots = asyncio.Semaphore(8)
         # As long as the faults take, so that they strike work and not idleness.
         pause = max(0.02, 2 * self._scale.faults * sum(FAULT_PAUSE) / 2 / self._scale.events)
 
         async def one(number: int) -> None:
             async with slots:
-                await self._push_and_post(number)
+                tag, pushed = await self._push(number)
+            if self._rng.random() < 0.1:
+                await asyncio.sleep(self._rng.uniform(0.5, 3))
+            await self._announce(tag, pushed)
 
         async with asyncio.TaskGroup() as group:
             for number in range(self._scale.events):
                 group.create_task(one(number))
                 await asyncio.sleep(self._rng.uniform(0, pause))
 
-    async def _push_and_post(self, number: int) -> None:
+    async def _push(self, number: int) -> tuple[str, int]:
+        """The tag, and the number of the image that is to be announced."""
         choice = self._rng.random()
         tag = self._rng.choice(sorted(self._tags)) if self._tags and choice < 0.2 else f"t{number}"
         async with self._pushing.hold(tag):  # a registry's webhook never overtakes its push
             if choice < 0.1 and tag in self._tags:
-                image = small_image(self._tags[tag])  # a duplicate webhook
-            else:
-                image = small_image(number)
-                if breakage := breakage_of(number):
-                    self._broken[str(image.manifest.layers[-1].digest)] = breakage
-                await self._patiently(lambda: push_image(self._store, self._source(tag), image))
-                self._tags[tag] = number
-            number = self._tags[tag]
-        await self._post(tag, image.manifest.digest, breakage_of(number))
+                self.report.webhooks["duplicates"] += 1
+                return tag, self._tags[tag]
+            if tag in self._tags:
+                self.report.webhooks["of a tag that moved"] += 1
+            await self._push_as(tag, number)
+        return tag, number
+
+    async def _push_as(self, tag: str, number: int) -> None:
+        """The caller holds the tag."""
+        image = small_image(number)
+        if breakage := breakage_of(number):
+            self._broken[str(image.manifest.layers[-1].digest)] = breakage
+        await self._patiently(lambda: push_image(self._store, self._source(tag), image))
+        self._tags[tag] = number
+
+    async def _announce(self, tag: str, number: int) -> None:
+        if self._tags[tag] != number:
+            self.report.webhooks["that came after a newer push"] += 1
+        await self._post(tag, small_image(number).manifest.digest, breakage_of(number))
+
+    async def _move(self, tag: str) -> None:
+        """Under the hands of whoever converts it; the webhook follows as any."""
+        number = next(self._numbers)
+        async with self._pushing.hold(tag):
+            await self._push_as(tag, number)
+        task = asyncio.get_running_loop().create_task(self._announce(tag, number))
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
 
     async def _post(self, tag: str, digest: Digest, breakage: Breakage | None) -> None:
         """As Harbor does: three tries, any answer but 2xx is tried again, then the event is gone."""
@@ -285,20 +316,37 @@ class Run:
         whole = (
             [self._kill_a_consumer] * 3
             + [self._kill_an_ingress] * 3
+            + [self._stop_a_consumer] * 2
             + [self._restart_the_registry] * 2
             + [self._restart_the_broker]
             + [self._kill_the_broker]
         )
         self._rng.shuffle(whole)
+        small = list(PROXY_FAULTS)
+        self._rng.shuffle(small)
+        every = itertools.cycle(small)  # each kind in each stage, before any comes again
         for number in range(self._scale.faults):
             await asyncio.sleep(self._rng.uniform(*FAULT_PAUSE))
             if number % 4:
-                kind, stage = self._rng.choice(PROXY_FAULTS), self._rng.choice(STAGES)
+                kind, stage = next(every)
                 times = self._rng.randrange(5, 30) if kind.startswith("status") else 1
                 self._rng.choice(self._proxies).arm(Fault(kind, stage, times))
             else:
                 await whole[(number // 4) % len(whole)]()
         await posting
+
+    async def _stop_a_consumer(self) -> None:
+        """SIGTERM, as a new release does."""
+        service = self._rng.choice(self._consumers)
+        self.report.faults["SIGTERM consumer"] += 1
+
+        async def anew() -> None:
+            await service.stop()
+            await service.restart()
+
+        task = asyncio.get_running_loop().create_task(anew())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     def _kill(self, service: Service) -> None:
         self.report.faults[f"SIGKILL {service.role}"] += 1
@@ -333,7 +381,7 @@ class Run:
         for proxy in self._proxies:
             proxy.calm()
             self.report.faults.update(proxy.struck)
-        await asyncio.gather(*self._stopping, return_exceptions=True)
+        await asyncio.gather(*self._stopping, *self._moving, return_exceptions=True)
         for service in self._services:
             await service.ready()
 
@@ -343,17 +391,17 @@ class Run:
         async for event in self._broker.events.read():
             self.report.ledger.observe(event)
 
-    async def _settle(self) -> None:
-        """Until every accepted event has ended and nothing waits, or time is up; what is open then is judged by what is left."""
+    async def _settle(self, is_over: Callable[[], bool]) -> None:
+        """Until it is over and nothing waits, or time is up; what is open then is judged by what is left."""
         deadline = asyncio.get_running_loop().time() + self._scale.settle
         quiet = 0
         while asyncio.get_running_loop().time() < deadline:
             stats = await self._patiently(self._broker.stats)
             waiting = (stats.ready or 0) + (stats.in_flight or 0) + (stats.retrying or 0)
             quiet = quiet + 1 if waiting == 0 else 0
-            if quiet >= 3 and not self.report.ledger.open:
+            if quiet >= 3 and is_over():
                 return
-            if quiet >= 30:  # nothing waits, so no further event will come
+            if quiet >= 40:  # nothing waits, so no further event will come
                 return
             await asyncio.sleep(0.5)
 
@@ -381,10 +429,14 @@ class Run:
         return current
 
     async def _replay(self) -> None:
+        outcomes = self.report.ledger.outcomes
+        before: dict[str, int] = {}
         for letter in [letter async for letter in self._broker.dead_letters.list()]:
-            if await self._broker.dead_letters.replay(letter.id, actor="faults"):
+            ended = {identity: len(labels) for identity, labels in outcomes.items()}
+            if request := await self._broker.dead_letters.replay(letter.id, actor="faults"):
                 self.report.ledger.replayed += 1
-        await self._settle()
+                before[request.id] = ended.get(request.id, 0)
+        await self._settle(lambda: all(len(outcomes[identity]) > count for identity, count in before.items()))
         async for letter in self._broker.dead_letters.list():
             self.report.dead_after_replay[letter.failure.code] += 1
         accepted_tags = {event.tag for event in self.report.ledger.accepted.values()}
@@ -405,6 +457,7 @@ class Run:
                 continue  # the tag moved, and the webhook of its newest image was never accepted
             found = await differences(self._store, self._source(tag).with_digest(Digest(made_of)), target)
             self.report.damaged.extend(f"{tag}: {difference}" for difference in found)
+            self.report.verified += not found
 
     @staticmethod
     def _source(tag: str) -> Reference:

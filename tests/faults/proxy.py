@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -22,11 +22,28 @@ from tests.faults.broken_images import Breakage
 Stage = Literal["resolve", "pull", "push", "manifest", "tag"]
 STAGES: tuple[Stage, ...] = ("resolve", "pull", "push", "manifest", "tag")
 FaultKind = Literal[
-    "status 429", "status 500", "status 503", "reset", "truncate", "corrupt", "slow", "hang", "expired token", "kill"
-]
-PROXY_FAULTS: tuple[FaultKind, ...] = (
-    "status 429", "status 500", "status 503", "reset", "truncate", "corrupt", "slow", "hang", "expired token", "kill",
-)  # fmt: skip
+    "status 429", "status 500", "status 503", "reset", "truncate", "corrupt", "slow", "hang", "expired token",
+    "kill", "kill after", "move tag",
+]  # fmt: skip
+_ANSWERED: tuple[Stage, ...] = ("resolve", "pull")
+BITES: dict[FaultKind, tuple[Stage, ...]] = {
+    "status 429": STAGES,
+    "status 500": STAGES,
+    "status 503": STAGES,
+    "reset": STAGES,
+    "truncate": _ANSWERED,
+    "corrupt": (*_ANSWERED, "push"),
+    "slow": (*_ANSWERED, "push"),
+    "hang": STAGES,
+    "expired token": STAGES,
+    "kill": STAGES,
+    "kill after": STAGES,
+    "move tag": STAGES,
+}
+"""Where each kind can do harm. ``truncate`` ends an answer early and cleanly, ``reset`` cuts the connection in a body's middle."""
+PROXY_FAULTS: tuple[tuple[FaultKind, Stage], ...] = tuple(
+    (kind, stage) for kind, where in BITES.items() for stage in where
+)
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "authorization"}
 )
@@ -60,6 +77,8 @@ class FaultProxy:
 
     upstream: str
     on_kill: Callable[[], None] = lambda: None
+    on_move: Callable[[str], Awaitable[None]] | None = None
+    """Told the source tag that was resolved last: push something else under it."""
     broken: Mapping[str, Breakage] = field(default_factory=dict)
     """Digests of layers that stay broken until they are taken out; shared by all proxies of a run."""
     armed: list[Fault] = field(default_factory=list)
@@ -68,6 +87,7 @@ class FaultProxy:
     pulled_bytes: int = 0
     """Of source blobs, by this proxy's consumer."""
     address: str = ""
+    source_tag: str = ""
     _tokens: set[str] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
@@ -97,9 +117,9 @@ class FaultProxy:
         """No more faults."""
         self.armed.clear()
 
-    def _strike(self, stage: Stage | None) -> Fault | None:
+    def _strike(self, stage: Stage | None, request: web.Request) -> Fault | None:
         for fault in self.armed:
-            if fault.stage == stage:
+            if fault.stage == stage and _bites(fault.kind, request):
                 fault.times -= 1
                 if fault.times <= 0:
                     self.armed.remove(fault)
@@ -119,7 +139,14 @@ class FaultProxy:
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         stage = stage_of(request.method, request.path)
-        fault = self._strike(stage)
+        if (
+            stage == "resolve"
+            and (tag := request.path.rpartition("/")[2])
+            and not tag.endswith("_esgz")
+            and ":" not in tag
+        ):
+            self.source_tag = tag
+        fault = self._strike(stage, request)
         kind = fault.kind if fault else None
         if kind == "expired token":
             self._tokens.clear()
@@ -127,11 +154,13 @@ class FaultProxy:
             return self._challenge()
         if kind == "kill":
             self.on_kill()
+        if kind == "move tag" and self.on_move is not None and self.source_tag:
+            await self.on_move(self.source_tag)
         if kind == "reset" and request.transport is not None and request.method != "GET":
             await request.content.read(1024)
             request.transport.abort()
             raise ConnectionResetError
-        if kind == "hang":
+        if kind == "hang" and request.method != "GET":
             await asyncio.sleep(3600)
         if kind is not None and kind.startswith("status"):
             status = int(kind.split()[1])
@@ -145,9 +174,12 @@ class FaultProxy:
         if breakage is not None:
             kind = "truncate" if breakage == "cut layer" else "corrupt"
         try:
-            return await self._relay(request, stage, kind)
+            response = await self._relay(request, stage, kind)
         except ClientConnectionError:
             return _refusal(502, "UNAVAILABLE")
+        if kind == "kill after":
+            self.on_kill()
+        return response
 
     async def _relay(self, request: web.Request, stage: Stage | None, kind: FaultKind | None) -> web.StreamResponse:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP}
@@ -155,24 +187,28 @@ class FaultProxy:
             request.method,
             f"http://{self.upstream}{request.raw_path}",
             headers=headers,
-            data=request.content if request.can_read_body else None,
+            data=_damaged(request, kind) if request.can_read_body else None,
             allow_redirects=False,
         ) as answer:
             kept = {key: value for key, value in answer.headers.items() if key.lower() not in _HOP_BY_HOP}
             if "Location" in kept:
                 kept["Location"] = kept["Location"].replace(f"//{self.upstream}/", f"//{request.host}/")
+            if kind == "truncate":
+                kept.pop("Content-Length", None)  # so that nothing but the digest tells
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            sent = 0
             async for piece in answer.content.iter_any():
-                sent += len(piece)
                 if stage == "pull":
                     self.pulled_bytes += len(piece)
-                if kind in {"truncate", "reset"} and request.transport is not None:
+                if kind in {"truncate", "reset", "hang"} and request.transport is not None:
                     await response.write(piece[: len(piece) // 2])
+                    if kind == "truncate":
+                        break
+                    if kind == "hang":
+                        await asyncio.sleep(3600)
                     request.transport.abort()
                     raise ConnectionResetError
-                if kind == "corrupt" and piece:
+                if kind == "corrupt" and request.method == "GET" and piece:
                     piece = piece[:-1] + bytes([piece[-1] ^ 0xFF])  # noqa: PLW2901  the piece, damaged
                     kind = None
                 if kind == "slow":
@@ -180,6 +216,27 @@ class FaultProxy:
                 await response.write(piece)
             await response.write_eof()
             return response
+
+
+def _bites(kind: FaultKind, request: web.Request) -> bool:
+    """Whether there is a body to harm; other kinds need none."""
+    if kind == "truncate":
+        return request.method == "GET"
+    if kind in {"corrupt", "slow"}:
+        return request.method == "GET" or request.can_read_body
+    return True
+
+
+async def _damaged(request: web.Request, kind: FaultKind | None) -> AsyncIterator[bytes]:
+    """The request's body, as the fault leaves it."""
+    async for piece in request.content.iter_any():
+        if kind == "slow":
+            await asyncio.sleep(0.2)
+        if kind == "corrupt" and piece:
+            yield piece[:-1] + bytes([piece[-1] ^ 0xFF])
+            kind = None
+        else:
+            yield piece
 
 
 def _refusal(status: int, code: str) -> web.Response:

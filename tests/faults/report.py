@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.harness import Report
 from tests.faults.ledger import table
+from tests.faults.proxy import BITES
 
 
 def problems(report: Report) -> list[str]:
@@ -21,6 +22,9 @@ def problems(report: Report) -> list[str]:
         found.append("no event was accepted: the run shows nothing")
     if not report.faults:
         found.append("no fault struck: the run shows nothing")
+    if report.scale.faults >= 200:  # enough for every kind in every stage
+        struck = {name.partition(" @ ")[0] for name in report.faults}
+        found += [f"no fault of the kind {kind} struck" for kind in BITES if kind not in struck]
     return found
 
 
@@ -31,6 +35,7 @@ def render(report: Report) -> str:
     outcome = [
         ("webhooks posted", ledger.posts),
         ("tries that were not answered with 202", sum(ledger.refused.values())),
+        *((f"… {what}", count) for what, count in sorted(report.webhooks.items())),
         ("conversions accepted", len(ledger.accepted)),
         *((f"… last seen as {name}", count) for name, count in sorted(ledger.summary().items())),
         ("retried", sum(ledger.retries.values())),
@@ -39,6 +44,7 @@ def render(report: Report) -> str:
         ("… of the wrong class", len(report.misclassified)),
         ("replayed", ledger.replayed),
         ("dead letters after the replay", sum(report.dead_after_replay.values())),
+        ("targets read back and found whole", report.verified),
         ("stale or damaged targets", len(report.stale) + len(report.damaged)),
         ("converted twice", ledger.converted_twice),
         ("upload sessions left at the registry", report.sessions_left),
