@@ -53,7 +53,11 @@ class TocEntry:
 
     @property
     def xattrs(self) -> dict[str, bytes]:
-        return {key: b64decode(value) for key, value in self.raw.get("xattrs", {}).items()}
+        """Raises ``CorruptLayerError`` for what is no base64."""
+        try:
+            return {key: b64decode(value) for key, value in self.raw.get("xattrs", {}).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CorruptLayerError(f"{self.name!r} has malformed xattrs") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +194,10 @@ def _parse(member: bytes, offset: int, digest: str | None) -> Toc:
         raise CorruptLayerError(f"the table's digest is {found}, its annotation says {digest}")
     try:
         rows = orjson.loads(text)["entries"]
-        entries = dict(_entries(rows))
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CorruptLayerError(f"the table is malformed: {error!r}") from error
-    return Toc(_checked(entries, offset), found, offset)
+        entries = _checked(dict(_entries(rows)), offset)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise CorruptLayerError(f"the table is malformed: {error!r}"[:500]) from error
+    return Toc(entries, found, offset)
 
 
 def _entries(rows: list[dict[str, Any]]) -> Iterator[tuple[str, TocEntry]]:
