@@ -19,6 +19,7 @@ demo: setup ## convert a real image on this machine, from webhook to lazy read (
 test: ## install what the tests need, check the code, run every test
 	@scripts/setup.sh dev
 	@$(MAKE) --no-print-directory check
+	@[ -n "$(TESTS)" ] || .venv/bin/python scripts/audit.py
 	.venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup --cov --cov-report= $(TESTS)
 	@[ -n "$(TESTS)" ] || .venv/bin/python scripts/coverage_gate.py
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-TIMEOUT = 300
+TIMEOUT = 60
 """Seconds for one lock file."""
 
 
