@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ingress.problem import HttpProblem, read_body
+from ingress.problem import PROBLEMS, HttpProblem, read_body
 from ingress.status.access import json_only
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
@@ -55,7 +55,7 @@ class Selection(BaseModel):
 
 def create_dead_letter_router(status: Status) -> APIRouter:
     operations = status.operations
-    router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"])
+    router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"], responses=PROBLEMS)
     reader = [Depends(status.access.read)]
     operator = Depends(status.access.operate)
 
@@ -78,7 +78,13 @@ def create_dead_letter_router(status: Status) -> APIRouter:
             total += 1
         return _json({"total": total, "offset": offset, "items": [letter.model_dump(mode="json") for letter in page]})
 
-    @router.get("/export", summary="All of a selection as JSON lines", dependencies=reader)
+    @router.get(
+        "/export",
+        summary="All of a selection as JSON lines",
+        dependencies=reader,
+        response_class=StreamingResponse,
+        responses={200: {"content": {"application/jsonl": {}}}},
+    )
     async def export(repository: str = "", tag: str = "", code: str = "") -> StreamingResponse:
         async def lines() -> AsyncIterator[bytes]:
             async for letter in status.broker.dead_letters.list(DeadLetterFilter(repository, tag, code)):

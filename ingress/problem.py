@@ -6,10 +6,20 @@ import asyncio
 import hmac
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
 import orjson
 from fastapi import Request, Response
 from pydantic import SecretStr
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body or a parameter cannot be used; `detail` says why (problem+json)"},
+    401: {"description": "A credential is missing or wrong"},
+    403: {"description": "Acting is switched off, or the request comes from another site"},
+    404: {"description": "There is nothing of this id"},
+    503: {"description": "The broker cannot be asked"},
+}
+"""What the routers for people and programs may answer, for their OpenAPI."""
 
 
 class HttpProblem(Exception):  # noqa: N818  an answer that we give, not a failure of ours

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from ingress.backfill.record import BackfillRecord, Backfills
 from ingress.backfill.runner import BackfillRunner
-from ingress.problem import HttpProblem
+from ingress.problem import PROBLEMS, HttpProblem
 from ingress.status.access import Access, json_only
 from shared.backfill_events import BackfillPlan, PlannedConversion
 from shared.errors import PermanentError
@@ -67,7 +67,11 @@ def refused(error: PermanentError) -> HttpProblem:
 
 def create_backfill_router(access: Access, backfills: Backfills, runner: BackfillRunner) -> APIRouter:
     """Reading is behind ``console.credential``, everything else behind ``console.operator_credential``."""
-    router = APIRouter(prefix="/api/v1/backfills", tags=["backfill"])
+    router = APIRouter(
+        prefix="/api/v1/backfills",
+        tags=["backfill"],
+        responses={**PROBLEMS, 409: {"description": "another one is under way"}},
+    )
     reader = [Depends(access.read)]
     operator = Depends(access.operate)
 
@@ -90,7 +94,7 @@ def create_backfill_router(access: Access, backfills: Backfills, runner: Backfil
         status_code=202,
         summary="Walk a registry; dry_run only plans",
         dependencies=[Depends(json_only)],
-        responses={409: {"description": "another one is under way"}, 422: {"description": "not an allowed registry"}},
+        responses={422: {"description": "not an allowed registry"}},
     )
     async def start(plan: BackfillPlan, actor: str = operator) -> BackfillView:
         try:

@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 
+from ingress.problem import HttpProblem
 from ingress.status.conversion import Status as ConversionStatus
 from ingress.status.live import Update
 from ingress.status.query import ConversionFilter, search
@@ -39,7 +40,11 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
     async def consumers() -> list[ConsumerView]:
         return views.consumers()
 
-    @router.get("/conversions", summary="List and search conversions, newest first")
+    @router.get(
+        "/conversions",
+        summary="List and search conversions, newest first",
+        responses={400: {"description": "`cursor` is none of ours"}},
+    )
     async def conversions(
         where: Annotated[ConversionFilter, Depends(conversion_filter)],
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -48,7 +53,7 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         try:
             page = await search(history, where, limit=limit, cursor=cursor)
         except ValueError:
-            raise HTTPException(422, "cursor: not one of ours") from None
+            raise HttpProblem(400, "not a cursor of ours", "take `next` of the page before") from None
         return ConversionPage(
             items=[views.summary(c) for c in page.items],
             next=page.cursor,

@@ -40,7 +40,7 @@ async def test_every_operation_answers_as_the_document_says(tmp_path: Path) -> N
         "hostname": "127.0.0.1",
         "http": {"port": port},
         "auth_header": WEBHOOK,
-        "auths": {"registry.example.com": {}},
+        "auths": {"127.0.0.1:9": {"insecure": True}},
         "console": {"operator_credential": "operator:word"},
         "broker": {"data_dir": str(tmp_path / "broker")},
     }
