@@ -7,6 +7,7 @@ registry's own ``registry_code``. Messages never hold credentials, query strings
 from __future__ import annotations
 
 import email.utils
+import errno
 import json
 import re
 import ssl
@@ -224,6 +225,8 @@ def from_exception(operation: Operation, error: BaseException) -> IcsError:
         return _from_tls(operation, error)
     if isinstance(error, aiohttp.InvalidURL):
         return operation.permanent("not a URL that can be requested", code="invalid_url")
+    if (exhausted := _exhausted(error)) is not None:
+        return operation.transient(f"this machine refused: {exhausted}", code="local_resource")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         what = "its name does not resolve"
     elif isinstance(error, aiohttp.ClientConnectorError):
@@ -235,6 +238,17 @@ def from_exception(operation: Operation, error: BaseException) -> IcsError:
     else:
         what = f"the connection failed ({type(error).__name__})"
     return operation.transient(f"the registry cannot be reached, {what}", code="registry_unavailable")
+
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _exhausted(error: BaseException) -> str | None:
+    """What this machine has run out of: that is no fault of the registry's, which must not be left alone for it."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
+            return cause.strerror or errno.errorcode[cause.errno]
+    return None
 
 
 def _from_tls(operation: Operation, error: BaseException) -> IcsError:
