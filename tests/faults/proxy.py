@@ -64,11 +64,12 @@ def stage_of(method: str, path: str) -> Stage | None:
 
 @dataclass
 class Fault:
-    """Armed; strikes the next ``times`` requests of its stage."""
+    """Armed; strikes the next ``times`` requests of its stage, of ``method`` alone if one is given."""
 
     kind: FaultKind
     stage: Stage
     times: int = 1
+    method: str = ""
 
 
 @dataclass
@@ -119,7 +120,7 @@ class FaultProxy:
 
     def _strike(self, stage: Stage | None, request: web.Request) -> Fault | None:
         for fault in self.armed:
-            if fault.stage == stage and _bites(fault.kind, request):
+            if fault.stage == stage and fault.method in {"", request.method} and _bites(fault.kind, request):
                 fault.times -= 1
                 if fault.times <= 0:
                     self.armed.remove(fault)

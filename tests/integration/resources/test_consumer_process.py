@@ -1,0 +1,179 @@
+"""Real consumer processes whose surroundings fail: they are stopped, run out of time or of files, or their registry is away."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+
+from shared.oci.reference import Reference, parse_reference
+from tests.e2e.system import BrokerKind, System, running_system
+from tests.faults.images import push_image, small_image
+from tests.faults.proxy import Fault, FaultKind, FaultProxy, Stage
+from tests.faults.verify import differences
+
+REGISTRY = "registry.resources.test:5000"
+"""What webhooks name; the consumer reaches it through the proxy."""
+MIDDLE_OF_AN_UPLOAD: tuple[FaultKind, Stage, int, str] = ("hang", "push", 1, "PUT")
+
+
+@dataclass
+class Place:
+    system: System
+    proxy: FaultProxy
+
+    async def announced(self, tag: str, number: int = 1) -> str:
+        """Push an image past the proxy, and post its webhook: the conversion's id."""
+        image = small_image(number)
+        await push_image(self.system.client, self.direct(tag), image)
+        status, answer = await self.system.webhook(f"{REGISTRY}/library/app:{tag}", str(image.manifest.digest))
+        assert status == 202, answer
+        identity: str = answer["conversions"][0]["id"]
+        return identity
+
+    def direct(self, tag: str) -> Reference:
+        return parse_reference(f"{self.system.host}/library/app:{tag}")
+
+    async def converted(self, tag: str) -> None:
+        """Wait for the target, and read it back."""
+        await self.system.until_tagged(str(self.direct(f"{tag}_esgz")))
+        assert await differences(self.system.client, self.direct(tag), self.direct(f"{tag}_esgz")) == []
+
+    async def told(self, identity: str, kind: str) -> Any:
+        """The first event of a kind."""
+        async with asyncio.timeout(60):
+            async for event in self.system.broker.events.read():
+                if event.subject == identity and event.kind == kind:
+                    return event
+        raise AssertionError
+
+    async def struck(self) -> None:
+        await until(lambda: bool(self.proxy.struck))
+
+    async def metric(self, name: str) -> float:
+        """The largest value of a gauge."""
+        url = f"http://127.0.0.1:{self.system.settings.metric.port}/metrics"
+        async with ClientSession(timeout=ClientTimeout(total=10)) as session, session.get(url) as answer:
+            lines = (await answer.text()).splitlines()
+        return max((float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")), default=-1)
+
+
+async def until(holds: Callable[[], bool], within: float = 60) -> None:
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+async def until_async(holds: Callable[[], Awaitable[bool]], within: float = 60) -> None:
+    async with asyncio.timeout(within):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def place(folder: Path, broker: BrokerKind = "embedded", **configuration: Any) -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(FaultProxy(""))
+        system = await stack.enter_async_context(
+            running_system(
+                folder,
+                broker,
+                {"endpoints": {REGISTRY: proxy.address}, "cache": {"enabled": False}, **configuration},
+                auths={REGISTRY: {"insecure": True}, proxy.address: {"insecure": True}},
+            )
+        )
+        proxy.upstream = system.host
+        yield Place(system, proxy)
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "embedded"])
+async def test_sigterm_in_the_middle_of_an_upload_hands_the_conversion_back(tmp_path: Path, broker: BrokerKind) -> None:
+    async with place(tmp_path, broker, timeouts={"drain": 0.5}) as here:
+        here.proxy.arm(Fault(*MIDDLE_OF_AN_UPLOAD))
+        await here.announced("v1")
+        await here.struck()
+        assert here.system.registry.upload_sessions()
+        await here.system.consumer.stop()
+        assert here.system.consumer.exit_code == 0
+        assert here.system.registry.upload_sessions() == []
+        stats = await here.system.broker.stats()
+        assert (stats.ready, stats.retrying, stats.dead) == (1, 0, 0)
+        here.proxy.calm()
+        await here.system.consumer.start()
+        await here.converted("v1")
+        await here.system.idle()
+        assert await here.system.broker.dead_letters.count() == 0
+
+
+async def test_sigterm_lets_what_is_nearly_done_finish(tmp_path: Path) -> None:
+    async with place(tmp_path, timeouts={"drain": 30}) as here:
+        here.proxy.arm(Fault("slow", "pull"))
+        identity = await here.announced("v1")
+        await here.struck()
+        await here.system.consumer.stop()
+        assert here.system.consumer.exit_code == 0
+        await here.converted("v1")
+        assert (await here.told(identity, "succeeded")).data.attempt == 1
+
+
+async def test_a_conversion_beyond_its_time_gives_everything_back(tmp_path: Path) -> None:
+    """All of the memory budget is one layer's: a second attempt could not even begin if the first kept its share."""
+    timeouts = {"conversion": 2, "drain": 1}
+    retry = {"initial_delay": 0.1}
+    async with place(tmp_path, timeouts=timeouts, retry=retry, limits={"memory": 64 << 20}) as here:
+        here.proxy.arm(Fault(*MIDDLE_OF_AN_UPLOAD))
+        identity = await here.announced("v1")
+        retrying = await here.told(identity, "retrying")
+        assert retrying.data.failure.code == "conversion_timeout"
+        assert here.system.registry.upload_sessions() == []
+        await here.converted("v1")
+        assert (await here.told(identity, "succeeded")).data.attempt == 2
+
+
+async def test_a_registry_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
+    """One attempt is all there is, and the registry is away for longer than any retry of a request."""
+    async with place(tmp_path, retry={"maximum_attempts": 1}) as here:
+        for number in (1, 2, 3):
+            await push_image(here.system.client, here.direct(f"v{number}"), small_image(number))
+        here.system.registry.stop()
+        identities = []
+        for number in (1, 2, 3):
+            digest = str(small_image(number).manifest.digest)
+            status, answer = await here.system.webhook(f"{here.system.host}/library/app:v{number}", digest)
+            assert status == 202, answer
+            identities.append(answer["conversions"][0]["id"])
+
+        async def open_circuit() -> bool:
+            return await here.metric("ics_registry_circuit_state") == 2
+
+        await until_async(open_circuit)
+        assert await here.system.broker.dead_letters.count() == 0
+        here.system.registry.start()
+        for number, identity in zip((1, 2, 3), identities, strict=True):
+            await here.converted(f"v{number}")
+            assert (await here.told(identity, "succeeded")).data.attempt == 1
+        assert await here.system.broker.dead_letters.count() == 0
+
+
+async def test_a_closed_file_table_is_this_machines_trouble_and_passes(tmp_path: Path) -> None:
+    async with place(tmp_path, retry={"initial_delay": 0.5, "maximum_delay": 1, "maximum_attempts": 100}) as here:
+        process = here.system.consumer._process
+        assert process is not None
+        pid = process.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())), hard))
+        identity = await here.announced("v1")
+        retrying = await here.told(identity, "retrying")
+        assert retrying.data.failure.code == "local_resource"
+        assert "open files" in retrying.data.failure.message
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        await here.converted("v1")
+        assert here.system.consumer.running
+        assert await here.metric("ics_registry_circuit_state") == 0
