@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -35,6 +36,11 @@ _START_TIMEOUT = 15.0
 _STOP_TIMEOUT = 10.0
 _RESTART_DELAY = 0.2
 _PR_SET_PDEATHSIG = 1
+_WATCH = 1.0
+"""Seconds between two looks at the server's log."""
+_GAVE_UP = re.compile(rb"(?i)critical write error|failed to store a msg")
+_ROOM = 16 << 20
+"""Free bytes on the disk below which a restart would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +160,10 @@ class EmbeddedServer:
             fcntl.flock(lock, fcntl.LOCK_UN)
 
     async def _serve(self) -> None:
-        """Start the child and return when it has ended."""
+        """Start the child and return when it has ended, by itself or because only a new one can write again."""
         address = self._choose_address()
         config = self._write_config(address)
+        seen = self._log_size()
         with (self._data_dir / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 str(self._binary),
@@ -177,10 +184,38 @@ class EmbeddedServer:
                 self._publish_address(address)
                 self._address = address
                 self._ready.set()
-            await asyncio.shield(ended)
+            stuck = asyncio.create_task(self._until_stuck(seen))
+            try:
+                await asyncio.wait({ended, stuck}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stuck.cancel()
+            await self._stop()
         finally:
             if not ended.done():
                 ended.cancel()
+
+    async def _until_stuck(self, seen: int) -> None:
+        """Return once the server has given a stream up, as it does for good when its disk is full, and there is room again."""
+        gave_up = False
+        while True:
+            await asyncio.sleep(_WATCH)
+            size = self._log_size()
+            if size > seen:
+                gave_up = gave_up or await asyncio.to_thread(self._says_so, seen)
+                seen = size
+            if gave_up and shutil.disk_usage(self._data_dir).free >= _ROOM:
+                return
+
+    def _says_so(self, start: int) -> bool:
+        with (self._data_dir / "server.log").open("rb") as log:
+            log.seek(start)
+            return _GAVE_UP.search(log.read(1 << 20)) is not None
+
+    def _log_size(self) -> int:
+        try:
+            return (self._data_dir / "server.log").stat().st_size
+        except OSError:
+            return 0
 
     async def _stop(self) -> None:
         process = self._process
