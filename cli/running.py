@@ -5,28 +5,51 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import uvloop
 
 from cli.errors import told
 
+T = TypeVar("T")
+
+
+class Runner:
+    """Runs coroutines one after the other, in one loop."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Raises what ``main`` raises; KeyboardInterrupt after Ctrl-C or SIGTERM."""
+        terminated = False
+
+        async def body() -> T:
+            task, loop = asyncio.current_task(), asyncio.get_running_loop()
+
+            def terminate() -> None:
+                nonlocal terminated
+                terminated = True
+                if task is not None:
+                    task.cancel()
+
+            # Not by way of SIGINT, which a shell's background jobs ignore. Signals belong to the main thread alone.
+            if threading.current_thread() is threading.main_thread():
+                loop.add_signal_handler(signal.SIGTERM, terminate)
+            return await main
+
+        try:
+            return self._runner.run(body())
+        except asyncio.CancelledError:
+            if terminated:
+                raise KeyboardInterrupt from None
+            raise
+
 
 @contextmanager
-def running() -> Iterator[asyncio.Runner]:
+def running() -> Iterator[Runner]:
     """Known errors are told. Ctrl-C and SIGTERM cancel what runs, so that uploads and files under way are taken back."""
-    with told(), _terminated_as_interrupted(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours there
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield Runner(runner)

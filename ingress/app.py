@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 
 from ingress.accelerator import create_accelerator_router
 from ingress.backfill.api import create_backfill_router
@@ -131,6 +132,11 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     app.include_router(create_backfill_router(status.access, status.backfills, backfills))
     if settings.console.enabled:
         app.include_router(create_console(status, backfills))
+
+        @app.get("/", include_in_schema=False)
+        async def entrance() -> Response:
+            return RedirectResponse("console/", 307)
+
     return app
 
 

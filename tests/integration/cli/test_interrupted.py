@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,21 @@ from aiohttp import web
 from tests.servers.scripted import scripted_server
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_conversion_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+def as_in_the_background() -> None:
+    """A shell that runs a script starts its background jobs so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def as_on_a_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "started"), [(signal.SIGINT, as_on_a_terminal), (signal.SIGTERM, as_in_the_background)]
+)
+async def test_a_conversion_leaves_nothing_behind(
+    number: signal.Signals, started: Callable[[], None], tmp_path: Path
+) -> None:
     asked = asyncio.Event()
 
     async def hangs(_request: web.Request) -> web.StreamResponse:
@@ -28,6 +42,7 @@ async def test_a_conversion_leaves_nothing_behind(number: signal.Signals, tmp_pa
             *(sys.executable, "-m", "cli.main", "convert", "--insecure"),
             *(f"{host}/library/app:1", f"docker-archive:{tmp_path}/lazy.tar:app:1"),
             stderr=asyncio.subprocess.PIPE,
+            preexec_fn=started,
             env={**os.environ, "DOCKER_CONFIG": str(tmp_path / "none"), "ICS_CONFIG": "/dev/null"},
         )
         async with asyncio.timeout(60):

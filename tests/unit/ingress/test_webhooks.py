@@ -54,6 +54,11 @@ def trace_id_of(headers: dict[str, str]) -> str:
     return trace_id(get_current_span(extract(headers)))
 
 
+async def test_a_browser_at_the_root_is_led_to_the_console(ingress: Ingress) -> None:
+    answer = await ingress.http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "console/")
+
+
 async def test_a_cloudevents_push_carries_harbors_request_id(ingress: Ingress) -> None:
     answer = await ingress.post(sample("push-cloudevents"), **{"Content-Type": "application/cloudevents+json"})
     assert answer.status_code == 202
