@@ -10,7 +10,7 @@ from typing import Final
 from drivers.estargz.packing import DIGEST_SIZE, NUMBERS
 
 BATCH_SIZE: Final = 1 << 20
-"""Bytes of tar at which a batch is handed over: many small files a hand-over. Has no influence on the output."""
+"""Bytes of tar at which a batch is handed over: many small files a hand-over. Fixed: the table's segments follow batches."""
 
 Pack = Callable[[bytes, "array[int]", "array[int]", int], tuple["array[int]", bytes, bytes]]
 """:func:`drivers.estargz.packing.pack`, here or elsewhere."""

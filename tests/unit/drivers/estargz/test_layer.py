@@ -306,8 +306,13 @@ async def test_bad_layers_are_refused_and_nothing_is_committed(blob: bytes, erro
 class _StuckWriter(MemoryWriter):
     """Takes one piece, then never again."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.stuck = asyncio.Event()
+
     async def write(self, data: bytes | memoryview) -> None:
         if self.data:
+            self.stuck.set()
             await asyncio.Event().wait()
         await super().write(data)
 
@@ -332,6 +337,20 @@ async def test_layers_that_wait_for_memory_all_finish() -> None:
     layer = tar([member(str(number), bytes([number]) * (1 << 20)) for number in range(10)])
     made = await asyncio.gather(*(convert(layer, workers=workers) for _ in range(4)))
     assert len({blob for _, blob in made}) == 1
+
+
+async def test_all_layers_of_a_driver_share_the_memory_of_its_limits() -> None:
+    driver = EstargzDriver(LayerLimits(memory=2 << 20))
+    layer = tar([member(str(number), bytes(1 << 20)) for number in range(4)])
+    holding, waiting = _StuckWriter(), MemoryWriter()
+    first = asyncio.create_task(driver.convert_layer(ANY_LAYER, source(layer), holding, EstargzOptions()))
+    await holding.stuck.wait()
+    second = asyncio.create_task(driver.convert_layer(ANY_LAYER, source(layer), waiting, EstargzOptions()))
+    assert not (await asyncio.wait({second}, timeout=0.3))[0]
+    assert not waiting.data
+    first.cancel()
+    await second
+    assert waiting.committed
 
 
 async def test_the_sources_own_failure_comes_through_unchanged() -> None:
