@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from drivers.estargz.levels import Levels
 from drivers.estargz.packing import DIGEST_SIZE, NUMBERS
 
 BATCH_SIZE: Final = 1 << 20
 """Bytes of tar at which a batch is handed over: many small files a hand-over. Fixed: the table's segments follow batches."""
 
-Pack = Callable[[bytes, "array[int]", "array[int]", int], tuple["array[int]", bytes, bytes]]
+Pack = Callable[[bytes, "array[int]", "array[int]", bytes], tuple["array[int]", bytes, bytes]]
 """:func:`drivers.estargz.packing.pack`, here or elsewhere."""
 
 
@@ -51,6 +52,8 @@ class Batch:
     lines: dict[int, list[bytes]] = field(default_factory=dict)
     """Complete lines of the entries whose headers follow a member's file data."""
     data: bytes = b""
+    levels: bytes = b""
+    """Of each member's compression."""
     sizes: array[int] = field(default_factory=_numbers)
     """Bytes of each compressed member."""
     digests: bytes = b""
@@ -71,11 +74,16 @@ class Batch:
         self.parts.append(part)
         self.size += len(part)
 
-    def compress(self, level: int, pack: Pack) -> Batch:
-        """Hash and compress every member. Runs in a worker thread."""
+    def close(self, levels: Levels) -> Batch:
+        """No more members. Batches are closed in order."""
         self.data = b"".join(self.parts)
         self.parts = []
-        self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, level)
+        self.levels = levels.choose(self.data, self.starts, self.payloads)
+        return self
+
+    def compress(self, pack: Pack) -> Batch:
+        """Hash and compress every member. Runs in a worker thread."""
+        self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, self.levels)
         return self
 
     def digest(self, index: int) -> bytes:

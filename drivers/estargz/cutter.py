@@ -20,6 +20,7 @@ from drivers.estargz.layout import (
     RESERVED_NAMES,
     regular_header,
 )
+from drivers.estargz.levels import Levels
 from drivers.estargz.lines import EMPTY_DIGEST, LineWriter
 from drivers.estargz.packing import DIGEST_SIZE
 from drivers.estargz.priorities import Prioritized
@@ -42,15 +43,22 @@ class Cutter:
         limits: what the layer may ask for.
         names: told every path in the table's order.
         prioritized: what goes first; None means that prefetch was not asked for.
+        levels: of the members' compression.
     """
 
     def __init__(
-        self, chunk_size: int, limits: LayerLimits, names: Names, prioritized: Sequence[Prioritized] | None
+        self,
+        chunk_size: int,
+        limits: LayerLimits,
+        names: Names,
+        prioritized: Sequence[Prioritized] | None,
+        levels: Levels,
     ) -> None:
         self._inflater = Inflater(limits)
         self._parser = TarParser(limits)
         self._chunk_size = chunk_size
         self._names = names
+        self._levels = levels
         self._prioritized = prioritized
         self._moved: Mapping[str, object] = {clean(item.entry.name): None for item in prioritized or ()}
         self._lines = LineWriter()
@@ -89,7 +97,7 @@ class Cutter:
         for piece in self._inflater.finish():
             yield from self._tar(piece)
         self._parser.finish()
-        yield self._batch
+        yield self._batch.close(self._levels)
 
     def _tar(self, piece: bytes) -> Iterator[Batch]:
         full = self._full
@@ -165,7 +173,7 @@ class Cutter:
     def _member(self, payload: int, head: bytes = b"") -> None:
         """Begin a member, in the next batch when this one is full."""
         if self._batch.size >= BATCH_SIZE:
-            self._full.append(self._batch)
+            self._full.append(self._batch.close(self._levels))
             self._batch = Batch()
         self._batch.begin(payload, head)
         self._headers_from = self._batch.size + payload

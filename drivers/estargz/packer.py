@@ -34,19 +34,19 @@ class Packer:
         self._seen = 0
 
     def pack(
-        self, data: bytes, starts: array[int], payloads: array[int], level: int
+        self, data: bytes, starts: array[int], payloads: array[int], levels: bytes
     ) -> tuple[array[int], bytes, bytes]:
         """See :func:`drivers.estargz.packing.pack`. A child that dies costs its speed and nothing else."""
         if len(starts) < SMALL_MEMBERS:
-            return pack(data, starts, payloads, level)
+            return pack(data, starts, payloads, levels)
         self._seen += 1
         if self._seen <= START_AFTER:
-            return pack(data, starts, payloads, level)
+            return pack(data, starts, payloads, levels)
         try:
             child = self._take()
-            packed = child.pack(data, starts, payloads, level)
+            packed = child.pack(data, starts, payloads, levels)
         except OSError:
-            return pack(data, starts, payloads, level)
+            return pack(data, starts, payloads, levels)
         self._idle.put(child)
         return packed
 
@@ -75,13 +75,13 @@ class _Child:
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
     def pack(
-        self, data: bytes, starts: array[int], payloads: array[int], level: int
+        self, data: bytes, starts: array[int], payloads: array[int], levels: bytes
     ) -> tuple[array[int], bytes, bytes]:
         source, target = self._process.stdout, self._process.stdin
         if source is None or target is None:
             raise BrokenPipeError
         count = len(starts)
-        for part in (REQUEST.pack(count, len(data), level), starts, payloads, data):
+        for part in (REQUEST.pack(count, len(data)), starts, payloads, levels, data):
             target.write(part)
         target.flush()
         head = source.read(RESPONSE.size)

@@ -15,6 +15,7 @@ from drivers.api import BlobWriter, OpenBlob, UnconvertibleLayerError
 from drivers.estargz.batch import Batch
 from drivers.estargz.cutter import Assembler, Cutter
 from drivers.estargz.layout import footer
+from drivers.estargz.levels import Levels
 from drivers.estargz.options import EstargzOptions
 from drivers.estargz.priorities import Prioritized, PriorityScan
 from drivers.estargz.toc import FinishedToc, Names, TocWriter
@@ -53,8 +54,8 @@ async def build(
     """
     prioritized = await _prioritized(open_blob, option, limits, workers) if option.prioritized_files else None
     names = Names()
-    cutter = Cutter(option.chunk_size, limits, names, prioritized)
-    layer = _Layer(cutter, TocWriter(names), writer, option.estargz_compression_level, workers)
+    cutter = Cutter(option.chunk_size, limits, names, prioritized, Levels(option.estargz_compression_level))
+    layer = _Layer(cutter, TocWriter(names), writer, workers)
     try:
         async with asyncio.TaskGroup() as tasks:
             source: asyncio.Queue[bytes | None] = asyncio.Queue(READ_AHEAD)
@@ -71,12 +72,11 @@ async def build(
 class _Layer:
     """The state of one conversion under way."""
 
-    def __init__(self, cutter: Cutter, toc: TocWriter, writer: BlobWriter, level: int, workers: Workers) -> None:
+    def __init__(self, cutter: Cutter, toc: TocWriter, writer: BlobWriter, workers: Workers) -> None:
         self._cutter = cutter
         self._toc = toc
         self._assembler = Assembler()
         self._writer = writer
-        self._level = level
         self._workers = workers
         self._reserved = 0
         # Enough for every compression thread to have a batch in hand and one waiting; one more to be written.
@@ -94,7 +94,7 @@ class _Layer:
             size = 2 * batch.size  # with its members
             await self._workers.reserve(size)
             self._reserved += size
-            await self._queue.put((size, self._workers.compress(batch, self._level)))
+            await self._queue.put((size, self._workers.compress(batch)))
 
     async def assemble(self) -> None:
         while (item := await self._queue.get()) is not None:

@@ -39,9 +39,9 @@ class Workers:
         """Run a short piece of a layer's own, ordered work."""
         return await asyncio.get_running_loop().run_in_executor(self._steps, function)
 
-    def compress(self, batch: Batch, level: int) -> asyncio.Future[Batch]:
+    def compress(self, batch: Batch) -> asyncio.Future[Batch]:
         """Queue a batch."""
-        return asyncio.get_running_loop().run_in_executor(self._compression, batch.compress, level, self._packer.pack)
+        return asyncio.get_running_loop().run_in_executor(self._compression, batch.compress, self._packer.pack)
 
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes may be under way; more than there are at all counts as all.

@@ -1,0 +1,62 @@
+"""The level of a member: by its content and by what stands before it in the layer, never by how batches are cut."""
+
+from __future__ import annotations
+
+import random
+from itertools import accumulate
+
+import pytest
+
+from drivers.estargz.levels import ADAPTIVE, Levels
+
+KIB = 1 << 10
+NOISE = random.Random(1).randbytes(300 * KIB)
+TEXT = b"".join(b"%d lines of text, and a number: %d\n" % (line, line * line) for line in range(20_000))
+CODE = b"\x7fELF\0" + b"".join(b"%b%b" % (NOISE[at : at + 8], TEXT[at : at + 12]) for at in range(0, 200 * KIB, 12))
+
+
+def levels(*members: bytes, of: Levels | None = None) -> list[int]:
+    """Of members that are file data and nothing else."""
+    starts = [0, *accumulate(len(member) for member in members)][:-1]
+    return list((of or Levels(ADAPTIVE)).choose(b"".join(members), starts, [len(member) for member in members]))
+
+
+@pytest.mark.parametrize(
+    ("data", "level"),
+    [
+        (TEXT[: 4 * KIB], 5),
+        (TEXT[: 16 * KIB], 6),
+        (TEXT[: 17 * KIB], 7),
+        (TEXT[: 256 * KIB], 7),
+        (TEXT[: 257 * KIB], 6),
+        (CODE, 5),
+        (b"\0" + TEXT[: 100 * KIB], 5),
+        (NOISE, 0),
+        (NOISE[: 32 * KIB], 0),
+        (NOISE[: 8 * KIB], 5),
+        (NOISE[: 200 * KIB] + TEXT[: 100 * KIB], 5),  # one sample that shrinks is enough
+    ],
+)
+def test_content_decides(data: bytes, level: int) -> None:
+    assert levels(b"x" * 100, data, b"x" * 100) == [5, level, 5]
+
+
+def test_text_is_quick_as_long_as_data_before_it_has_paid() -> None:
+    text = TEXT[: len(CODE) // 2]
+    assert levels(text, CODE, text, text, text) == [7, 5, 5, 5, 7]
+
+
+@pytest.mark.parametrize("data", [NOISE, bytes(300 * KIB)])
+def test_data_that_saves_nothing_pays_for_nothing(data: bytes) -> None:
+    text = TEXT[: 100 * KIB]
+    assert levels(data, text)[1] == 7
+
+
+def test_how_batches_are_cut_changes_nothing() -> None:
+    members = [TEXT[: 50 * KIB], CODE, TEXT[: 90 * KIB], NOISE, TEXT[: 90 * KIB], TEXT[: 90 * KIB]]
+    one_by_one = Levels(ADAPTIVE)
+    assert [levels(member, of=one_by_one)[0] for member in members] == levels(*members)
+
+
+def test_a_level_that_was_asked_for_is_every_members() -> None:
+    assert levels(TEXT, CODE, NOISE, of=Levels(9)) == [9, 9, 9]
