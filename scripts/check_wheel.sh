@@ -8,22 +8,24 @@ trap 'rm -rf "$folder"' EXIT
 .venv/bin/python -m pip install -q --no-deps --target "$folder/site" "$folder"/*.whl
 cd "$folder"
 # -P and an explicit path: nothing of the checkout is importable but through the wheel, which comes first.
-PYTHONPATH="$folder/site" "$OLDPWD/.venv/bin/python" -P - "$folder/site" <<'PYTHON'
+PYTHONPATH="$folder/site" "$OLDPWD/.venv/bin/python" -P - "$folder/site" "$OLDPWD" <<'PYTHON'
 import importlib, pathlib, pkgutil, sys
 
-site = sys.argv[1]
+site, checkout = map(pathlib.Path, sys.argv[1:])
 for name in ("shared", "drivers", "consumer", "ingress", "cli"):
     package = importlib.import_module(name)
-    assert package.__file__ and package.__file__.startswith(site), f"{name} is not the wheel's: {package.__file__}"
+    assert package.__file__ and package.__file__.startswith(str(site)), f"{name} is not the wheel's: {package.__file__}"
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    assert (pathlib.Path(package.__file__).parent / "py.typed").exists(), f"{name} lost its py.typed"
+    for path in (checkout / name).rglob("*"):  # templates, styles, py.typed
+        if path.suffix in {".py", ".typed", ".html", ".css", ".js", ".svg"}:
+            assert (site / path.relative_to(checkout)).exists(), f"the wheel lacks {path.relative_to(checkout)}"
 from typer.testing import CliRunner
 
 from cli.main import app
 
 result = CliRunner().invoke(app, ["--help"])
 assert result.exit_code == 0, result.output
-print("wheel: every module imports, the command line answers")
+print("wheel: every file is there, every module imports, the command line answers")
 PYTHON
