@@ -101,7 +101,8 @@ class AttemptRun:
         error: BaseException | None = None
         try:
             async with asyncio.timeout(shop.settings.timeouts.conversion) as limit:
-                converted = await shop.converter.convert(self._request, progress)
+                again = self._delivery.redelivered or bool(self._delivery.attempts)
+                converted = await shop.converter.convert(self._request, progress, again=again)
         except BaseException as raised:  # noqa: BLE001  whatever it is, decide() says what becomes of the delivery
             error = raised
             if isinstance(raised, TimeoutError) and limit.expired():

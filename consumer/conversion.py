@@ -8,7 +8,8 @@ The order of the steps is what makes redeliveries, duplicates and races harmless
 4. Registries cannot compare and set a tag, so a newer conversion may finish between that look and the put, and its target be
    overwritten by the older one. Therefore the source tag is looked at once more *after* the put: if it moved, the conversion
    starts again with the newest digest. Whoever puts last has seen the newest source; the target converges to it. An attempt
-   that dies between its put and that look is delivered again, finds its own target, and then looks.
+   that dies between its put and that look is delivered again; whatever comes again looks whether the target is of the newest
+   source, also when its own source is not wanted any more.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Converter:
         self._targets = KeyedLocks()
         self._budget = MemoryBudget(limits.memory - driver_memory(limits))
 
-    async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
-        """Run ``request`` to its end.
+    async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
+        """Run ``request`` to its end; ``again`` if an earlier attempt at it may have put a target.
 
         Raises:
             SkippedError: nothing to do (up to date, not an image, converted already, ...).
@@ -109,7 +110,7 @@ class Converter:
         # Two requests for one target in this process go one after the other: the second finds it up to date, or newer.
         async with self._targets.hold(str(request.target)):
             for _ in range(MOVES):
-                converted = await self._once(request, driver, option, progress)
+                converted = await self._once(request, driver, option, progress, again=again)
                 newest = await self._moved_to(converted.request, converted.descriptor)
                 if newest is None:
                     return converted
@@ -118,13 +119,13 @@ class Converter:
         raise TransientError(f"{request.source} moved {MOVES} times while it was converted", code="source_moves")
 
     async def _once(
-        self, request: ConversionRequest, driver: Driver, option: DriverOptions, progress: Progress
+        self, request: ConversionRequest, driver: Driver, option: DriverOptions, progress: Progress, *, again: bool
     ) -> Converted:
         fingerprint = driver.fingerprint(option)
         async with progress.stage("resolve"):
             source = await self._resolve(request.source)
             request = request.model_copy(update={"source": source})
-            request = await self._refuse_if_done(request, fingerprint)
+            request = await self._refuse_if_done(request, fingerprint, again=again)
             await self._refuse_if_moved(request)
             async with self._wanted(request):
                 manifest = await self._from.manifest(request.source)
@@ -168,20 +169,22 @@ class Converter:
             raise PermanentError(f"there is no {source}", code="manifest_unknown", registry=source.registry)
         return source.with_digest(found.digest)
 
-    async def _refuse_if_done(self, request: ConversionRequest, fingerprint: str) -> ConversionRequest:
+    async def _refuse_if_done(self, request: ConversionRequest, fingerprint: str, *, again: bool) -> ConversionRequest:
         """Up to date; or a tag that is somebody's own.
 
-        The request comes back, with the newest source if the target was made of a source that its tag has left: whoever put that
-        target may have replaced a newer one with it, and died before the second look.
+        The request comes back, with the newest source if the target is of one that its tag has left and this request may have
+        put it: an earlier attempt, of this digest or gone on to a newer one, may have replaced a newer target with it, and died
+        before the second look.
         """
         target = await manifest_or_none(self._to, request.target)
         self._refuse_if_taken(request, target)
-        if target is None or target.annotations.get(ANNOTATION_SOURCE_DIGEST) != request.source.digest:
+        made_of = None if target is None else target.annotations.get(ANNOTATION_SOURCE_DIGEST)
+        if target is None or made_of is None or not (again or made_of == request.source.digest):
             return request
         newest = await self._moved_to(request, target.descriptor)
-        if newest is not None:
+        if newest is not None and newest.digest != made_of:
             return request.model_copy(update={"source": replace(request.source, digest=newest.digest)})
-        if target.annotations.get(ANNOTATION_FINGERPRINT) == fingerprint:
+        if made_of == request.source.digest and target.annotations.get(ANNOTATION_FINGERPRINT) == fingerprint:
             raise SkippedError("up to date")
         return request
 

@@ -37,6 +37,22 @@ async def test_an_attempt_that_died_after_its_put_is_made_good_by_its_redelivery
         await converter(store).convert(request(newer), progress())
 
 
+async def test_an_attempt_that_went_on_to_a_newer_source_and_died_there_is_made_good_too() -> None:
+    """The message names the first source, the stale target is of the second, the tag points at the third."""
+    store = MemoryStore()
+    first = await pushed(store, 1)
+    second = await pushed(store, 2)
+    await converter(store).convert(request(second), progress())
+    third = await pushed(store, 3)
+    with pytest.raises(SupersededError):  # a first delivery has put nothing: the third push's own event does it
+        await converter(store).convert(request(first), progress())
+    again = await converter(store).convert(request(first), progress(), again=True)
+    assert again.request.source.digest == third.manifest.digest
+    assert (await store.manifest(target())).annotations[ANNOTATION_SOURCE_DIGEST] == third.manifest.digest
+    with pytest.raises(SupersededError):
+        await converter(store).convert(request(first), progress(), again=True)
+
+
 async def test_a_redelivery_whose_source_is_gone_is_up_to_date() -> None:
     store = MemoryStore()
     image = await pushed(store)

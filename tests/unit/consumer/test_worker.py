@@ -37,7 +37,7 @@ class Scripted(Converter):
         self.most = 0
         self.seen: list[str] = []
 
-    async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
+    async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
         self.seen.append(request.id)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -154,10 +154,10 @@ async def test_transient_failures_are_retried_and_a_late_success_is_a_success() 
     tries = iter(range(10))
 
     class Flaky(Scripted):
-        async def convert(self, request: ConversionRequest, progress: Progress) -> Converted:
+        async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
             if next(tries) < 2:
                 raise TransientError("not now", code="rate_limited")
-            return await real.convert(request, progress)
+            return await real.convert(request, progress, again=again)
 
     async with at_work(Flaky(lambda _: asyncio.sleep(0)), settings_for()) as (broker, _, _):
         await broker.publish(request(image))
