@@ -12,18 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
 
 import orjson
-import typer
 from aiohttp import ClientSession, ClientTimeout
 from rich.console import Console
 from rich.table import Table
 
 from cli.demo_image import DemoLayer, push_demo_image, python_layers, total_size
 from cli.devregistry.server import DevRegistry, serve_registry
-from cli.options import console as out_console
-from cli.running import running
 from consumer.main import run_consumer
 from drivers.catalogue import option_models
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
@@ -61,22 +57,7 @@ class _LazyRead:
     layer_size: int
 
 
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards, until Ctrl-C.")] = False,
-) -> None:
-    """Convert a real image on this machine: registry, broker, ingress and consumer included.
-
-    An image is made of this machine's Python, pushed to a development registry, and announced by the webhook that Harbor
-    would send. Nothing is left behind.
-
-    Example: `ics demo --keep`
-    """
-    out = out_console(markup=True)
-    with running() as runner:
-        runner.run(_demo(out, keep=keep))
-
-
-async def _demo(console: Console, *, keep: bool) -> None:
+async def run_demo(console: Console, *, keep: bool) -> None:
     began = perf_counter()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ics-demo-")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backfill, check, config, convert, dead_letters, demo, drivers, harbor, services, version
+from cli import backfill, check, config, convert, dead_letters, drivers, harbor, services, version
 
 app = typer.Typer(
     name="ics",
@@ -19,7 +19,7 @@ app = typer.Typer(
         "Exit codes: 0 done, 1 failed for good, 2 wrong usage, 3 failed but may succeed later, 4 a check found differences."
     ),
 )
-app.command()(demo.demo)
+app.command()(services.demo)
 app.command()(services.up)
 app.command()(services.ingress)
 app.command()(services.consumer)

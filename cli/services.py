@@ -1,17 +1,19 @@
-"""``ics up``, ``ics ingress``, ``ics consumer``: the long-running processes."""
+"""``ics up``, ``ics ingress``, ``ics consumer``, ``ics demo``: the commands that run the service.
+
+What they run is imported when they run, so that the other commands start without it.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from typing import Annotated
+
+import typer
 
 from cli.errors import told
-from cli.options import ConfigOption
-from cli.process import Process, run_process
+from cli.options import ConfigOption, console
+from cli.process import run_process
+from cli.running import running
 from cli.settings import settings_for
-from consumer.main import run_consumer
-from ingress.app import create_app
-from ingress.server import serve
-from shared.broker.open import open_broker
 
 
 def up(config: ConfigOption = None) -> None:
@@ -22,8 +24,10 @@ def up(config: ConfigOption = None) -> None:
 
     Example: `ics up --config config.yml`
     """
+    from cli.parts import run_everything  # noqa: PLC0415
+
     with told():
-        run_process(settings_for(config), "up", _everything)
+        run_process(settings_for(config), "up", run_everything)
 
 
 def ingress(config: ConfigOption = None) -> None:
@@ -33,8 +37,10 @@ def ingress(config: ConfigOption = None) -> None:
 
     Example: `ICS_BROKER__URL=amqp://ics:secret@rabbitmq/ ics ingress`
     """
+    from cli.parts import run_ingress  # noqa: PLC0415
+
     with told():
-        run_process(settings_for(config), "ingress", _ingress)
+        run_process(settings_for(config), "ingress", run_ingress)
 
 
 def consumer(config: ConfigOption = None) -> None:
@@ -44,42 +50,23 @@ def consumer(config: ConfigOption = None) -> None:
 
     Example: `ICS_BROKER__URL=amqp://ics:secret@rabbitmq/ ics consumer`
     """
+    from cli.parts import run_consumer_alone  # noqa: PLC0415
+
     with told():
-        run_process(settings_for(config), "consumer", _consumer)
+        run_process(settings_for(config), "consumer", run_consumer_alone)
 
 
-async def _ingress(process: Process) -> None:
-    async with open_broker(process.settings) as broker:
-        app = create_app(process.settings, broker, metrics=process.metrics, tracing=process.tracing)
-        await serve(process.settings, app, process.stop)
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards, until Ctrl-C.")] = False,
+) -> None:
+    """Convert a real image on this machine: registry, broker, ingress and consumer included.
 
+    An image is made of this machine's Python, pushed to a development registry, and announced by the webhook that Harbor
+    would send. Nothing is left behind.
 
-async def _consumer(process: Process) -> None:
-    await run_consumer(process.settings, metrics=process.metrics, tracing=process.tracing, stop=process.stop)
+    Example: `ics demo --keep`
+    """
+    from cli.demo import run_demo  # noqa: PLC0415
 
-
-async def _everything(process: Process) -> None:
-    """One broker connection for both; whichever ends first ends the other."""
-    async with open_broker(process.settings) as broker:
-        app = create_app(process.settings, broker, metrics=process.metrics, tracing=process.tracing)
-
-        async def until_stop(part: str) -> None:
-            try:
-                if part == "ingress":
-                    await serve(process.settings, app, process.stop)
-                else:
-                    await run_consumer(
-                        process.settings,
-                        metrics=process.metrics,
-                        tracing=process.tracing,
-                        stop=process.stop,
-                        broker=broker,
-                        serve=False,
-                    )
-            finally:
-                process.stop.set()
-
-        results = await asyncio.gather(until_stop("ingress"), until_stop("consumer"), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+    with running() as runner:
+        runner.run(run_demo(console(markup=True), keep=keep))
