@@ -14,6 +14,7 @@ The order of the steps is what makes redeliveries, duplicates and races harmless
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -90,6 +91,7 @@ class Converter:
         self._replace_foreign = replace_foreign
         self._locks = KeyedLocks()
         self._targets = KeyedLocks()
+        self._cache_copies = asyncio.Semaphore(1)
         self._budget = MemoryBudget(limits.memory - driver_memory(limits))
 
     async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
@@ -253,4 +255,5 @@ class Converter:
     def _layer_cache(self, target: Reference) -> LayerCache | None:
         if not self._cache.enabled:
             return None
-        return LayerCache(self._to, expand_repository(self._cache.repository or DEFAULT_REPOSITORY, target))
+        repository = expand_repository(self._cache.repository or DEFAULT_REPOSITORY, target)
+        return LayerCache(self._to, repository, self._cache_copies)

@@ -7,6 +7,7 @@ stands. Found with one request, written with one, never read-modify-written. Not
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 
@@ -43,11 +44,14 @@ class LayerCache:
     Args:
         store: where the repository is.
         repository: registry and name; tag and digest are ignored.
+        copies: held while a layer is copied, shared by all caches of the process: a copy has an upload's buffers, and looks
+            are not bounded by the memory that layers under conversion share.
     """
 
-    def __init__(self, store: ImageStore, repository: Reference) -> None:
+    def __init__(self, store: ImageStore, repository: Reference, copies: asyncio.Semaphore) -> None:
         self._store = store
         self._repository = repository
+        self._copies = copies
 
     async def find(self, source: Descriptor, fingerprint: str, target: Reference) -> ConvertedLayer | None:
         """A layer converted before, made available in ``target``; None if there is no usable record."""
@@ -100,7 +104,7 @@ class LayerCache:
             return False
         if await store.mount_blob(target, blob.digest, self._repository) or await store.has_blob(target, blob.digest):
             return True
-        async with store.open_blob(self._repository, blob) as stream, store.upload(target) as upload:
+        async with self._copies, store.open_blob(self._repository, blob) as stream, store.upload(target) as upload:
             async for piece in stream:
                 await upload.write(piece)
             await upload.commit(blob.media_type)

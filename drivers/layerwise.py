@@ -48,6 +48,8 @@ from shared.oci.manifest import ImageManifest, Index, encode_manifest
 
 LAYERS_AT_ONCE = 4
 """Per conversion: while one downloads and one computes, another finishes its upload."""
+LOOKS_AT_ONCE = 16
+"""Per conversion, into the layer cache: an image of known layers is done in a blink, and no registry is flooded."""
 LOOK_AGAIN_AFTER = 1.0
 """Seconds in a queue after which the cache is asked once more: another consumer may have converted the layer meanwhile."""
 
@@ -114,6 +116,7 @@ class _Conversion:
         self._fingerprint = driver.fingerprint(option)
         self._totals = _Totals()
         self._slots = asyncio.Semaphore(LAYERS_AT_ONCE)
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._layers: dict[Digest, asyncio.Task[_Layer]] = {}
 
     async def run(self) -> Result:
@@ -277,9 +280,11 @@ class _Conversion:
         if layer.media_type not in media_types.LAYERS:
             raise UnsupportedError(f"layer {layer.digest} has media type {layer.media_type}, which is no plain layer")
         if self._driver.recognises_layer(layer):
-            return await self._as_it_is(layer)
+            async with self._slots, content.layer_memory():
+                return await self._as_it_is(layer)
         async with content.layer_lock(layer, self._fingerprint):
-            found = await content.cached_layer(layer, self._fingerprint)
+            async with self._looks:
+                found = await content.cached_layer(layer, self._fingerprint)
             if found is None:
                 asked = time.monotonic()
                 async with self._slots, content.layer_memory():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -301,6 +303,49 @@ async def test_a_layer_that_another_consumer_converted_while_this_one_waited_is_
     result = (await converter(store, cache=True).convert(again, progress())).result
     assert result.layers_reused == result.layers_total == 2
     assert len(looks) == 4
+
+
+async def test_looks_into_the_cache_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    looking = most = 0
+
+    async def slow(_self: StoreContent, _layer: Descriptor, _fingerprint: str) -> None:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        await asyncio.sleep(0.01)
+        looking -= 1
+
+    monkeypatch.setattr(StoreContent, "cached_layer", slow)
+    monkeypatch.setattr(layerwise, "LOOKS_AT_ONCE", 1)
+    await converter(store, cache=True).convert(request(image), progress())
+    assert most == 1
+
+
+async def test_known_layers_that_cannot_be_mounted_are_copied_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    await converter(store, cache=True).convert(request(image), progress())
+    store.mounts = False
+    copying = most = 0
+    read = store.open_blob
+
+    @asynccontextmanager
+    async def slow(repository: Reference, blob: Descriptor) -> AsyncIterator[AsyncIterator[bytes]]:
+        nonlocal copying, most
+        copying += 1
+        most = max(most, copying)
+        await asyncio.sleep(0.01)
+        async with read(repository, blob) as stream:
+            yield stream
+        copying -= 1
+
+    monkeypatch.setattr(store, "open_blob", slow)
+    elsewhere = request(image, target=target("v1", "library/elsewhere"))
+    result = (await converter(store, cache=True).convert(elsewhere, progress())).result
+    assert result.layers_reused == 2
+    assert most == 1
 
 
 @pytest.mark.parametrize("damage", ["foreign manifest", "missing blob", "refused", "other layer"])
