@@ -1,9 +1,11 @@
 """A registry that is down is left alone: its conversions wait without costing attempts, and one at a time probes it.
 
 A conversion that fails in a way which speaks of a registry that is away asks the registry again (:meth:`CircuitBreaker.confirm`).
-No answer: the circuit opens at once. An answer: it is only counted, and a row of such failures opens the circuit too (manifests
-are served while the blobs' storage is away, say). An open circuit is half open after its pause: the first conversion that comes
-asks the registry one question before it does anything else (:meth:`CircuitBreaker.admit`), and the answer decides for all.
+No answer: the circuit opens at once, and for longer each time. An answer: it is only counted, and a row of such failures makes
+everybody pause for a moment (manifests are served while the blobs' storage is away, say); not for longer, since a handful of
+images that cannot be read looks the same and must not hold up the others. An open circuit is half open after its pause: the
+first conversion that comes asks the registry one question before it does anything else (:meth:`CircuitBreaker.admit`), and the
+answer decides for all.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class CircuitBreaker:
 
     Args:
         threshold: failures in a row that open a circuit although the registry answers questions.
-        pause: seconds that a circuit stays open at first; doubles every time it opens again, up to ``maximum_pause``.
+        pause: seconds that a circuit stays open at first; doubles with every question that is not answered, up to
+            ``maximum_pause``.
     """
 
     def __init__(
@@ -81,7 +84,8 @@ class CircuitBreaker:
                 return circuit.pause
             _log.info("registry %s answers again", registry)
             circuit.opened = False
-            circuit.failures = self._threshold - 1  # the next failure opens it again, for longer
+            circuit.failures = 0
+            circuit.pause = self._pause
             self._closed(registry)
         return 0
 
@@ -104,6 +108,7 @@ class CircuitBreaker:
             return circuit.pause
         circuit.failures += 1
         if circuit.failures >= self._threshold:
+            circuit.pause = self._pause
             self._open(registry, circuit, error.code)
         return 0
 
@@ -121,7 +126,7 @@ class CircuitBreaker:
 
     def _open(self, registry: str, circuit: _Circuit, code: str) -> None:
         self._circuits[registry] = circuit  # another conversion's success may have taken it out meanwhile
-        if circuit.open_until > 0:
+        if circuit.opened:
             circuit.pause = min(circuit.pause * 2, self._maximum_pause)
         circuit.opened = True
         circuit.open_until = self._clock() + circuit.pause

@@ -147,16 +147,30 @@ async def test_pauses_grow_up_to_a_bound_while_it_stays_down(
     assert pauses == [20, 30, 30]
 
 
-async def test_after_an_answer_the_next_failure_opens_it_again_for_longer(
+async def test_images_that_fail_alone_never_hold_up_the_others_for_long(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    """Ten of them, again and again, while the registry answers: found by the fault harness."""
+    for _ in range(10):
+        for _ in range(3):
+            assert await circuits.admit(["r"], registries.ask) == 0
+            await circuits.confirm("r", DOWN, registries.ask)
+        assert await circuits.admit(["r"], registries.ask) == 10
+        clock.now += 11
+
+
+async def test_an_outage_after_an_answer_begins_with_a_short_pause_again(
     circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
     await circuits.confirm("r", DOWN, registries.ask)
-    registries.down.clear()
     clock.now = 11
-    assert await circuits.admit(["r"], registries.ask) == 0
-    assert await circuits.confirm("r", DOWN, registries.ask) == 0
     assert await circuits.admit(["r"], registries.ask) == 20
+    registries.down.clear()
+    clock.now = 40
+    assert await circuits.admit(["r"], registries.ask) == 0
+    registries.down = {"r"}
+    assert await circuits.confirm("r", DOWN, registries.ask) == 10
 
 
 async def test_a_question_that_is_cancelled_lets_the_next_one_ask(
