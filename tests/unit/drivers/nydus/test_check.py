@@ -149,6 +149,7 @@ DAMAGE: list[tuple[str, Callable[[bytearray], None]]] = [
     ("toc.flags", flip(lambda data: len(data) - 1024)),
     ("toc[blob.meta]", flip(lambda data: part(data, "blob.meta").offset)),
     ("toc[blob.meta.header].digest", flip(lambda data: part(data, "blob.meta.header").offset + 100)),
+    ("toc[blob.digest].digest", flip(lambda data: part(data, "blob.digest").offset)),
     ("toc[image.boot]", flip(lambda data: part(data, "image.boot").offset + 8)),
 ]
 

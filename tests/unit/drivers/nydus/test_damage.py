@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from drivers.limits import LayerLimits
 from drivers.nydus import NydusDriver, media
+from drivers.nydus.blob import toc
 from drivers.nydus.bootstrap_layer import build_bootstrap_layer
 from drivers.nydus.check import check_image
 from drivers.nydus.errors import InvalidNydusError
@@ -157,6 +158,19 @@ async def test_the_same_bootstrap_in_a_layer_of_its_own_is_sound() -> None:
     store = MemoryStore({"registry.test/source": source()[0], "registry.test/target": content.target_repository})
     report = await check_image(store, TARGET)
     assert (report.findings, report.compared) == ([], True)
+
+
+@pytest.mark.parametrize("behind", ["blob.meta", "blob.digest", "image.boot"])
+async def test_a_tar_header_in_the_middle_of_a_blob_is_looked_at(behind: str) -> None:
+    """Readers that walk from the end would lose their way."""
+    content, image = await converted()
+    digest = image.layers[0].digest
+    blob = bytearray(content.target_repository.blobs[digest])
+    entries = toc.decode_toc(bytes(blob[-512 - toc.toc_size(bytes(blob)) : -512]), len(blob))
+    blob[entries[behind].offset - 512 + 130] ^= 1  # the size of the part before
+    with pytest.raises(InvalidNydusError) as caught:
+        await what_a_blob_says(bytes(blob), digest.hex)
+    assert caught.value.field == "tar_header.checksum"
 
 
 @pytest.mark.parametrize("cut", [1, 511, 512, 513, 4096, 9000])
