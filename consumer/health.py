@@ -77,7 +77,7 @@ async def serve_health(settings: Settings, check: HealthCheck, metrics: Metrics)
         return web.Response(status=500, text=reason) if reason else web.Response(status=204)
 
     async def exposition(request: web.Request) -> web.Response:
-        body, content_type = metrics.render(request.headers.get("Accept", ""))
+        body, content_type = await asyncio.to_thread(metrics.render, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     application = web.Application()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -121,7 +122,7 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
             response_class=Response,
         )
         async def exposition(request: Request) -> Response:
-            body, content_type = metrics.render(request.headers.get("accept", ""))
+            body, content_type = await asyncio.to_thread(metrics.render, request.headers.get("accept", ""))
             return Response(body, headers={"Content-Type": content_type})
 
     app.include_router(create_accelerator_router(intake, status))

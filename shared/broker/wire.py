@@ -206,7 +206,7 @@ def decode_dead_letter(message: WireMessage, *, fallback: Failure, died_at: date
 def letter_of(queued: Queued, failure: Failure, *, died_at: datetime, attempts: Sequence[Attempt] = ()) -> DeadLetter:
     """The letter that buries ``queued``; ``attempts`` instead of the ones it carries, if given."""
     told = attempts or queued.attempts
-    traceparent = queued.headers.get("traceparent", "")
+    published = queued.headers.get("traceparent", "")
     return DeadLetter(
         id=dead_letter_id(queued.uid),
         request=queued.request,
@@ -214,8 +214,8 @@ def letter_of(queued: Queued, failure: Failure, *, died_at: datetime, attempts: 
         attempts=bounded_attempts(told),
         died_at=died_at,
         consumer=told[-1].consumer if told else "",
-        trace_id=(told[-1].trace_id if told else "") or trace_id_of(traceparent),
-        traceparent=traceparent,
+        trace_id=(told[-1].trace_id if told else "") or trace_id_of(published),
+        traceparent=(told[-1].traceparent if told else "") or published,
     )
 
 

@@ -81,6 +81,15 @@ class RegistryServer:
         if self.process is not None:
             self.process.send_signal(signal.SIGCONT)
 
+    def blob_file(self, digest: str) -> Path:
+        """Where the content of ``sha256:...`` lies."""
+        hexadecimal = digest.removeprefix("sha256:")
+        return self.root / "storage/docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
+
+    def uploads_of(self, repository: str) -> Path:
+        """The folder of a repository's unfinished uploads."""
+        return self.root / "storage/docker/registry/v2/repositories" / repository / "_uploads"
+
     def upload_sessions(self) -> list[Path]:
         """Folders of uploads neither committed nor cancelled (a cancelled one leaves an empty hash state behind)."""
         found = self.root.glob("storage/docker/registry/v2/repositories/**/_uploads/*/startedat")
