@@ -76,7 +76,10 @@ class Report:
     webhooks: Counter[str] = field(default_factory=Counter)
     """What is special about some of them."""
     ledger: Ledger = field(default_factory=Ledger)
+    late: list[Accepted] = field(default_factory=list)
+    """Accepted events that nothing accounted for yet when the time to settle was over."""
     lost: list[Accepted] = field(default_factory=list)
+    """Those that nothing accounts for at the end, after the replay."""
     stale: list[str] = field(default_factory=list)
     """Targets that are not made of what their source tag points at."""
     damaged: list[str] = field(default_factory=list)
@@ -419,7 +422,7 @@ class Run:
                 self.report.misclassified.append(f"{letter.id}: {letter.failure.code} instead of {wanted}")
         self.report.broken_unnoticed = self.report.ledger.broken_unnoticed(dead)
         current = await self._current()
-        self.report.lost = self.report.ledger.lost(dead, current)
+        self.report.late = self.report.ledger.lost(dead, current)
 
     async def _current(self) -> dict[str, str]:
         current: dict[str, str] = {}
@@ -436,9 +439,16 @@ class Run:
             if request := await self._broker.dead_letters.replay(letter.id, actor="faults"):
                 self.report.ledger.replayed += 1
                 before[request.id] = ended.get(request.id, 0)
-        await self._settle(lambda: all(len(outcomes[identity]) > count for identity, count in before.items()))
+        ledger = self.report.ledger
+        await self._settle(
+            lambda: not ledger.open and all(len(outcomes[identity]) > count for identity, count in before.items())
+        )
+        dead: set[str] = set()
         async for letter in self._broker.dead_letters.list():
             self.report.dead_after_replay[letter.failure.code] += 1
+            if letter.request is not None:
+                dead.add(letter.request.id)
+        self.report.lost = self.report.ledger.lost(dead, await self._current())
         accepted_tags = {event.tag for event in self.report.ledger.accepted.values()}
         newest_accepted = {(event.tag, event.digest) for event in self.report.ledger.accepted.values()}
         for tag in sorted(accepted_tags):

@@ -39,6 +39,7 @@ def render(report: Report) -> str:
         ("conversions accepted", len(ledger.accepted)),
         *((f"… last seen as {name}", count) for name, count in sorted(ledger.summary().items())),
         ("retried", sum(ledger.retries.values())),
+        ("still waiting when the time to settle was over", len(report.late)),
         ("dead letters when the faults ended", sum(report.dead.values())),
         *((f"… with code {code}", count) for code, count in sorted(report.dead.items())),
         ("… of the wrong class", len(report.misclassified)),
