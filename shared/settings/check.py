@@ -170,15 +170,26 @@ def _peers(settings: Settings) -> Iterator[Problem]:
         path = join("harbor", (host,))
         if not _HOST.fullmatch(host):
             yield Problem(path, "must be host or host:port, without a scheme or a path")
-        if not _is_http(harbor.url):
-            yield Problem(f"{path}.url", "must be http://HOST or https://HOST")
+        if not _is_http(harbor.url) or "@" in harbor.url:
+            yield Problem(f"{path}.url", "must be http://HOST or https://HOST, without a user")
         if harbor.password is not None and harbor.password_file is not None:
             yield Problem(path, "password and password_file conflict: set one")
     for number, notification in enumerate(settings.notifications):
         if not _is_http(notification.url.get_secret_value()):
             yield Problem(f"notifications[{number}].url", "must be an http:// or https:// URL")
+        secret = notification.secret.get_secret_value() if notification.secret else ""
+        if secret.startswith("whsec_") and not _is_base64(secret.removeprefix("whsec_")):
+            yield Problem(f"notifications[{number}].secret", "must be base64 after whsec_")
     if settings.cache.repository and not _is_template(settings.cache.repository):
         yield Problem("cache.repository", _TEMPLATE)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _secret_files(settings: Settings) -> Iterator[Problem]:

@@ -56,13 +56,14 @@ def from_validation(error: ValidationError, model: type[BaseModel], prefix: str 
 
 
 def join(prefix: str, parts: Iterable[str | int]) -> str:
-    """``("rules", 1, "match")`` → ``rules[1].match``; keys that hold dots are quoted."""
+    """``("rules", 1, "match")`` → ``rules[1].match``; keys that hold dots are quoted, users in URLs are not told."""
     path = prefix
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
         else:
-            name = f'"{part}"' if "." in part or ":" in part else part
+            told = f"[redacted]@{part.rpartition('@')[2]}" if "@" in part else part
+            name = f'"{told}"' if "." in told or ":" in told else told
             path = f"{path}.{name}" if path else name
     return path
 

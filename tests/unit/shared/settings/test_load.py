@@ -248,3 +248,19 @@ def test_whatever_the_file_holds_the_answer_is_settings_or_a_list_of_problems(da
         path.write_text(yaml.safe_dump(data))
         with contextlib.suppress(ConfigError):
             load_settings(path, environ={}, option_models=MODELS)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"auths": {"https://user:canary-word@h.example.com/": {}}},
+        {"harbor": {"h.example.com": {"url": "https://user:canary-word@h.example.com"}}},
+        {"notifications": [{"url": "https://h.example.com/", "secret": "whsec_canary-word"}]},
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, environ={}, option_models=MODELS)
+    assert "canary-word" not in caught.value.message
