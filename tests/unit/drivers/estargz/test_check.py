@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from drivers.api import ANNOTATION_SOURCE_REPOSITORY
 from drivers.checking import CheckReport, Original
 from drivers.estargz import EstargzDriver
 from drivers.estargz.check import check_image
@@ -20,9 +21,10 @@ from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, add_index, as_source
 from drivers.testing.store import MemoryStore
 from shared.errors import PermanentError
+from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
-from shared.oci.reference import parse_reference
+from shared.oci.reference import Reference, parse_reference
 
 LAYER = (
     Tar()
@@ -122,7 +124,7 @@ async def test_a_table_that_lies_is_found(lie: str) -> None:
         rows[name][field] = value
 
     report = await check(source, target, with_table(target, root, change))
-    assert any(said in finding.message and name.strip("/") in finding.where for finding in report.findings), (
+    assert any(said in finding.message and name.strip("/") in str(finding) for finding in report.findings), (
         report.findings
     )
 
@@ -170,3 +172,21 @@ async def test_without_its_source_the_reason_is_told() -> None:
     assert report.ok
     assert not report.compared
     assert "neither in registry.test/source nor beside it" in report.not_compared[0]
+
+
+async def test_an_annotation_makes_nobody_contact_a_registry_that_is_not_allowed() -> None:
+    class Guarded(MemoryStore):
+        async def resolve(self, reference: Reference) -> Descriptor | None:
+            if reference.registry == "elsewhere.example.com":
+                raise PermanentError("elsewhere.example.com is not allowed", code="host_not_allowed")
+            return await super().resolve(reference)
+
+    source, target, root = await converted()
+    for recorded, said in (("elsewhere.example.com/a", "not allowed"), ("No Reference", "not an image reference")):
+        marks = {**root.annotations, ANNOTATION_SOURCE_REPOSITORY: recorded}
+        changed = encode_manifest({**root.data, "annotations": marks})
+        target.tags["1"] = target.add_manifest(changed).digest
+        report = await check_image(Guarded({"registry.test/source": source, "registry.test/target": target}), TARGET)
+        assert report.ok
+        assert not report.compared
+        assert said in report.not_compared[0]
