@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -50,7 +52,22 @@ class AmqpLink:
         self.closed = False
 
     def __repr__(self) -> str:
-        return f"<AMQP link to {urlsplit(self._url).hostname}>"
+        return f"<AMQP link to {self._where}>"
+
+    @property
+    def _where(self) -> str:
+        """``host`` or ``host:port``."""
+        return urlsplit(self._url).netloc.rpartition("@")[2]
+
+    def _reason(self, error: BaseException) -> str:
+        """Where and why, without the URL, which aio-pika puts into some messages."""
+        if isinstance(error, TimeoutError):
+            return f"no answer from RabbitMQ at {self._where} in time"
+        why = type(error).__name__
+        code = error.errno if isinstance(error, OSError) else None
+        if code is not None and code in errno.errorcode:  # the library puts AMQP's own codes there too
+            why = os.strerror(code)
+        return f"RabbitMQ at {self._where}: {why}"
 
     async def close(self) -> None:
         self.closed = True
@@ -72,9 +89,9 @@ class AmqpLink:
             raise unavailable("it does not take the message (a queue is full or missing)") from error
         except RuntimeError as error:  # what the library raises on a connection whose end it has not noticed
             self._forget(self._connection)
-            raise unavailable(_reason(error)) from error
+            raise unavailable(self._reason(error)) from error
         except _LOST as error:
-            raise unavailable(_reason(error)) from error
+            raise unavailable(self._reason(error)) from error
 
     @asynccontextmanager
     async def channel(self, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
@@ -92,14 +109,14 @@ class AmqpLink:
                         await channel.set_qos(prefetch_count=prefetch)
         except RuntimeError as error:
             self._forget(self._connection)
-            raise unavailable(_reason(error)) from error
+            raise unavailable(self._reason(error)) from error
         except _LOST as error:
-            raise unavailable(_reason(error)) from error
+            raise unavailable(self._reason(error)) from error
         try:
             with honouring_cancellation():
                 yield channel
         except _LOST as error:
-            raise unavailable(_reason(error)) from error
+            raise unavailable(self._reason(error)) from error
         finally:
             await attempted(channel.close(), self.timeout)
 
@@ -194,10 +211,3 @@ class AmqpLink:
             raise PermanentError(
                 "RabbitMQ refuses the user or password of broker.url", code="broker_refused"
             ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Without the URL, which aio-pika puts into some messages."""
-    if isinstance(error, TimeoutError):
-        return "no answer from RabbitMQ in time"
-    return f"RabbitMQ: {type(error).__name__}"

@@ -99,6 +99,11 @@ class NatsLink:
         self._refused: PermanentError | None = None
 
     @property
+    def _where(self) -> str:
+        """Every server's ``host:port``, without credentials."""
+        return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in self._url.split(","))
+
+    @property
     def js(self) -> JetStreamContext:
         return self.client.jetstream(timeout=self.timeout)
 
@@ -157,13 +162,13 @@ class NatsLink:
     def late(self) -> TransientError:
         """What to raise when an operation took longer than the time-out."""
         reason = self._problem if not self._ready.is_set() else "no answer"
-        return unavailable(f"NATS: {reason} within {self.timeout:g} s")
+        return unavailable(f"NATS at {self._where}: {reason} within {self.timeout:g} s")
 
     async def check(self) -> None:
         if self._refused is not None:
             raise self._refused
         if not self._ready.is_set():
-            raise unavailable(f"NATS: {self._problem}")
+            raise unavailable(f"NATS at {self._where}: {self._problem}")
 
     async def _connect(self) -> None:
         url = urlsplit(self._url)
