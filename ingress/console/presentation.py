@@ -30,12 +30,12 @@ _SYMBOLS = {
 }
 
 
-def status_pill(status: str) -> Markup:
-    """A word and a symbol: never colour alone."""
+def status_pill(status: str, word: str = "") -> Markup:
+    """A word (the status' own unless another fits better) and a symbol: never colour alone."""
     symbol = _SYMBOLS.get(status, "queued")
     return Markup(
         '<span class="pill pill-{status}"><svg class="icon" aria-hidden="true"><use href="#i-{symbol}"/></svg>{word}</span>'
-    ).format(status=status, symbol=symbol, word=STATUS_WORDS.get(status, status))
+    ).format(status=status, symbol=symbol, word=word or STATUS_WORDS.get(status, status))
 
 
 def bytes_text(value: float | None) -> str:
