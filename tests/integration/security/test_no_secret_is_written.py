@@ -533,5 +533,5 @@ def everything_was_reached(scene: Scene) -> None:
     assert "collector" in scene.written["up.log"] or "Failed to export" in scene.written["up.log"]
     for name in ("hook", "deaf hook", "harbor", "collector"):
         scene.note(f"what {name} was sent", "\n".join(scene.peers[name].bodies))
-    for where in ("ingress.log", "consumer.log", "up.log", "traces", "events", "ics config", "work directory"):
+    for where in ("ingress.log", "consumer.log", "up.log", "traces", "events", "ics config"):
         assert any(each.startswith(where) and text.strip() for each, text in scene.written.items()), where
