@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 import time
@@ -215,7 +216,7 @@ class Transport:
                 body = b"" if response.method == "HEAD" else await read_start(response, MAXIMUM_ERROR_BODY)
         except (aiohttp.ClientError, OSError):  # the status says enough
             body = b""
-        secrets = [authorization.partition(" ")[2]] if authorization else []
+        secrets = _words_of(authorization) if authorization else []
         raise from_status(operation, response.status, response.headers, body, secrets=secrets)
 
     async def _follow(
@@ -305,6 +306,17 @@ class Transport:
             stall.reschedule(loop.time() + 2 * self.read_timeout)
 
         return guarded()
+
+
+def _words_of(authorization: str) -> list[str]:
+    """All that a registry could repeat of what it was sent: the value, and the user and password in it, longest first."""
+    scheme, _, value = authorization.partition(" ")
+    words = [value]
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            told = base64.b64decode(value).decode("utf-8", "replace")
+            words += [told, told.partition(":")[2]]
+    return words
 
 
 def joined(base: URL, location: str, operation: Operation) -> URL:
