@@ -34,7 +34,7 @@ def main() -> int:
     failed: dict[str, str] = {}
     for name in [] if arguments.render else arguments.names or PARTS:
         print(f"{name}: {PARTS[name].title}", flush=True)
-        start = time.perf_counter()
+        others, start = machine.busy(), time.perf_counter()
         try:
             data = PARTS[name].measure(bench)
         except Exception as error:  # noqa: BLE001  one part's failure must not cost the others' figures
@@ -51,6 +51,7 @@ def main() -> int:
                 rounds=bench.rounds,
                 quick=bench.quick,
                 seconds=seconds,
+                others=max(others, machine.busy()),
                 machine=machine.describe(),
                 data=data,
             ),

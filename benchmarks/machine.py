@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,13 @@ def describe() -> dict[str, str]:
     }
 
 
+def busy(seconds: float = 2.0) -> float:
+    """Cores that are busy while this process only looks."""
+    before = _busy_ticks()
+    time.sleep(seconds)
+    return (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
 def commit() -> str:
     """Short hash of the checkout, marked when the measured code differs from it."""
     try:
@@ -45,6 +53,12 @@ def commit() -> str:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _busy_ticks() -> int:
+    """Of all cores: everything but idle and waiting for disks (proc(5), ``/proc/stat``)."""
+    user, nice, system, _idle, _wait, interrupt, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return user + nice + system + interrupt + soft
 
 
 def _git(*arguments: str) -> str:

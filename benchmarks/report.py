@@ -10,6 +10,8 @@ from benchmarks.parts import PARTS
 from benchmarks.results import Outcome
 
 PLOTS = "plots"
+QUIET = 0.3
+"""Cores; what runs on an idle machine keeps fewer busy."""
 _INTRODUCTION = """Written by `make bench`; [README.md](README.md) says what each part is and how to read it. Every ratio compares
 what was measured in the same run, in turns; figures are medians. ✓ and ✗ say whether a goal was reached."""
 
@@ -27,6 +29,15 @@ def write(path: Path, outcomes: Mapping[str, Outcome], failed: Mapping[str, str]
     text = ["# Benchmark report", "", _INTRODUCTION, ""]
     if any(outcome.quick for outcome in outcomes.values()):
         text += ["**A try-out with small inputs (`--quick`): the figures mean nothing.**", ""]
+    busy = [f"`{name}`" for name in PARTS if name in outcomes and outcomes[name].others > QUIET]
+    if busy:
+        text += [
+            (
+                f"**Others kept cores busy around {', '.join(busy)} (last line of each): absolute figures are too low there,"
+                " ratios of times uncertain; sizes, memory, CPU seconds and their ratios hold.**"
+            ),
+            "",
+        ]
     text += [f"**`{name}` failed in the last run: {reason}**\n" for name, reason in failed.items()]
     missing = [name for name in PARTS if name not in outcomes and name not in failed]
     if missing:
@@ -40,7 +51,10 @@ def write(path: Path, outcomes: Mapping[str, Outcome], failed: Mapping[str, str]
         for chart in charts:
             (plots / f"{chart.name}.svg").write_text(svg(chart))
             text += [f"![{chart.title}]({PLOTS}/{chart.name}.svg)", ""]
-        facts = (outcome.made_at, f"{outcome.rounds} rounds", f"{outcome.seconds:.0f} s", f"commit `{outcome.commit}`")
+        facts = (
+            outcome.made_at, f"{outcome.rounds} rounds", f"{outcome.seconds:.0f} s", f"{outcome.others:.1f} cores busy with others",
+            f"commit `{outcome.commit}`",
+        )  # fmt: skip
         text += [f"*`{name}`: {', '.join(facts)}, `{outcome.command}`*", ""]
     path.write_text("\n".join(text))
 

@@ -20,6 +20,8 @@ class Outcome:
     quick: bool
     seconds: float
     """Of the whole part, inputs included where they had to be made."""
+    others: float
+    """Cores that others kept busy just before or just after, whichever is more; about 0 on a quiet machine."""
     machine: dict[str, str]
     data: dict[str, Any]
 

@@ -64,9 +64,18 @@ def test_a_chart_keeps_its_points_within_its_axes() -> None:
     assert {"A & B", "<one>"} <= {each.text for each in drawn.iter(f"{SVG}text")}
 
 
-def outcome(name: str, data: dict[str, Any], machine: str = "one") -> results.Outcome:
+def outcome(name: str, data: dict[str, Any], machine: str = "one", others: float = 0) -> results.Outcome:
     return results.Outcome(
-        name, "today", "abc", "python -m benchmarks", 3, quick=False, seconds=1, machine={"CPU": machine}, data=data
+        name,
+        "today",
+        "abc",
+        "python -m benchmarks",
+        3,
+        quick=False,
+        seconds=1,
+        others=others,
+        machine={"CPU": machine},
+        data=data,
     )
 
 
@@ -81,11 +90,12 @@ def test_a_part_measured_again_replaces_only_its_own_figures(tmp_path: Path) -> 
     }
     run = {"wall": 10.0, "wall_spread": 0.0, "cpu": 1.0, "spans": 0}
     results.save(outcome("history", history), tmp_path)
-    results.save(outcome("tracing", {"images": 2, "off": run, "on": run}, "two"), tmp_path)
+    results.save(outcome("tracing", {"images": 2, "off": run, "on": run}, "two", others=1.7), tmp_path)
     results.save(outcome("history", {**history, "conversions": 77}), tmp_path)
     report.write(tmp_path / "REPORT.md", results.load(tmp_path), {"ingest": "RuntimeError: no broker"})
     text = (tmp_path / "REPORT.md").read_text()
     assert "| 77 |" in text
+    assert "kept cores busy around `tracing` (" in text
     assert "✓ tracing costs no more than 5 %" in text
     assert "**`ingest` failed in the last run: RuntimeError: no broker**" in text
     assert "Not measured yet: `estargz_layer`" in text
