@@ -109,8 +109,8 @@ def render(data: dict[str, Any]) -> tuple[str, list[Chart]]:
         rows.append(
             (
                 name, f"{raw['rate']:,.0f}", f"{ingress['rate']:,.0f}", f"{share:.0%}", _ms(ingress["p50"]), _ms(ingress["p99"]),
-                _ms(one["p50"]), _ms(one["p99"]), _each(ingress, "ingress_cpu"), _each(ingress, "broker_cpu"),
-                _each(ingress, "client_cpu"),
+                _ms(one["p50"]), _ms(one["p99"]), f"{raw['cpu_each'] * 1000:.2f}", _each(ingress, "ingress_cpu"),
+                _each(ingress, "broker_cpu"), _each(ingress, "client_cpu"),
             )
         )  # fmt: skip
         bursts.append(
@@ -135,7 +135,7 @@ def render(data: dict[str, Any]) -> tuple[str, list[Chart]]:
         ]
     head = (
         "broker", "raw publishes/s", "webhooks/s", "share", "p50, ms", "p99, ms", "alone p50, ms", "alone p99, ms",
-        "ingress CPU, ms each", "broker CPU, ms each", "load client CPU, ms each",
+        "raw client CPU, ms each", "ingress CPU, ms each", "broker CPU, ms each", "load client CPU, ms each",
     )  # fmt: skip
     burst_head = (
         "broker", "burst of", "accepted", "in the queue", "seconds", "p50, ms", "p99, ms", "slowest, ms",

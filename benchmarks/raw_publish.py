@@ -11,6 +11,7 @@ import aio_pika
 import nats
 import uvloop
 
+from benchmarks import usage
 from benchmarks.webhook_load import HOST, push_event
 from shared.broker.wire import UID, Queued, WireMessage, encode
 from shared.planning import Planner
@@ -34,11 +35,12 @@ async def _raw(arguments: dict[str, Any]) -> dict[str, Any]:
     messages = [encode(Queued(request=plan.requests[0])) for plan in plans]
     publish, close = await (_amqp if arguments["url"].startswith("amqp") else _nats)(arguments["url"])
     waiting = iter(messages)
-    start = time.perf_counter()
+    before, start = usage.cpu_seconds(), time.perf_counter()
     await asyncio.gather(*(_worker(waiting, publish) for _ in range(arguments["in_flight"])))
     wall = time.perf_counter() - start
+    cpu = usage.cpu_seconds() - before
     await close()
-    return {"wall": wall, "rate": len(messages) / wall, "bytes": len(messages[0].body)}
+    return {"wall": wall, "rate": len(messages) / wall, "cpu_each": cpu / len(messages), "bytes": len(messages[0].body)}
 
 
 async def _worker(messages: Iterator[WireMessage], publish: Publish) -> None:
