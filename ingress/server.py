@@ -18,6 +18,10 @@ from shared.settings.model import Settings
 
 GRACE = 10
 """Seconds that requests under way get at the end."""
+ACCEPTED_AT_ONCE = 16
+"""Connections accepted in one turn of the event loop. libuv accepts one for each listening handle, so that under load the last of
+some hundred new connections would wait longer than Harbor does; the same socket under several handles is accepted from by each.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -90,7 +94,7 @@ def _server(app: FastAPI, **tls: Any) -> _Server:
 
 
 async def _run(servers: Mapping[_Server, socket.socket], app: FastAPI, stop: asyncio.Event) -> None:
-    tasks = [asyncio.create_task(server.serve([listener])) for server, listener in servers.items()]
+    tasks = [asyncio.create_task(server.serve(_handles(listener))) for server, listener in servers.items()]
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -104,3 +108,8 @@ async def _run(servers: Mapping[_Server, socket.socket], app: FastAPI, stop: asy
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+def _handles(listener: socket.socket) -> list[socket.socket]:
+    """The server closes them all."""
+    return [listener, *(listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]

@@ -97,7 +97,9 @@ def parse_manifest(raw: bytes, media_type: str | None = None, digest: Digest | N
         index = Index(raw, kind, digest, data)
         _ = index.manifests, index.subject
         return index
-    raise PermanentError(f"unsupported manifest media type {kind[:200]!r}", code="unsupported_media_type")
+    # What is no media type at all is not repeated: it may be anything, a secret that the registry was sent included.
+    told = kind if media_types.is_well_formed(kind) else "that is none"
+    raise PermanentError(f"unsupported manifest media type: {told}", code="unsupported_media_type")
 
 
 def _refuse_ambiguity(data: Mapping[str, Any], kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -28,6 +29,9 @@ LAYERS: Final = frozenset(
     {OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD}
 )
 
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_WELL_FORMED: Final = re.compile(rf"{_NAME}/{_NAME}")
+
 _OCI_OF_DOCKER: Final = {
     DOCKER_MANIFEST: OCI_MANIFEST,
     DOCKER_MANIFEST_LIST: OCI_INDEX,
@@ -51,3 +55,8 @@ def to_oci(media_type: str) -> str:
 def is_manifest(media_type: str) -> bool:
     """An image manifest or an index."""
     return media_type in MANIFESTS
+
+
+def is_well_formed(media_type: str) -> bool:
+    """``type/subtype`` (RFC 6838, section 4.2), whether known or not."""
+    return _WELL_FORMED.fullmatch(media_type) is not None

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,7 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from shared.errors import PermanentError
 from shared.registry.access import AccessList, Credential, Destination, RegistryAccess
 from shared.registry.addresses import GuardedResolver
 from shared.registry.auth import Authenticator
@@ -250,7 +251,11 @@ class Transport:
                     code="unexpected_answer",
                     status=response.status,
                 )
-            destination = self.access.destination(access, joined(response.url, location, request.operation))
+            url = joined(response.url, location, request.operation)
+            try:
+                destination = self.access.destination(access, url)
+            except PermanentError as error:  # names the place, which may be called like what the registry was sent
+                raise _without(_words_of(authorization or ""), error) from None
         raise request.operation.permanent(f"more than {_MAXIMUM_REDIRECTS} redirects", code="unexpected_answer")
 
     async def once(
@@ -317,6 +322,21 @@ def _words_of(authorization: str) -> list[str]:
             told = base64.b64decode(value).decode("utf-8", "replace")
             words += [told, told.partition(":")[2]]
     return words
+
+
+def _without(secrets: Sequence[str], error: PermanentError) -> PermanentError:
+    """The same error, secrets masked in whatever case a URL writes them."""
+
+    def masked(text: str) -> str:
+        for secret in filter(None, secrets):
+            text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
+        return text
+
+    details = {
+        key: masked(value) if isinstance(value, str) and key != "registry" else value
+        for key, value in error.details.items()
+    }
+    return PermanentError(masked(error.message), code=error.code, **details)
 
 
 def joined(base: URL, location: str, operation: Operation) -> URL:

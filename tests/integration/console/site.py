@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
+from ingress.problem import HttpProblem
 from ingress.status.acceld import create_acceld_router
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
@@ -246,6 +247,11 @@ def site(prefix: str = "") -> Iterator[Site]:
             await fill(broker)
             status = create_status(settings(), broker, Metrics(), Tracing(TracerProvider()))
             app = FastAPI()
+
+            @app.exception_handler(HttpProblem)
+            async def problem(_request: Request, error: HttpProblem) -> Response:
+                return error.response()
+
             app.include_router(create_status_router(status, heartbeat=1))
             app.include_router(create_acceld_router(status))
             reporter = EventReporter(broker.events, status.metrics, ())

@@ -86,7 +86,7 @@ def outcomes(metrics: Metrics) -> dict[str, float]:
         sample.labels["outcome"]: sample.value
         for family in metrics.registry.collect()
         for sample in family.samples
-        if sample.name == "ics_notifications_total"
+        if sample.name == "ics_notifications_total" and sample.value
     }
 
 
