@@ -93,7 +93,8 @@ def _count(text: str) -> int:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    """As it can be repeated elsewhere: names of this machine's files without their folders."""
+    return shlex.join(["python", "-m", "benchmarks", *(Path(argument).name for argument in sys.argv[1:])])
 
 
 if __name__ == "__main__":
