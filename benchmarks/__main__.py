@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
 import sys
 import time
@@ -94,7 +95,7 @@ def _count(text: str) -> int:
 
 def _command() -> str:
     """As it can be repeated elsewhere: names of this machine's files without their folders."""
-    return shlex.join(["python", "-m", "benchmarks", *(Path(argument).name for argument in sys.argv[1:])])
+    return shlex.join(["python", "-m", "benchmarks", *(re.sub(r"/\S*/", "", argument) for argument in sys.argv[1:])])
 
 
 if __name__ == "__main__":
