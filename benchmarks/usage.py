@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -13,7 +15,7 @@ def cpu_seconds() -> float:
     """Of this process, of the children that it has waited for, and of those that still run."""
     own, waited = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = own.ru_utime + own.ru_stime + waited.ru_utime + waited.ru_stime
-    return ended + sum(cpu_of(pid) for pid in _children(os.getpid()))
+    return ended + _of_children(os.getpid(), cpu_of)
 
 
 def peak_bytes() -> int:
@@ -27,7 +29,7 @@ def peak_bytes() -> int:
 def cpu_of(pid: int) -> float:
     """User and system seconds of another process, of the children that it has waited for, and of those that still run."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICK + sum(cpu_of(child) for child in _children(pid))
+    return sum(map(int, fields[11:15])) / _TICK + _of_children(pid, cpu_of)
 
 
 def cpu_of_group(pid: int) -> float:
@@ -45,16 +47,23 @@ def cpu_of_group(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Of a process and its children."""
-    return _status(pid, "VmRSS") + sum(resident_bytes(child) for child in _children(pid))
+    return _status(pid, "VmRSS") + int(_of_children(pid, resident_bytes))
 
 
 def peak_of(pid: int) -> int:
     """Peak RSS of a process and of the children that still run, added up."""
-    return _status(pid, "VmHWM") + sum(peak_of(child) for child in _children(pid))
+    return _status(pid, "VmHWM") + int(_of_children(pid, peak_of))
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+def _of_children(pid: int, measure: Callable[[int], float]) -> float:
+    """What a process' children use; one that ends meanwhile counts no more."""
+    total = 0.0
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in path.read_text().split():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    total += measure(int(child))
+    return total
 
 
 def _status(pid: int, key: str) -> int:

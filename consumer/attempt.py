@@ -30,6 +30,7 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.metrics import Outcome as CountedOutcome
 from shared.telemetry.spans import process_span, record_error
 from shared.telemetry.tracing import Tracing, trace_id, traceparent
+from shared.telemetry.work_queue import WorkQueue
 
 CONSUMER = f"{socket.gethostname()}/{os.getpid()}"
 _log = logging.getLogger(__name__)
@@ -47,8 +48,7 @@ class Workshop:
     reporter: EventReporter
     metrics: Metrics
     tracing: Tracing
-    system: str
-    """``messaging.system`` of spans: ``rabbitmq``, ``nats`` ..."""
+    queue: WorkQueue
     extend_interval: float
 
 
@@ -72,15 +72,13 @@ class AttemptRun:
             await self._settle_safely(self._delivery.release(pause))
             return
         queued = self._queue_seconds()
-        destination = f"{shop.settings.broker.prefix}.conversions"
         with process_span(
             shop.tracing,
             request,
+            shop.queue,
             headers=self._delivery.headers,
             attempts=self._delivery.attempts,
             queue_seconds=queued,
-            system=shop.system,
-            destination=destination,
             redelivered=self._delivery.redelivered,
         ) as span:
             shop.metrics.queue_time(queued, trace_id(span))

@@ -20,11 +20,11 @@ from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
 from shared.notifications import Notifier
-from shared.planning import messaging_system
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from shared.telemetry.work_queue import WorkQueue
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ async def run_consumer(
             reporter=reporter,
             metrics=metrics,
             tracing=tracing,
-            system=messaging_system(settings),
+            queue=WorkQueue.of(settings),
             extend_interval=broker.extend_interval,
         )
         metrics.concurrency(settings.maximum_concurrency)

@@ -16,11 +16,11 @@ from shared.broker.api import Broker, DeadLetterFilter
 from shared.errors import IcsError, TransientError
 from shared.events import ConversionEvent, conversion_event
 from shared.messages import ConversionRequest, DeadLetter
-from shared.planning import messaging_destination, messaging_system
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.spans import publish_span
 from shared.telemetry.tracing import Tracing, inject, link, traceparent
+from shared.telemetry.work_queue import WorkQueue
 
 Operation = Literal["replay", "discard"]
 _log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ class DeadLetterOperations:
 
     def __init__(self, settings: Settings, broker: Broker, *, tracing: Tracing, metrics: Metrics) -> None:
         self._broker = broker
-        self._system = messaging_system(settings)
-        self._destination = messaging_destination(settings)
+        self._queue = WorkQueue.of(settings)
         self._tracing = tracing
         self._metrics = metrics
 
@@ -119,13 +118,8 @@ class DeadLetterOperations:
             return await self._broker.dead_letters.replay(letter.id) is not None  # says what is wrong with it
         headers: dict[str, str] = {}
         replayed = link(letter.traceparent, "replayed")
-        with publish_span(
-            self._tracing,
-            letter.request,
-            system=self._system,
-            destination=self._destination,
-            links=[replayed] if replayed else [],
-        ) as span:
+        links = [replayed] if replayed else []
+        with publish_span(self._tracing, letter.request, self._queue, links=links) as span:
             span.set_attribute("ics.replay_of", letter.id)
             inject(headers, span)
             request = await self._broker.dead_letters.replay(letter.id, headers, actor)

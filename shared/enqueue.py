@@ -7,10 +7,10 @@ from collections.abc import Callable
 from shared.broker.api import Broker
 from shared.events import ConversionEvent, conversion_event
 from shared.messages import ConversionRequest
-from shared.planning import messaging_destination, messaging_system
 from shared.settings.model import Settings
 from shared.telemetry.spans import publish_span
 from shared.telemetry.tracing import Tracing, inject, trace_id
+from shared.telemetry.work_queue import WorkQueue
 
 
 class Enqueuer:
@@ -29,13 +29,12 @@ class Enqueuer:
         self._broker = broker
         self._tracing = tracing
         self._tell = tell
-        self._system = messaging_system(settings)
-        self._destination = messaging_destination(settings)
+        self._queue = WorkQueue.of(settings)
 
     async def __call__(self, request: ConversionRequest) -> None:
         """Returns once the broker has confirmed. Raises what ``Broker.publish`` raises; nothing is told then."""
         headers: dict[str, str] = {}
-        with publish_span(self._tracing, request, system=self._system, destination=self._destination) as span:
+        with publish_span(self._tracing, request, self._queue) as span:
             inject(headers, span)
             await self._broker.publish(request, headers)
             parent = headers.get("traceparent", "")

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from shared.backfill import matches
 from shared.errors import PermanentError
@@ -195,19 +194,6 @@ def _names_registry(template: str) -> bool:
     """By the template's own text: a project may have a dot in its name too."""
     head, slash, _ = template.partition("/")
     return bool(slash) and (head == "{registry}" or "." in head or ":" in head or head == "localhost")
-
-
-def messaging_system(settings: Settings) -> str:
-    """The broker in OpenTelemetry's words: ``rabbitmq``, ``nats`` or ``memory``."""
-    scheme = urlsplit(settings.broker.url.get_secret_value()).scheme
-    if scheme in {"amqp", "amqps"}:
-        return "rabbitmq"
-    return "memory" if scheme == "memory" else "nats"
-
-
-def messaging_destination(settings: Settings) -> str:
-    """The work queue's name, for spans."""
-    return f"{settings.broker.prefix}.conversions"
 
 
 def _wants(rule: Rule, source: Reference) -> bool:

@@ -239,7 +239,7 @@ class Notification(Section):
 
 
 class HarborApi(Section):
-    """Harbor's REST API of one registry host, for labels and comments on the source artifact, and for the backfill."""
+    """Harbor's REST API of one registry host, for a label on the source artifact, and for the backfill."""
 
     url: str
     """``https://harbor.example.com``."""

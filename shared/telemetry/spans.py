@@ -23,6 +23,7 @@ from shared.errors import IcsError, SkippedError, SupersededError
 from shared.messages import Attempt, ConversionRequest
 from shared.telemetry.redaction import redact
 from shared.telemetry.tracing import CurrentSpan, Tracing, extract, link
+from shared.telemetry.work_queue import WorkQueue
 
 
 def webhook_span(
@@ -60,34 +61,33 @@ def record_response(span: Span, status: int) -> None:
 
 
 def publish_span(
-    tracing: Tracing, request: ConversionRequest, *, system: str, destination: str, links: Sequence[Link] = ()
+    tracing: Tracing, request: ConversionRequest, queue: WorkQueue, *, links: Sequence[Link] = ()
 ) -> CurrentSpan:
-    """The producer span of one conversion request; inject it into the message's headers. ``system``: ``rabbitmq``, ``nats``."""
-    attributes = _messaging(request, system, destination) | {
+    """The producer span of one conversion request; inject it into the message's headers."""
+    attributes = _messaging(request, queue) | {
         "messaging.operation.name": "publish",
         "messaging.operation.type": "send",
     }
     if request.replayed_trace and (replayed := link(request.replayed_trace, "replayed")):
         links = (*links, replayed)
-    return _span(tracing, f"publish {destination}", SpanKind.PRODUCER, attributes, links=links)
+    return _span(tracing, f"publish {queue.name}", SpanKind.PRODUCER, attributes, links=links)
 
 
 def process_span(
     tracing: Tracing,
     request: ConversionRequest,
+    queue: WorkQueue,
     *,
     headers: Mapping[str, str],
     attempts: Sequence[Attempt] = (),
     queue_seconds: float,
-    system: str,
-    destination: str,
     redelivered: bool = False,
 ) -> CurrentSpan:
     """The consumer span of one attempt: child of the publish span, linked to earlier attempts and to what it replays.
 
     ``queue_seconds``: from the publish, or the end of the last attempt, to this delivery.
     """
-    attributes = _messaging(request, system, destination) | {
+    attributes = _messaging(request, queue) | {
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "ics.attempt": len(attempts) + 1,
@@ -97,9 +97,7 @@ def process_span(
     candidates = [link(attempt.traceparent, "retried") for attempt in attempts]
     candidates.append(link(request.replayed_trace, "replayed"))
     links = [found for found in candidates if found is not None]
-    return _span(
-        tracing, f"process {destination}", SpanKind.CONSUMER, attributes, context=extract(headers), links=links
-    )
+    return _span(tracing, f"process {queue.name}", SpanKind.CONSUMER, attributes, context=extract(headers), links=links)
 
 
 def stage_span(
@@ -141,10 +139,9 @@ def _span(
     return tracing.span(name, kind=kind, attributes=attributes, links=links, context=context, failed=record_error)
 
 
-def _messaging(request: ConversionRequest, system: str, destination: str) -> dict[str, AttributeValue]:
+def _messaging(request: ConversionRequest, queue: WorkQueue) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
-        "messaging.system": system,
-        "messaging.destination.name": destination,
+        **queue.attributes,
         "messaging.message.id": request.id,
         "ics.source": str(request.source),
         "ics.target": str(request.target),

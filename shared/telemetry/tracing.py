@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -168,11 +166,16 @@ def _exporter() -> SpanExporter | None:
     if name != "otlp":
         raise PermanentError(f"OTEL_TRACES_EXPORTER={name!r}: use otlp or none", code="invalid_configuration")
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    # Imported where they are chosen: gRPC alone takes longer to load than all of OpenTelemetry.
     match protocol or "http/protobuf":  # the specification's default
         case "grpc":
-            return GrpcExporter()
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc  # noqa: PLC0415
+
+            return Grpc()
         case "http/protobuf":
-            return HttpExporter()
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Http  # noqa: PLC0415
+
+            return Http()
     raise PermanentError(
         f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: use grpc or http/protobuf", code="invalid_configuration"
     )

@@ -17,8 +17,8 @@ from benchmarks.parts import PARTS
 from benchmarks.raw_publish import AMQP_QUEUE, NATS_SUBJECT
 from benchmarks.webhook_load import body, push_event
 from ingress.webhooks.dialects import read_webhook
-from shared.planning import messaging_destination
 from shared.settings.model import Settings
+from shared.telemetry.work_queue import WorkQueue
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -111,5 +111,5 @@ def test_every_part_can_be_named_on_the_command_line() -> None:
 def test_the_floor_publishes_what_the_ingress_would() -> None:
     assert read_webhook(body(7)).pushes[0].reference == push_event(7).reference
     assert read_webhook(body(7)).pushes[0].event_id == push_event(7).event_id
-    assert messaging_destination(Settings()) == AMQP_QUEUE
+    assert WorkQueue.of(Settings()).name == AMQP_QUEUE
     assert f"{AMQP_QUEUE}.live" == NATS_SUBJECT

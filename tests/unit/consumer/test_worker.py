@@ -24,6 +24,7 @@ from shared.settings.load import load_settings
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from shared.telemetry.work_queue import WorkQueue
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.support import converter, pushed, request
 
@@ -83,7 +84,7 @@ async def at_work(
             reporter=reporter,
             metrics=metrics,
             tracing=Tracing.from_environment("test"),
-            system="memory",
+            queue=WorkQueue.of(settings),
             extend_interval=broker.extend_interval,
         )
         stop = asyncio.Event()

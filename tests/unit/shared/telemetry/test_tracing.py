@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from datetime import UTC, datetime
-from typing import TypedDict
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -16,18 +15,19 @@ from opentelemetry.trace import SpanKind, StatusCode
 from shared.errors import PermanentError, SkippedError
 from shared.messages import Attempt, ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
+from shared.settings.model import Settings
 from shared.telemetry.spans import process_span, publish_span, record_response, stage_span, webhook_span
 from shared.telemetry.tracing import Tracing, extract, inject, link, resource, span_id, trace_id, traceparent
+from shared.telemetry.work_queue import WorkQueue
 
 EXPORTER = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-class Queue(TypedDict):
-    system: str
-    destination: str
+def queue(url: str) -> WorkQueue:
+    return WorkQueue.of(Settings.model_validate({"broker": {"url": url}}))
 
 
-QUEUE = Queue(system="rabbitmq", destination="ics.conversions")
+QUEUE = queue("amqps://ics:hunter22@rabbitmq.internal/")
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def test_one_trace_leads_from_the_webhook_over_the_queue_to_the_stages(
 ) -> None:
     headers: dict[str, str] = {}
     with webhook_span(tracing, method="POST", route="/conversion", scheme="http", headers={}) as server:
-        with publish_span(tracing, request(), **QUEUE) as producer:
+        with publish_span(tracing, request(), QUEUE) as producer:
             inject(headers, producer)
         record_response(server, 202)
     with (
-        process_span(tracing, request(), headers=headers, queue_seconds=1.5, **QUEUE),
+        process_span(tracing, request(), QUEUE, headers=headers, queue_seconds=1.5),
         stage_span(tracing, "pull", "l"),
     ):
         pass
@@ -96,17 +96,25 @@ def test_one_trace_leads_from_the_webhook_over_the_queue_to_the_stages(
     assert processed["ics.queue.seconds"] == 1.5
     assert processed["messaging.operation.type"] == "process"
     assert processed["messaging.message.id"] == "1" * 32
+    assert (processed["messaging.system"], processed["messaging.destination.name"]) == ("rabbitmq", "ics.conversions")
+    assert (processed["server.address"], processed["server.port"]) == ("rabbitmq.internal", 5671)
+    assert "hunter22" not in str(processed)
     assert processed["harbor.request_id"] == "req-42"
     assert attributes(chain[0])["http.response.status_code"] == 202
+
+
+@pytest.mark.parametrize("url", ["nats://a:4222,nats://b:4222", "embedded:", "memory:"])
+def test_a_server_that_is_not_known_has_no_address(url: str) -> None:
+    assert "server.address" not in queue(url).attributes
 
 
 def test_retries_and_replays_are_links(tracing: Tracing, spans: InMemorySpanExporter) -> None:
     with tracing.span("first") as first, tracing.span("died") as died:
         retried, replayed = traceparent(first), traceparent(died)
     message = request(replayed_trace=replayed, replay_of="dead-1")
-    with process_span(tracing, message, headers={}, attempts=[attempt(retried), attempt("")], queue_seconds=0, **QUEUE):
+    with process_span(tracing, message, QUEUE, headers={}, attempts=[attempt(retried), attempt("")], queue_seconds=0):
         pass
-    with publish_span(tracing, message, **QUEUE):
+    with publish_span(tracing, message, QUEUE):
         pass
     span = named(spans, "process ics.conversions")
     relations = [(dict(found.attributes or {})["ics.link.relation"], found.context.span_id) for found in span.links]

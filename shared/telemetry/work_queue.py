@@ -1,0 +1,34 @@
+"""The work queue as spans name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import urlsplit
+
+from opentelemetry.util.types import AttributeValue
+
+from shared.settings.model import Settings
+
+_PORTS = {"amqp": 5672, "amqps": 5671, "nats": 4222, "tls": 4222}
+
+
+@dataclass(frozen=True)
+class WorkQueue:
+    """``name`` of the queue, and what OpenTelemetry's semantic conventions for messaging want to know of it."""
+
+    name: str
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """``server.address`` and ``server.port`` where the configuration names one server: of a cluster nobody knows which."""
+        name = f"{settings.broker.prefix}.conversions"
+        url = settings.broker.url.get_secret_value()
+        scheme = urlsplit(url).scheme
+        system = "rabbitmq" if scheme in {"amqp", "amqps"} else "memory" if scheme == "memory" else "nats"
+        found: dict[str, AttributeValue] = {"messaging.system": system, "messaging.destination.name": name}
+        if scheme in _PORTS and "," not in url and (address := urlsplit(url).hostname):
+            found |= {"server.address": address, "server.port": urlsplit(url).port or _PORTS[scheme]}
+        return cls(name, found)
