@@ -68,4 +68,5 @@ def _of_children(pid: int, measure: Callable[[int], float]) -> float:
 
 def _status(pid: int, key: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024
+    # A process that has ended, and that nobody has waited for yet, has no memory.
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0) * 1024
