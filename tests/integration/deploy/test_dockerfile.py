@@ -1,4 +1,4 @@
-"""What the Dockerfile's build stage does, done in a folder: its own lines, with no container engine; then the service runs from it."""
+"""The Dockerfile's build stage, done in a folder: its own lines, without a container engine; then the service runs from it."""
 
 from __future__ import annotations
 
