@@ -165,11 +165,22 @@ async def read_range(transport: Transport, repository: Reference, digest: Digest
 async def has_blob(
     transport: Transport, repository: Reference, digest: Digest, scopes: tuple[str, ...], *, size: int | None = None
 ) -> bool:
-    """HEAD of the blob. A registry that announces no length is believed to have ``size`` bytes."""
+    """HEAD of the blob. A registry that announces no length is believed to have ``size`` bytes.
+
+    One that still answers 5xx after all repetitions cannot tell, so the blob counts as missing: where only this blob's record
+    is broken (CNCF distribution killed while it wrote one leaves it empty), sending the blob again mends it, and a registry
+    that is really down says so to the upload.
+    """
     operation = Operation("head_blob", repository.registry, repository.repository, str(digest))
-    answer = await transport.send(
-        Request(operation, "HEAD", blob_path(repository, digest), frozenset({200, 404}), scopes)
-    )
+    try:
+        answer = await transport.send(
+            Request(operation, "HEAD", blob_path(repository, digest), frozenset({200, 404}), scopes)
+        )
+    except TransientError as error:
+        status = error.details.get("status")
+        if isinstance(status, int) and status >= 500:
+            return False
+        raise
     if answer.status != 200:
         return False
     length = answer.headers.get("Content-Length", "")

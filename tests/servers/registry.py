@@ -86,6 +86,17 @@ class RegistryServer:
         hexadecimal = digest.removeprefix("sha256:")
         return self.root / "storage/docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
 
+    def link_file(self, repository: str, digest: str) -> Path:
+        """What records that the repository has the blob ``sha256:...``."""
+        layers = self.root / "storage/docker/registry/v2/repositories" / repository / "_layers/sha256"
+        return layers / digest.removeprefix("sha256:") / "link"
+
+    def remove_torn_links(self) -> None:
+        """Of a stopped registry: what a kill in the middle of a write left empty, as a store with atomic writes never would."""
+        for link in self.root.glob("storage/docker/registry/v2/repositories/**/link"):
+            if not link.stat().st_size:
+                link.unlink()
+
     def uploads_of(self, repository: str) -> Path:
         """The folder of a repository's unfinished uploads."""
         return self.root / "storage/docker/registry/v2/repositories" / repository / "_uploads"

@@ -23,6 +23,7 @@ from shared.registry.retry import RetryPolicy
 from shared.settings.model import Timeouts
 from tests.integration.registry.conftest import CHUNK, OpenClient
 from tests.integration.registry.images import pull, push, push_image
+from tests.servers.registry import RegistryServer
 from tests.servers.scripted import Handler, raw_server, scripted_server
 
 Development = tuple[DevRegistry, str]
@@ -381,6 +382,33 @@ async def test_what_is_there_is_not_sent_again(
     await push(client, repository, b"content")
     assert recorder.sent == sent
     assert [operation for operation, _ in recorder.requests].count("start_upload") == 1
+
+
+@pytest.mark.parametrize("size", [1000, CHUNK + 3])
+async def test_a_blob_whose_record_is_broken_is_sent_again(
+    shared_docker_registry: RegistryServer, open_client: OpenClient, size: int
+) -> None:
+    """A registry that was killed while it wrote the record answers every look at the blob with 500, for ever."""
+    client = await open_client(shared_docker_registry.host)
+    name = f"project/{os.urandom(6).hex()}"
+    repository = parse_reference(f"{shared_docker_registry.host}/{name}:latest")
+    data = os.urandom(size)
+    blob = await push(client, repository, data)
+    shared_docker_registry.link_file(name, blob.digest).write_bytes(b"")
+    assert not await client.has_blob(repository, blob.digest)
+    assert await push(client, repository, data) == blob
+    assert await client.has_blob(repository, blob.digest)
+    assert await pull(client, repository, blob) == data
+
+
+async def test_a_registry_that_is_down_is_so_for_an_upload_too(
+    development: Development, client: RegistryClient, repository: Reference
+) -> None:
+    development[0].faults.add(Fault("status", "HEAD", "/blobs/", status=503, times=0))
+    development[0].faults.add(Fault("status", "POST", "/uploads/", status=503, times=0))
+    with pytest.raises(TransientError) as caught:
+        await push(client, repository, b"content")
+    assert caught.value.code == "registry_unavailable"
 
 
 async def test_the_registrys_smallest_chunk_is_honoured(tmp_path: Any, open_client: OpenClient) -> None:
