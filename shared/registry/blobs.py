@@ -178,7 +178,7 @@ async def has_blob(
         )
     except TransientError as error:
         status = error.details.get("status")
-        if isinstance(status, int) and status >= 500:
+        if isinstance(status, int | float) and status >= 500:
             return False
         raise
     if answer.status != 200:

@@ -18,6 +18,7 @@ from shared.errors import PermanentError
 from shared.oci.descriptor import Platform
 from shared.oci.reference import Reference
 from shared.planning import expand_repository
+from shared.settings.broker_url import server_urls
 from shared.settings.model import Auth, DriverSettings, Rule, Settings
 from shared.settings.problems import Problem, from_validation, join
 
@@ -156,11 +157,15 @@ def _broker(settings: Settings) -> Iterator[Problem]:
     if settings.broker.url_file is not None:
         with contextlib.suppress(OSError):  # told below
             url, path = settings.broker.url_file.read_text(errors="replace").strip(), "broker.url_file"
-    parts = _split(url)
-    if parts is None or parts.scheme not in BROKER_SCHEMES:
-        yield Problem(path, f"must begin with one of {', '.join(f'{scheme}:' for scheme in BROKER_SCHEMES)}")
-    elif parts.scheme not in {"embedded", "memory"} and not parts.hostname:
-        yield Problem(path, f"must name a host: {parts.scheme}://HOST")
+    servers = [_split(server) for server in server_urls(url)]
+    schemes = {parts.scheme for parts in servers if parts is not None}
+    for parts in servers:
+        if parts is None or parts.scheme not in BROKER_SCHEMES:
+            yield Problem(path, f"must begin with one of {', '.join(f'{scheme}:' for scheme in BROKER_SCHEMES)}")
+        elif parts.scheme not in {"embedded", "memory"} and not parts.hostname:
+            yield Problem(path, f"must name a host: {parts.scheme}://HOST")
+    if len(schemes) > 1:
+        yield Problem(path, "must name servers of one cluster: all with the same scheme")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.broker.prefix):
         yield Problem("broker.prefix", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 

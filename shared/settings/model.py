@@ -124,7 +124,7 @@ class Rule(Section):
 
 class BrokerSettings(Section):
     url: SecretStr = Field(default=SecretStr("embedded:"), json_schema_extra={"default": "embedded:"})
-    """``embedded:``, ``nats://``, ``tls://``, ``amqp://``, ``amqps://``, ``memory:``."""
+    """``embedded:``, ``nats://``, ``tls://``, ``amqp://``, ``amqps://``, ``memory:``; a cluster's servers separated by commas."""
     url_file: Path | None = None
     """A file that holds the same."""
     data_dir: Path = Path("var/broker")
@@ -140,7 +140,7 @@ class BrokerSettings(Section):
     events_max_age: float = Field(default=7 * 86400, gt=0)
     """Seconds of event history."""
     replicas: int = Field(default=1, ge=1, le=5)
-    """Of JetStream's streams; RabbitMQ's quorum queues follow the server's own default."""
+    """Copies of each queue and stream in a cluster; at 1, RabbitMQ follows the server's own default."""
 
 
 class Retry(Section):

@@ -8,17 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.faults.account import Report
 from tests.faults.brokers import running_broker
-from tests.faults.harness import BrokerName, Report, Run, Scale
+from tests.faults.harness import run_on
 from tests.faults.report import problems, render
+from tests.faults.scale import BrokerName, Scale
 
 
 async def run(name: BrokerName, scale: Scale, folder: Path) -> Report:
     """One run on one broker, everything it needs started and stopped."""
     folder.mkdir(parents=True)
     with running_broker(name, folder / "broker") as server:
-        async with Run(scale, name, server, folder) as running:
-            return await running.execute()
+        return await run_on(scale, name, server, folder)
 
 
 def main() -> int:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.harness import BrokerName, RestartableBroker
+from tests.faults.fleet import RestartableBroker
+from tests.faults.scale import BrokerName
 from tests.servers.nats import nats
 from tests.servers.rabbitmq import rabbitmq
 

@@ -11,17 +11,39 @@ from dataclasses import dataclass
 import orjson
 
 from shared.oci import media_types
-from shared.oci.descriptor import Descriptor
+from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
-from shared.oci.manifest import ImageManifest, encode_manifest
+from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
+
+_PLATFORM = Platform("linux", "amd64")
 
 
 @dataclass(frozen=True)
 class SmallImage:
     manifest: ImageManifest
     blobs: dict[str, bytes]
+    children: tuple[ImageManifest, ...] = ()
+    """None: it is an image itself."""
+
+    @property
+    def own_layer(self) -> Digest:
+        """Of a layer that no image of another number has."""
+        return self.manifest.layers[-1].digest
+
+
+@dataclass(frozen=True)
+class SmallIndex:
+    manifest: Index
+    blobs: dict[str, bytes]
+    children: tuple[ImageManifest, ...]
+    """One a platform."""
+
+    @property
+    def own_layer(self) -> Digest:
+        """Of the last platform."""
+        return self.children[-1].layers[-1].digest
 
 
 def layer_tar(seed: int, entries: int) -> bytes:
@@ -46,14 +68,41 @@ def layer_tar(seed: int, entries: int) -> bytes:
     return buffer.getvalue()
 
 
-def small_image(number: int) -> SmallImage:
-    """A base layer shared by ten images each, and a layer of its own."""
-    tars = [layer_tar(1_000_000 + number // 10, 12), layer_tar(number, 6)]
+def image_of(number: int) -> SmallImage | SmallIndex:
+    """Every third has two platforms."""
+    return small_index(number) if number % 3 == 1 else small_image(number)
+
+
+def small_index(number: int) -> SmallIndex:
+    """Two platforms, whose base layer is the same."""
+    platforms = (Platform("linux", "amd64"), Platform("linux", "arm64", "v8"))
+    images = [small_image(number, platform) for platform in platforms]
+    manifest = encode_manifest(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_INDEX,
+            "manifests": [
+                Descriptor(
+                    image.manifest.media_type, image.manifest.digest, len(image.manifest.raw), platform=platform
+                ).to_json()
+                for image, platform in zip(images, platforms, strict=True)
+            ],
+        }
+    )
+    assert isinstance(manifest, Index)
+    blobs = {digest: data for image in images for digest, data in image.blobs.items()}
+    return SmallIndex(manifest, blobs, tuple(image.manifest for image in images))
+
+
+def small_image(number: int, platform: Platform = _PLATFORM) -> SmallImage:
+    """A base layer shared by ten images each, and a layer of its own, another one for another platform."""
+    own = number if platform == _PLATFORM else 2_000_000 + number
+    tars = [layer_tar(1_000_000 + number // 10, 12), layer_tar(own, 6)]
     packed = [gzip.compress(tar, 6, mtime=0) for tar in tars]
     config = orjson.dumps(
         {
-            "architecture": "amd64",
-            "os": "linux",
+            "architecture": platform.architecture,
+            "os": platform.os,
             "config": {"Env": [f"NUMBER={number}"]},
             "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(tar)) for tar in tars]},
             "history": [{"created_by": "base"}, {"created_by": f"image {number}"}],
@@ -71,10 +120,12 @@ def small_image(number: int) -> SmallImage:
     return SmallImage(manifest, {str(Digest.of(blob)): blob for blob in (*packed, config)})
 
 
-async def push_image(store: ImageStore, reference: Reference, image: SmallImage) -> None:
+async def push_image(store: ImageStore, reference: Reference, image: SmallImage | SmallIndex) -> None:
     for digest, data in image.blobs.items():
         if not await store.has_blob(reference, Digest(digest)):
             async with store.upload(reference) as upload:
                 await upload.write(data)
                 await upload.commit("application/octet-stream")
+    for child in image.children:
+        await store.put_manifest(Reference(reference.registry, reference.repository, None, child.digest), child)
     await store.put_manifest(reference, image.manifest)

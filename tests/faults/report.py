@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import Report
+from tests.faults.account import Report
 from tests.faults.ledger import table
 from tests.faults.proxy import BITES
 
@@ -48,6 +48,7 @@ def render(report: Report) -> str:
         ("targets read back and found whole", report.verified),
         ("stale or damaged targets", len(report.stale) + len(report.damaged)),
         ("converted twice", ledger.converted_twice),
+        ("links that a killed registry left empty, taken away", report.torn_links),
         ("upload sessions left at the registry", report.sessions_left),
         ("**lost**", len(report.lost)),
     ]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.__main__ import run
-from tests.faults.harness import BrokerName, Scale
 from tests.faults.report import problems, render
+from tests.faults.scale import BrokerName, Scale
 
 
 @pytest.mark.timeout(600)

@@ -10,7 +10,7 @@ from typing import Any
 from drivers.api import ANNOTATION_SOURCE_DIGEST
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
-from shared.oci.manifest import ImageManifest
+from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
 
@@ -25,10 +25,12 @@ async def source_digest_of(store: ImageStore, target: Reference) -> str | None:
 
 
 async def differences(store: ImageStore, source: Reference, target: Reference) -> list[str]:
-    """What of ``source`` (by digest) the image at ``target`` does not give back; empty when all is there."""
+    """What of ``source`` (by digest) the image or index at ``target`` does not give back; empty when all is there."""
     before, after = await store.manifest(source), await store.manifest(target)
+    if isinstance(before, Index) and isinstance(after, Index):
+        return await _platform_differences(store, source, before, target, after)
     if not isinstance(before, ImageManifest) or not isinstance(after, ImageManifest):
-        return ["not a single-platform image"]
+        return ["one is an image, the other an index"]
     found: list[str] = []
     if len(before.layers) != len(after.layers):
         found.append(f"{len(before.layers)} layers became {len(after.layers)}")
@@ -36,6 +38,20 @@ async def differences(store: ImageStore, source: Reference, target: Reference) -
         if _entries(await _read(store, source, old)) != _entries(await _read(store, target, new)):
             found.append(f"layer {number} differs")
     return found
+
+
+async def _platform_differences(
+    store: ImageStore, source: Reference, before: Index, target: Reference, after: Index
+) -> list[str]:
+    old = {str(child.platform): child.digest for child in before.manifests}
+    new = {str(child.platform): child.digest for child in after.manifests}
+    if old.keys() != new.keys():
+        return [f"platforms {sorted(old)} became {sorted(new)}"]
+    return [
+        f"{platform}: {difference}"
+        for platform in old
+        for difference in await differences(store, source.with_digest(old[platform]), target.with_digest(new[platform]))
+    ]
 
 
 async def _read(store: ImageStore, repository: Reference, blob: Descriptor) -> bytes:

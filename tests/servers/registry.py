@@ -91,11 +91,13 @@ class RegistryServer:
         layers = self.root / "storage/docker/registry/v2/repositories" / repository / "_layers/sha256"
         return layers / digest.removeprefix("sha256:") / "link"
 
-    def remove_torn_links(self) -> None:
+    def remove_torn_links(self) -> int:
         """Of a stopped registry: what a kill in the middle of a write left empty, as a store with atomic writes never would."""
-        for link in self.root.glob("storage/docker/registry/v2/repositories/**/link"):
-            if not link.stat().st_size:
-                link.unlink()
+        links = self.root.glob("storage/docker/registry/v2/repositories/**/link")
+        torn = [link for link in links if not link.stat().st_size]
+        for link in torn:
+            link.unlink()
+        return len(torn)
 
     def uploads_of(self, repository: str) -> Path:
         """The folder of a repository's unfinished uploads."""

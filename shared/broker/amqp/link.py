@@ -29,6 +29,7 @@ from shared.broker.amqp.topology import Topology
 from shared.broker.cancellation import attempted, honouring_cancellation
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError
+from shared.settings.broker_url import server_urls
 
 T = TypeVar("T")
 HEARTBEAT = 15
@@ -41,7 +42,9 @@ class AmqpLink:
     """Channels on demand. Nothing here raises anything but classified errors."""
 
     def __init__(self, url: str, topology: Topology, *, timeout: float, ca: Path | None = None) -> None:
-        self._url = url
+        self._urls = server_urls(url)
+        self._preferred = 0
+        """Index of the server that answered last."""
         self.topology = topology
         self.timeout = timeout
         self._ca = ca
@@ -56,8 +59,8 @@ class AmqpLink:
 
     @property
     def _where(self) -> str:
-        """``host`` or ``host:port``."""
-        return urlsplit(self._url).netloc.rpartition("@")[2]
+        """Every server's ``host`` or ``host:port``."""
+        return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in self._urls)
 
     def _reason(self, error: BaseException) -> str:
         """Where and why, without the URL, which aio-pika puts into some messages."""
@@ -196,17 +199,24 @@ class AmqpLink:
             self._connection = self._shared = None
 
     async def _connect(self) -> AbstractConnection:
+        """To the first server that takes the connection, beginning with the one that answered last."""
+        for _ in self._urls[1:]:
+            try:
+                return await self._connect_to(self._urls[self._preferred])
+            except _LOST as error:
+                _log.info("RabbitMQ: a server does not answer (%s); trying the next", type(error).__name__)
+                self._preferred = (self._preferred + 1) % len(self._urls)
+        return await self._connect_to(self._urls[self._preferred])
+
+    async def _connect_to(self, server: str) -> AbstractConnection:
         context = None
-        if urlsplit(self._url).scheme == "amqps":
+        if urlsplit(server).scheme == "amqps":
             context = ssl.create_default_context(cafile=str(self._ca) if self._ca else None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-        url = (
-            self._url
-            if "heartbeat=" in self._url
-            else f"{self._url}{'&' if '?' in self._url else '?'}heartbeat={HEARTBEAT}"
-        )
+        url = server if "heartbeat=" in server else f"{server}{'&' if '?' in server else '?'}heartbeat={HEARTBEAT}"
         try:
-            return await aio_pika.connect(url, timeout=self.timeout, ssl_context=context)
+            # A server that hangs leaves the others their share of the time.
+            return await aio_pika.connect(url, timeout=self.timeout / len(self._urls), ssl_context=context)
         except (AuthenticationError, ProbableAuthenticationError) as error:
             raise PermanentError(
                 "RabbitMQ refuses the user or password of broker.url", code="broker_refused"

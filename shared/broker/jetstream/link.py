@@ -28,6 +28,7 @@ from nats.js.client import JetStreamContext
 from shared.broker.cancellation import cancellable
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
+from shared.settings.broker_url import server_urls
 
 logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -83,7 +84,7 @@ class NatsLink:
     """One connection; every operation is bounded by ``timeout`` seconds.
 
     Args:
-        url: may hold credentials; never shown.
+        url: of one server or several, see :func:`shared.settings.broker_url.server_urls`; may hold credentials; never shown.
         ca: PEM bundle for ``tls://``.
     """
 
@@ -101,7 +102,7 @@ class NatsLink:
     @property
     def _where(self) -> str:
         """Every server's ``host:port``, without credentials."""
-        return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in self._url.split(","))
+        return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in server_urls(self._url))
 
     @property
     def js(self) -> JetStreamContext:
@@ -178,7 +179,7 @@ class NatsLink:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             await self.client.connect(
-                servers=self._url.split(","),
+                servers=server_urls(self._url),
                 name="ics",
                 tls=context,
                 connect_timeout=5,
