@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class NatsServer:
     root: Path
     port: int
     process: subprocess.Popen[bytes] | None = field(default=None)
+    more: Sequence[str] = ()
+    """Arguments beside the usual ones."""
 
     @property
     def url(self) -> str:
@@ -29,7 +31,8 @@ class NatsServer:
 
     def start(self) -> None:
         """Start (again) on the same port with the same data."""
-        command = [str(server_binary()), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.root / "data")]
+        place = ("-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.root / "data"))
+        command = [str(server_binary()), *place, *self.more]
         with (self.root / "nats.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 20
@@ -62,3 +65,23 @@ def nats(root: Path) -> Iterator[NatsServer]:
         yield server
     finally:
         server.kill()
+
+
+@contextlib.contextmanager
+def nats_cluster(root: Path, size: int = 3) -> Iterator[list[NatsServer]]:
+    """Servers of one JetStream cluster; stopped at the end."""
+    ports = [free_port() for _ in range(size)]
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
+    nodes: list[NatsServer] = []
+    for number, port in enumerate(ports):
+        folder = root / f"node-{number}"
+        folder.mkdir(parents=True)
+        own = ("-n", f"node-{number}", "--cluster_name", "tests", "--cluster", f"nats://127.0.0.1:{port}")
+        nodes.append(NatsServer(folder, free_port(), more=(*own, "--routes", routes)))
+    try:
+        for node in nodes:
+            node.start()
+        yield nodes
+    finally:
+        for node in nodes:
+            node.kill()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -40,14 +42,14 @@ class RabbitServer:
         return f"amqp://{self.user}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/"
 
     @property
-    def _node(self) -> str:
+    def node(self) -> str:
         return f"ics-{self.port}@localhost"
 
     def control(self, *command: str) -> None:
         """``rabbitmqctl`` on this node."""
         environment = {**os.environ, "HOME": str(self.root)}
         subprocess.run(
-            (CONTROL, "-q", "-n", self._node, *command), env=environment, check=True, capture_output=True, timeout=60
+            (CONTROL, "-q", "-n", self.node, *command), env=environment, check=True, capture_output=True, timeout=60
         )
 
     def start(self) -> None:
@@ -57,7 +59,7 @@ class RabbitServer:
         environment = {
             **os.environ,
             "HOME": str(self.root),
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.distribution_port),
@@ -123,15 +125,47 @@ def rabbitmq(
         advanced: ``advanced.config``.
         plugins: to enable.
     """
+    server = _prepared(root, user, password, configuration, advanced, plugins)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def rabbitmq_cluster(root: Path, size: int = 3) -> Iterator[list[RabbitServer]]:
+    """Nodes that found each other, the first one first; stopped at the end."""
+    nodes = [
+        _prepared(root / f"node-{number}", "guest", "guest", _CONFIGURATION, _ADVANCED, ()) for number in range(size)
+    ]
+    cookie = secrets.token_hex(16)
+    for node in nodes:
+        (node.root / ".erlang.cookie").write_text(cookie)
+        (node.root / ".erlang.cookie").chmod(0o400)
+        with (node.root / "rabbitmq.conf").open("a") as file:
+            file.write("cluster_formation.peer_discovery_backend = classic_config\n")
+            file.writelines(
+                f"cluster_formation.classic_config.nodes.{number} = {each.node}\n"
+                for number, each in enumerate(nodes, 1)
+            )
+    try:
+        nodes[0].start()  # whoever is first forms the cluster, and the others join it
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(RabbitServer.start, nodes[1:]))
+        yield nodes
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+def _prepared(
+    root: Path, user: str, password: str, configuration: str, advanced: str, plugins: Sequence[str]
+) -> RabbitServer:
     root.mkdir(parents=True, exist_ok=True)
     (root / "rabbitmq.conf").write_text(
         f"default_user = {user}\ndefault_pass = {password}\nloopback_users = none\n{configuration}"
     )
     (root / "advanced.config").write_text(advanced)
     (root / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
-    server = RabbitServer(root, free_port(), free_port(), password=password, user=user)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    return RabbitServer(root, free_port(), free_port(), password=password, user=user)
