@@ -20,7 +20,7 @@ class EstargzOptions(DriverOptions):
 
     -1, no larger than the Go builder's 9 in any layer measured, takes for each file (or chunk of one) what its content asks
     for: 0 where it does not shrink (archives, pictures), 5 for other binary data and for up to 4 KiB of anything; for text 6,
-    or 7 between 16 and 256 KiB, or 5 where binary data before it in the layer has saved as much as that costs.
+    or 7 between 16 and 256 KiB, or 5 where what stands before it in the layer has saved as much as that costs.
     """
     estargz_chunk_size: int = Field(default=0, ge=0, le=32 << 20)
     """Payload bytes a chunk, which is what one lazy read fetches at least: 65536 to 33554432; 0 means 4 MiB."""

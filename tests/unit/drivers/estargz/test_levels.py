@@ -42,8 +42,13 @@ def test_content_decides(data: bytes, level: int) -> None:
 
 
 def test_text_is_quick_as_long_as_data_before_it_has_paid() -> None:
-    text = TEXT[: len(CODE) // 2]
-    assert levels(text, CODE, text, text, text) == [7, 5, 5, 5, 7]
+    text = TEXT[: len(CODE) * 2 // 3]  # for half of which a byte of data pays
+    assert levels(text, CODE, text, text, text, text) == [7, 5, 5, 5, 5, 7]
+
+
+def test_text_of_some_kilobytes_costs_half_and_anything_small_pays_a_quarter() -> None:
+    text = TEXT[: 16 * KIB]
+    assert levels(text, *[TEXT[: 4 * KIB]] * 8, text, text, text) == [6, *[5] * 8, 5, 5, 6]
 
 
 @pytest.mark.parametrize("data", [NOISE, bytes(300 * KIB)])
