@@ -31,7 +31,9 @@ _SNIFF = 4
 _OTHERS = {b"BZh": "bzip2", b"\xfd7z": "xz"}
 
 
-class _Stream(Protocol):
+class Stream(Protocol):
+    """One compression's format; both calls raise CorruptLayerError."""
+
     def feed(self, data: bytes) -> Iterator[bytes]: ...
     def finish(self) -> None: ...
 
@@ -178,6 +180,7 @@ class Inflater:
 
     Args:
         limits: ``layer_size`` and ``compression_ratio`` are watched here.
+        gzip: inflates gzip content in place of the fastest way, and learns more of it.
 
     Attributes:
         compression: what the content is; None until the first four bytes have come.
@@ -185,12 +188,13 @@ class Inflater:
         uncompressed: bytes given so far.
     """
 
-    def __init__(self, limits: LayerLimits) -> None:
+    def __init__(self, limits: LayerLimits, *, gzip: Stream | None = None) -> None:
         self.compression: Compression | None = None
         self.compressed = 0
         self.uncompressed = 0
         self._limits = limits
-        self._stream: _Stream | None = None
+        self._gzip = gzip
+        self._stream: Stream | None = None
         self._head = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -232,10 +236,10 @@ class Inflater:
             message = f"the layer inflates more than {limits.compression_ratio} times (limits.compression_ratio)"
             raise LimitExceededError(message, limit="compression_ratio")
 
-    def _sniff(self, head: bytes) -> _Stream:
+    def _sniff(self, head: bytes) -> Stream:
         if head.startswith(_GZIP_MAGIC):
             self.compression = "gzip"
-            return _Gzip()
+            return self._gzip or _Gzip()
         if head.startswith(_ZSTD_MAGIC) or (head[1:4] == _ZSTD_SKIPPABLE_TAIL and head[0] & 0xF0 == 0x50):
             self.compression = "zstd"
             return _Zstd()

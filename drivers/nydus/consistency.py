@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from drivers.nydus import media
-from drivers.nydus.blob.chunk_info import ENTRY_SIZE, decode_chunk_infos
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.layer_source import DIGEST_SIZE, Layer
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
@@ -28,6 +27,9 @@ _SAME: Final = (
     "ci_offset",
     "ci_compressed_size",
     "ci_uncompressed_size",
+    "meta_digest",
+    "meta_size",
+    "toc_digest",
 )
 """Fields of a blob's record that the merge takes over as they are."""
 
@@ -61,8 +63,8 @@ def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
     Raises:
         InvalidNydusError: fields ``blob[i].*`` and ``chunk``.
     """
-    known = {layer.digest.hex: layer for layer in layers}
-    own = {blob.id: blob for layer in layers for blob in layer.bootstrap.blobs if blob.id == layer.digest.hex}
+    known = {layer.blob_id: layer for layer in layers}
+    own = {blob.id: blob for layer in layers if (blob := layer.own) is not None}
     for index, blob in enumerate(bootstrap.blobs):
         require(blob.id in known, f"blob[{index}].id", f"{blob.id} is no layer of the image")
         record = own.get(blob.id)
@@ -77,7 +79,7 @@ def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
             f"blob[{index}].features",
             f"are {blob.features:#x}, the layer says {record.features:#x}",
         )
-    infos = {name: decode_chunk_infos(known[name].meta[: ENTRY_SIZE * blob.chunk_count]) for name, blob in own.items()}
+    infos = {name: known[name].chunk_infos(blob) for name, blob in own.items()}
     digests = {name: known[name].chunk_digests for name in own}
     for inode in inodes(bootstrap.root):
         for chunk in inode.chunks:

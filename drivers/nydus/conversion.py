@@ -22,6 +22,7 @@ from drivers.nydus.manifests import (
     original_manifest,
 )
 from drivers.nydus.options import NydusOptions
+from drivers.nydus.zran.builder import reference_marks
 from shared.errors import PermanentError, SkippedError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
@@ -161,7 +162,7 @@ class Conversion:
 
     def _oci(self, manifest: ImageManifest | Index) -> bool:
         docker = manifest.media_type in {media_types.DOCKER_MANIFEST, media_types.DOCKER_MANIFEST_LIST}
-        return not docker or self._source.oci or self._option.multi_platform or self._refers
+        return not docker or self._source.oci or self._option.multi_platform or self._option.oci_ref or self._refers
 
     async def _layers(self, manifest: ImageManifest) -> list[BlobLayer]:
         """In the manifest's order; a layer that stands there twice is converted once."""
@@ -176,6 +177,8 @@ class Conversion:
     async def _layer(self, layer: Descriptor) -> BlobLayer:
         content = self._content
         async with self._slots, content.layer_lock(layer, self._fingerprint), content.layer_memory():
+            if self._option.oci_ref:
+                await content.copy(layer)
             reused = await self._reuse(layer)
             if reused is None:
                 async with content.progress.stage("convert", layer.digest) as stage:
@@ -199,7 +202,8 @@ class Conversion:
         if known is not None:
             candidates.append(known)
         for found in candidates:
-            descriptor = replace(found, media_type=media.BLOB_LAYER, annotations={media.NYDUS_BLOB: "true"})
+            marks = reference_marks(layer) if self._option.oci_ref else {media.NYDUS_BLOB: "true"}
+            descriptor = replace(found, media_type=media.BLOB_LAYER, annotations=marks)
             try:
                 return BlobLayer(descriptor, await read_layer(descriptor, self._content.read_back), reused=True)
             except PermanentError as error:

@@ -32,6 +32,7 @@ from drivers.nydus.external import ExternalBuilder
 from drivers.nydus.image import is_nydus
 from drivers.nydus.native import NativeBuilder
 from drivers.nydus.options import NydusOptions
+from drivers.nydus.zran.builder import ReferringBuilder
 from shared.errors import PermanentError
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
@@ -50,6 +51,7 @@ class NydusDriver:
         self._limits = limits or LayerLimits()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="nydus")
         self._native = NativeBuilder(pool, self._limits, workers=workers)
+        self._referring = ReferringBuilder(self._limits)
         self._builder_digests: dict[tuple[str, int, int], str] = {}
 
     async def check_health(self, option: DriverOptions | None = None) -> None:
@@ -76,6 +78,7 @@ class NydusDriver:
             option.compression_level,
             option.digester,
             option.chunk_size,
+            *(["oci_ref"] if option.oci_ref else []),
         )
 
     def _builder_identity(self, path: str | None) -> list[str]:
@@ -127,6 +130,8 @@ class NydusDriver:
         return result
 
     def _builder(self, option: NydusOptions) -> Builder:
+        if option.oci_ref:
+            return self._referring
         return ExternalBuilder(option, self._limits) if option.builder_path else self._native
 
 

@@ -82,7 +82,8 @@ async def validated_layer(bootstrap: bytes, layers: Sequence[Layer]) -> Bootstra
     def validate() -> None:
         check_blobs(validate_bootstrap(bootstrap), layers)
 
-    metas = {layer.digest.hex: layer.meta for layer in layers if layer.meta}
+    # A reference's is large, and readers fetch it by its digest when they first read from the blob.
+    metas = {layer.blob_id: layer.meta for layer in layers if layer.meta and layer.reference is None}
     packing = asyncio.create_task(asyncio.to_thread(build_bootstrap_layer, bootstrap, metas))
     try:
         await asyncio.to_thread(validate)

@@ -14,7 +14,7 @@ from drivers.image import MAXIMUM_CONFIG_SIZE, parse_config
 from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.blob import toc
-from drivers.nydus.blob.chunk_info import ENTRY_SIZE, ChunkInfo, decode_chunk_infos
+from drivers.nydus.blob.chunk_info import ChunkInfo
 from drivers.nydus.blob.tar_header import SIZE, decode_tar_header
 from drivers.nydus.blob.toc import decode_toc, toc_size
 from drivers.nydus.compression import decompress, digest
@@ -27,7 +27,9 @@ from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tar_walk import inflate
 from drivers.nydus.tree import Blob, inodes
+from drivers.nydus.zran.random_access import check_reference
 from shared.errors import PermanentError
+from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest
@@ -81,7 +83,7 @@ class ImageReader:
         layers = [await read_layer(layer, self._read_range) for layer in manifest.layers[:-1]]
         check_blobs(bootstrap, layers)
         for content in layers:
-            name = f"image/{content.digest.hex}.blob.meta"
+            name = f"image/{content.blob_id}.blob.meta"
             require(
                 not content.meta or files.get(name, content.meta) == content.meta, name, "differs from the blob's own"
             )
@@ -93,15 +95,19 @@ class ImageReader:
         Raises:
             InvalidNydusError: fields ``chunk[i]``, ``image.blob``, ``tar_header`` and ``toc``.
         """
-        own = [blob for blob in content.bootstrap.blobs if blob.id == layer.digest.hex]
-        if not own:
+        own = content.own
+        if own is None:
             return 0
-        infos = decode_chunk_infos(content.meta[: ENTRY_SIZE * own[0].chunk_count])
+        infos = content.chunk_infos(own)
         chunks = (chunk for inode in inodes(content.bootstrap.root) for chunk in inode.chunks)
-        digests = {chunk.index: chunk.digest for chunk in chunks if chunk.blob is own[0]}
+        digests = {chunk.index: chunk.digest for chunk in chunks if chunk.blob is own}
+        if content.reference is not None:
+            original = Descriptor(media_types.OCI_LAYER_GZIP, content.reference, own.compressed_size)
+            await check_reference(original, content.index(own), digests, self._read_range)
+            infos = []
         async with self._store.open_blob(self._repository, layer) as pieces, feeding(pieces) as feed:
-            await in_own_thread(_check_data, feed.read(), own[0], infos, digests)
-        return len(infos)
+            await in_own_thread(_check_data, feed.read(), own, infos, digests)
+        return own.chunk_count
 
     async def _bootstrap_tar(self, layer: Descriptor) -> bytes:
         limits = replace(self._limits, layer_size=MAXIMUM_BOOTSTRAP)
@@ -153,7 +159,7 @@ def _check_data(pieces: Iterator[bytes], blob: Blob, infos: Sequence[ChunkInfo],
         )
     for piece in pieces:  # to the blob's own verified end
         held += piece
-    _check_parts(bytes(held), blob.ci_offset - SIZE, hashed)
+    _check_parts(bytes(held), max(0, blob.ci_offset - SIZE), hashed)
 
 
 def _check_parts(tail: bytes, data_size: int, hashed: _Hash) -> None:
@@ -169,6 +175,8 @@ def _check_parts(tail: bytes, data_size: int, hashed: _Hash) -> None:
     expected = [toc.NAME, toc.BOOTSTRAP, toc.CHUNK_DIGESTS, toc.BLOB_META, toc.BLOB_DATA]
     if toc.CHUNK_DIGESTS not in entries:
         expected.remove(toc.CHUNK_DIGESTS)
+    if not data_size:
+        expected.remove(toc.BLOB_DATA)
     require(names == expected, "tar_header.name", f"the parts are {names[::-1]}")
     hashed.update(tail[:SIZE])
     data = entries.get(toc.BLOB_DATA)

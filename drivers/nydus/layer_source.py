@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from drivers.nydus import media
 from drivers.nydus.blob import toc
-from drivers.nydus.blob.chunk_info import HEADER_SIZE, MAXIMUM_ARRAY, decode_chunk_infos, decode_meta_header
+from drivers.nydus.blob.chunk_info import (
+    HEADER_SIZE,
+    MAXIMUM_ARRAY,
+    ChunkInfo,
+    decode_chunk_infos,
+    decode_meta_header,
+)
 from drivers.nydus.blob.tar_header import SIZE as TAR_HEADER_SIZE
 from drivers.nydus.blob.toc import TocEntry, decode_toc, toc_size
 from drivers.nydus.compression import decompress
@@ -17,6 +25,7 @@ from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
 from drivers.nydus.rafs_v6.layout import BLOCK, BlobFeatures, align
 from drivers.nydus.tree import Blob, inodes
+from drivers.nydus.zran.index import ZranIndex, decode_index
 from shared.errors import LimitExceededError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -39,6 +48,33 @@ class Layer:
     """``blob.meta`` in the form of nydusd's cache: the plain array padded to 4096, then its header; empty without data."""
     chunk_digests: bytes = b""
     """32 bytes a chunk; empty if the blob has no list of them."""
+    reference: Digest | None = None
+    """Of the gzip layer that holds the data, if the blob itself holds none."""
+
+    @property
+    def blob_id(self) -> str:
+        return (self.reference or self.digest).hex
+
+    @property
+    def own(self) -> Blob | None:
+        """The record of its data in the layer's own bootstrap."""
+        return next((blob for blob in self.bootstrap.blobs if blob.id == self.blob_id), None)
+
+    def index(self, record: Blob) -> ZranIndex:
+        """Of a reference.
+
+        Raises:
+            InvalidNydusError: fields ``blob.meta[i].*`` and ``zran[i].*``.
+        """
+        header = decode_meta_header(self.meta[-HEADER_SIZE:])
+        array = self.meta[: record.ci_uncompressed_size]
+        return decode_index(array, record.chunk_count, header.zran_count, record.compressed_size)
+
+    def chunk_infos(self, record: Blob) -> list[ChunkInfo]:
+        """Raises InvalidNydusError."""
+        if self.reference is not None:
+            return [ChunkInfo(*chunk[:4]) for chunk in self.index(record).chunks]
+        return decode_chunk_infos(self.meta[: record.ci_uncompressed_size])
 
 
 async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
@@ -55,15 +91,20 @@ async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
     entries = decode_toc(tail[-TAR_HEADER_SIZE - size : -TAR_HEADER_SIZE], blob.size)
     require(toc.BOOTSTRAP in entries, "toc", f"has no {toc.BOOTSTRAP}")
     boot = await _read_part(blob, entries[toc.BOOTSTRAP], read_range, MAXIMUM_BOOTSTRAP)
-    bootstrap = await asyncio.to_thread(decode_bootstrap, boot, blob.digest.hex)
-    own = [found for found in bootstrap.blobs if found.id == blob.digest.hex]
-    _check_places(entries, own[0] if own else None, blob.size - size - TAR_HEADER_SIZE)
-    if not own:
-        return Layer(blob.digest, bootstrap)
+    reference = _reference(blob)
+    bootstrap = await asyncio.to_thread(decode_bootstrap, boot, (reference or blob.digest).hex)
+    record = Layer(blob.digest, bootstrap, reference=reference).own
+    _check_places(entries, record, blob.size - size - TAR_HEADER_SIZE)
+    if record is None:
+        return Layer(blob.digest, bootstrap, reference=reference)
+    separate = bool(record.features & BlobFeatures.SEPARATE)
+    require(separate == (reference is not None), "blob[0].features", f"are {record.features:#x}")
+    if separate:
+        table = tail[-TAR_HEADER_SIZE - size : -TAR_HEADER_SIZE]
+        point_to(record, blob, table)
     array = await _read_part(blob, entries[toc.BLOB_META], read_range, MAXIMUM_ARRAY)
     raw_header = await _read_part(blob, entries[toc.BLOB_META_HEADER], read_range, HEADER_SIZE)
     header = decode_meta_header(raw_header)
-    record = own[0]
     for field, mine, theirs in (
         ("features", header.features, record.features),
         ("entries", header.entries, record.chunk_count),
@@ -76,9 +117,27 @@ async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
     digests = b""
     if toc.CHUNK_DIGESTS in entries:
         digests = await _read_part(blob, entries[toc.CHUNK_DIGESTS], read_range, 2 * MAXIMUM_ARRAY)
-    await asyncio.to_thread(_check_chunks, bootstrap, record, array, digests)
     padding = bytes(align(len(array), BLOCK) - len(array))
-    return Layer(blob.digest, bootstrap, array + padding + raw_header, digests)
+    layer = Layer(blob.digest, bootstrap, array + padding + raw_header, digests, reference)
+    await asyncio.to_thread(_check_chunks, layer, record)
+    return layer
+
+
+def point_to(record: Blob, blob: Descriptor, table: bytes) -> None:
+    """Make a reference's record say where its chunk information is, as the merged bootstrap must; ``table`` is the blob's
+    table of contents.
+    """
+    record.meta_digest = bytes.fromhex(blob.digest.hex)
+    record.meta_size = blob.size
+    record.toc_digest = hashlib.sha256(table).digest()
+
+
+def _reference(blob: Descriptor) -> Digest | None:
+    text = blob.annotations.get(media.NYDUS_REF)
+    try:
+        return None if text is None else Digest(text)
+    except ValueError as error:
+        raise InvalidNydusError(f"manifest.layers[{media.NYDUS_REF}]", f"{text!r} is no digest") from error
 
 
 def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int) -> None:
@@ -86,8 +145,10 @@ def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int
     position = 0
     expected = []
     if record is not None:
+        separate = bool(record.features & BlobFeatures.SEPARATE)
         data_size = record.ci_offset - TAR_HEADER_SIZE
-        require(data_size > 0, "blob[0].ci_offset", f"{record.ci_offset} leaves no room for data")
+        fits = record.ci_offset == 0 if separate else data_size > 0
+        require(fits, "blob[0].ci_offset", f"{record.ci_offset} is not where the data ends")
         places = [
             (toc.BLOB_META, record.ci_offset, record.ci_compressed_size, record.ci_uncompressed_size),
             (toc.BLOB_META_HEADER, record.ci_offset + record.ci_compressed_size, HEADER_SIZE, HEADER_SIZE),
@@ -97,7 +158,7 @@ def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int
             size = DIGEST_SIZE * record.chunk_count
             places.append((toc.CHUNK_DIGESTS, position, size, size))
             position += size + TAR_HEADER_SIZE
-        expected = [toc.BLOB_DATA, *(name for name, *_ in places)]
+        expected = [*(() if separate else (toc.BLOB_DATA,)), *(name for name, *_ in places)]
         for name, *place in places:
             found = entries.get(name)
             if found is None:
@@ -110,7 +171,7 @@ def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int
             ):
                 require(mine == theirs, f"toc[{name}].{field}", f"is {mine}, must be {theirs}")
         data = entries.get(toc.BLOB_DATA)
-        if data is not None:  # its offset is not looked at: builders before 2.3 wrote a wrong one
+        if data is not None and not separate:  # its offset is not looked at: builders before 2.3 wrote a wrong one
             require(
                 data.compressed_size == data_size, f"toc[{data.name}].compressed_size", f"is {data.compressed_size}"
             )
@@ -123,13 +184,14 @@ def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int
     require(boot_end == end, f"toc[{boot.name}].compressed_size", f"ends at {boot_end}, the table begins at {end}")
 
 
-def _check_chunks(bootstrap: Bootstrap, record: Blob, array: bytes, digests: bytes) -> None:
+def _check_chunks(layer: Layer, record: Blob) -> None:
     """The chunk array and the list of digests against the bootstrap's chunk table."""
-    infos = decode_chunk_infos(array)
-    last = infos[-1]
-    end, data_size = last.compressed_offset + last.compressed_size, record.ci_offset - TAR_HEADER_SIZE
-    require(end == data_size, "blob.meta", f"chunks end at {end}, the data at {data_size}")
-    for inode in inodes(bootstrap.root):
+    infos, digests = layer.chunk_infos(record), layer.chunk_digests
+    if layer.reference is None:
+        last = infos[-1]
+        end, data_size = last.compressed_offset + last.compressed_size, record.ci_offset - TAR_HEADER_SIZE
+        require(end == data_size, "blob.meta", f"chunks end at {end}, the data at {data_size}")
+    for inode in inodes(layer.bootstrap.root):
         for chunk in inode.chunks:
             if chunk.blob is not record:
                 continue

@@ -11,6 +11,8 @@ INDEXED_CONFIG: Final = "application/vnd.nydus.image.config.v1+json"
 """Of a Nydus manifest in such an index: plain containerd passes it over."""
 
 NYDUS_BLOB: Final = "containerd.io/snapshot/nydus-blob"
+NYDUS_REF: Final = "containerd.io/snapshot/nydus-ref"
+"""Digest of the gzip layer that a blob refers to."""
 NYDUS_BOOTSTRAP: Final = "containerd.io/snapshot/nydus-bootstrap"
 NYDUS_FS_VERSION: Final = "containerd.io/snapshot/nydus-fs-version"
 NYDUS_SOURCE_DIGEST: Final = "containerd.io/snapshot/nydus-source-digest"

@@ -41,6 +41,8 @@ class NydusOptions(DriverOptions):
     """Equal chunks of several layers are read from the lowest of them. (Inside a layer, equal chunks are always stored once.)"""
     fs_version: Literal["6", 6] = "6"
     """RAFS v6 only: the readers of 5 are deprecated."""
+    oci_ref: bool = False
+    """Leave the gzip layers as they are and refer to them: the result is an index of each (zran), no second copy of the data."""
     with_referrer: bool = False
     """Set ``subject`` on every platform's manifest where source and target repository are the same."""
     prefetch_patterns: list[str] = Field(default=["/"])
@@ -49,12 +51,8 @@ class NydusOptions(DriverOptions):
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_formats(cls, values: object) -> object:
-        if isinstance(values, dict):
-            if str(values.get("fs_version", "6")) == "5":
-                raise ValueError("fs_version 5 (RAFS v5) is not supported: its readers are deprecated; use 6")
-            if values.get("oci_ref"):
-                raise ValueError("oci_ref (zran, referring to the original layers) is not supported")
-            return {key: value for key, value in values.items() if key != "oci_ref"}
+        if isinstance(values, dict) and str(values.get("fs_version", "6")) == "5":
+            raise ValueError("fs_version 5 (RAFS v5) is not supported: its readers are deprecated; use 6")
         return values
 
     @field_validator("chunk_size")
@@ -71,6 +69,16 @@ class NydusOptions(DriverOptions):
             if not pattern.startswith("/") or "\n" in pattern:
                 raise ValueError(f"a prefetch pattern is an absolute path: {pattern!r}")
         return value
+
+    @model_validator(mode="after")
+    def _check_reference(self) -> Self:
+        if self.oci_ref:
+            for name in ("builder_path", "compressor", "compression_level", "digester", "chunk_size"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} has no meaning with oci_ref: the data stays as it is in the source's layers"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -90,8 +98,8 @@ class NydusOptions(DriverOptions):
     @property
     def parameters(self) -> Parameters:
         return Parameters(
-            compressor=_COMPRESSORS[self.compressor],
-            digester=_DIGESTERS[self.digester],
+            compressor=Compressor.GZIP if self.oci_ref else _COMPRESSORS[self.compressor],
+            digester=Digester.SHA256 if self.oci_ref else _DIGESTERS[self.digester],
             chunk_size=self.chunk_size,
             level=self.compression_level,
             prefetch_patterns=tuple(self.prefetch_patterns),

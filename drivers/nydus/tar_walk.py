@@ -75,6 +75,8 @@ class TarWalker:
     def __init__(self, put: Callable[[Inode, bytes], None], chunk_size: int) -> None:
         self._put = put
         self._chunk_size = chunk_size
+        self.content_at = 0
+        """Where the present file's content begins in the tar, in bytes."""
         self._tree = LayerTree()
         self._inode: Inode | None = None
         self._left = 0
@@ -120,6 +122,7 @@ class TarWalker:
         if form == stat.S_IFREG:
             inode.size = self._left = entry.size
             self._inode = inode
+            self.content_at = entry.offset + len(entry.raw)
         elif form == stat.S_IFLNK:
             if not entry.link:
                 raise CorruptLayerError(f"{entry.name[:200]!r} is a symbolic link to nothing")

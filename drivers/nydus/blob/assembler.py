@@ -9,8 +9,8 @@ from typing import Final
 
 from drivers.nydus.blob import toc
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, MetaHeader, encode_chunk_infos
+from drivers.nydus.blob.tail import BlobTail
 from drivers.nydus.blob.tar_header import encode_tar_header
-from drivers.nydus.blob.toc import TocEntry, encode_toc
 from drivers.nydus.compression import compress
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
@@ -139,15 +139,13 @@ class BlobAssembler:
     def finish(self, root: Inode) -> Ending:
         """Everything behind the chunks: chunk information, digests, the layer's bootstrap, table of contents."""
         parameters = self._parameters
-        parts: list[bytes] = []
-        entries: list[TocEntry] = []
-        position = self._size
+        tail = BlobTail()
         meta = digests = b""
         if self.known:
             digests = b"".join(self.known)
-            position, meta = self._chunk_tables(parts, entries, digests)
+            meta = self._chunk_tables(tail, digests)
         blobs = [self._blob] if self.known else []
-        self._blob.compressed_size = position
+        self._blob.compressed_size = tail.position
         bootstrap = Bootstrap(
             root=root,
             blobs=blobs,
@@ -156,50 +154,24 @@ class BlobAssembler:
             digester=parameters.digester,
             prefetch=[root],
         )
-        plain = encode_bootstrap(bootstrap)
-        packed = compress(plain, Compressor.ZSTD)
-        used = Compressor.ZSTD if len(packed) < len(plain) else Compressor.NONE
-        entries.append(TocEntry(toc.BOOTSTRAP, _sha256(plain), position, len(packed), len(plain), used))
-        parts += (packed, encode_tar_header(toc.BOOTSTRAP, len(packed)), encode_toc(entries))
-        return Ending(b"".join(parts), bootstrap, meta, digests)
+        tail.add_bootstrap(encode_bootstrap(bootstrap))
+        return Ending(tail.finish(), bootstrap, meta, digests)
 
-    def _chunk_tables(self, parts: list[bytes], entries: list[TocEntry], digests: bytes) -> tuple[int, bytes]:
-        """Appends ``image.blob``'s header, ``blob.meta`` and ``blob.digest``; the position behind them, and the meta file."""
+    def _chunk_tables(self, tail: BlobTail, digests: bytes) -> bytes:
+        """Adds ``image.blob``'s header, ``blob.meta`` and ``blob.digest``; the meta file."""
         blob = self._blob
         data_header = encode_tar_header(toc.BLOB_DATA, self._size)
         self._data_hash.update(data_header)
+        tail.add_data(self._size, self._uncompressed, self._data_hash.digest(), data_header)
         chunks = self.known.values()
         array = encode_chunk_infos(chunks)
         packed = compress(array, self._parameters.compressor, self._parameters.level)
         blob.chunk_count = len(chunks)
         blob.uncompressed_size = self._uncompressed
         blob.ci_compressor = self._parameters.compressor if len(packed) < len(array) else Compressor.NONE
-        blob.ci_offset = self._size + len(data_header)
+        blob.ci_offset = tail.position
         blob.ci_compressed_size = len(packed)
         blob.ci_uncompressed_size = len(array)
-        header = MetaHeader(
-            blob.features,
-            Compressor(blob.ci_compressor),
-            blob.chunk_count,
-            blob.ci_offset,
-            len(packed),
-            len(array),
-        ).encode()
-        meta_header = encode_tar_header(toc.BLOB_META, len(packed) + len(header))
-        parts += (data_header, packed, header, meta_header, digests, encode_tar_header(toc.CHUNK_DIGESTS, len(digests)))
-        header_at = blob.ci_offset + len(packed)
-        digests_at = header_at + len(header) + len(meta_header)
-        entries += (
-            TocEntry(toc.BLOB_DATA, self._data_hash.digest(), 0, self._size, self._uncompressed),
-            TocEntry(
-                toc.BLOB_META, _sha256(array), blob.ci_offset, len(packed), len(array), Compressor(blob.ci_compressor)
-            ),
-            TocEntry(toc.BLOB_META_HEADER, _sha256(header), header_at, len(header), len(header)),
-            TocEntry(toc.CHUNK_DIGESTS, _sha256(digests), digests_at, len(digests), len(digests)),
-        )
-        meta = array + bytes(-len(array) % BLOCK) + header
-        return digests_at + len(digests) + 512, meta
-
-
-def _sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+        header = tail.add_meta(array, packed, MetaHeader.of(blob))
+        tail.add_digests(digests)
+        return array + bytes(-len(array) % BLOCK) + header

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.layout import BLOCK, KNOWN_BLOB_FEATURES, Compressor
-from drivers.nydus.tree import Chunk
+from drivers.nydus.tree import Blob, Chunk
 
 MAGIC: Final = 0xB10BB10B
 HEADER_SIZE: Final = BLOCK
@@ -78,6 +78,24 @@ class MetaHeader:
     offset: int
     compressed_size: int
     uncompressed_size: int
+    zran_offset: int = 0
+    zran_size: int = 0
+    zran_count: int = 0
+
+    @classmethod
+    def of(cls, blob: Blob, *, zran_offset: int = 0, zran_size: int = 0, zran_count: int = 0) -> MetaHeader:
+        """What a blob's record says of its array."""
+        return cls(
+            blob.features,
+            Compressor(blob.ci_compressor),
+            blob.chunk_count,
+            blob.ci_offset,
+            blob.ci_compressed_size,
+            blob.ci_uncompressed_size,
+            zran_offset,
+            zran_size,
+            zran_count,
+        )
 
     def encode(self) -> bytes:
         return _HEADER.pack(
@@ -88,9 +106,9 @@ class MetaHeader:
             self.offset,
             self.compressed_size,
             self.uncompressed_size,
-            0,
-            0,
-            0,
+            self.zran_offset,
+            self.zran_size,
+            self.zran_count,
             MAGIC,
         )
 
@@ -98,11 +116,9 @@ class MetaHeader:
 def decode_meta_header(data: bytes) -> MetaHeader:
     """Raises InvalidNydusError with fields ``blob.meta.header.*``."""
     require(len(data) == HEADER_SIZE, "blob.meta.header", f"{len(data)} bytes")
-    magic, features, compressor, entries, offset, compressed_size, uncompressed_size, _, _, _, end = _HEADER.unpack(
-        data
-    )
+    magic, features, compressor, entries, offset, compressed_size, uncompressed_size, *zran, end = _HEADER.unpack(data)
     require(magic == MAGIC and end == MAGIC, "blob.meta.header.magic", f"is {magic:#x} and {end:#x}")
     require(compressor in set(Compressor), "blob.meta.header.ci_compressor", f"unknown algorithm {compressor}")
     require(features & ~KNOWN_BLOB_FEATURES == 0, "blob.meta.header.features", f"unknown bits in {features:#x}")
     require(uncompressed_size <= MAXIMUM_ARRAY, "blob.meta.header.ci_uncompressed_size", f"is {uncompressed_size}")
-    return MetaHeader(features, Compressor(compressor), entries, offset, compressed_size, uncompressed_size)
+    return MetaHeader(features, Compressor(compressor), entries, offset, compressed_size, uncompressed_size, *zran)

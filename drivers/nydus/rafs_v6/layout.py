@@ -113,6 +113,8 @@ NATIVE_FEATURES: Final = (
     | BlobFeatures.HAS_TOC
     | BlobFeatures.CAP_TAR_TOC
 )
+REFERENCE_FEATURES: Final = NATIVE_FEATURES | BlobFeatures.CHUNK_INFO_V2 | BlobFeatures.ZRAN | BlobFeatures.SEPARATE
+"""Of a blob that refers to a gzip layer."""
 
 
 class ChunkFlags(IntFlag):
