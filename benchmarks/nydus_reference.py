@@ -11,7 +11,9 @@ The layers (plain tars, lowest first) become one image. Then, each line of outpu
 - merging nydus-image's layers gives its own merged bootstrap, byte for byte;
 - with ``builder_path`` the driver gives an image that ``ics check`` accepts;
 - ``nydus-image check`` accepts the merged bootstrap, ``unpack`` gives back the tree that umoci extracts from the source;
-- ``nydusd`` mounts the image from a registry, validating every chunk, and shows that tree.
+- ``nydusd`` mounts the image from a registry, validating every chunk, and shows that tree;
+- with ``oci_ref``, both say the same of each gzip layer's blob and chunks, merging nydus-image's layers gives its own merged
+  bootstrap, and ``check`` and ``nydusd`` take ours as above.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.nydus_layer import inline_bootstrap
+from drivers.nydus import media
 from drivers.nydus.check import check_image
+from drivers.nydus.image import merged_bootstrap
+from drivers.nydus.layer_source import Layer, read_layer
 from drivers.nydus.merge import merge
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
@@ -42,6 +47,9 @@ from drivers.nydus.tree import Mark, walk
 from drivers.testing.content import Repository
 from drivers.testing.images import add_image
 from drivers.testing.store import MemoryStore
+from shared.oci.descriptor import Descriptor
+from shared.oci.digest import Digest
+from shared.oci.manifest import ImageManifest
 from shared.oci.reference import parse_reference
 from tests.images.trees import Facts, differences, tree_facts
 from tests.integration.nydus.comparing import convert
@@ -243,6 +251,87 @@ def nydusd(boot: Path, server: RegistryServer, folder: Path) -> Iterator[Path]:
         process.wait(10)
 
 
+def reference_by_nydus_image(layer: bytes, folder: Path) -> bytes:
+    (folder / "layer.tar.gz").write_bytes(layer)
+    blob = folder / "reference.blob"
+    nydus_image(
+        *("create", "--log-level", "warn", "--type", "targz-ref", "--blob-inline-meta", "--features", "blob-toc"),
+        *("--blob", str(blob), str(folder / "layer.tar.gz")),
+    )
+    return blob.read_bytes()
+
+
+async def read_reference(blob: bytes, original: Digest) -> Layer:
+    async def read_range(_: Descriptor, start: int, length: int) -> bytes:
+        return blob[start : start + length]
+
+    descriptor = Descriptor(media.BLOB_LAYER, Digest.of(blob), len(blob), {media.NYDUS_REF: str(original)})
+    return await read_layer(descriptor, read_range)
+
+
+async def compare_references(repository: Repository, source: ImageManifest, folder: Path) -> None:
+    """The two choose other places to begin at in the gzip stream, so tables and blobs are not the same bytes."""
+    target, image = await convert(repository, source, NydusOptions(oci_ref=True))
+    theirs = []
+    for number, original in enumerate(source.layers):
+        layer = await read_reference(
+            reference_by_nydus_image(repository.blobs[original.digest], folder), original.digest
+        )
+        ours = await read_reference(target.blobs[image.layers[number].digest], original.digest)
+        problems = [] if ours.chunk_digests == layer.chunk_digests else ["the chunks differ"]
+        if ours.own is not None and layer.own is not None:
+            problems += [
+                f"{name}: {getattr(ours.own, name)}, nydus-image says {getattr(layer.own, name)}"
+                for name in (
+                    "chunk_count",
+                    "compressor",
+                    "digester",
+                    "features",
+                    "compressed_size",
+                    "uncompressed_size",
+                )
+                if getattr(ours.own, name) != getattr(layer.own, name)
+            ]
+        verdict(f"oci_ref: layer {number} as nydus-image describes it", problems)
+        theirs.append(layer)
+    files = []
+    for layer in theirs:
+        file = folder / f"ref-{len(files)}" / layer.blob_id
+        file.parent.mkdir()
+        file.write_bytes(encode_bootstrap(layer.bootstrap))
+        files.append(str(file))
+    merged = folder / "reference.boot"
+    records = [layer.own for layer in theirs]
+    nydus_image(
+        *("merge", "--log-level", "warn", "--prefetch-policy", "fs", "--output-json", str(folder / "ref.json")),
+        *("--blob-digests", ",".join(layer.digest.hex for layer in theirs)),
+        *("--blob-toc-digests", ",".join((record.toc_digest if record else bytes(32)).hex() for record in records)),
+        *("--blob-sizes", ",".join(str(record.meta_size if record else 1) for record in records)),
+        *("--bootstrap", str(merged), *files),
+    )
+    parameters = NydusOptions(oci_ref=True, share_chunks=False).parameters
+    same = merged_bootstrap(theirs, parameters) == merged.read_bytes()
+    verdict("oci_ref: merged bootstrap equals nydus-image's", [] if same else ["differs"])
+
+
+async def check_reference_image(
+    repository: Repository, source: ImageManifest, expected: Facts, server: RegistryServer, folder: Path
+) -> None:
+    target, image = await convert(repository, source, NydusOptions(oci_ref=True))
+    boot = folder / "image.boot"
+    boot.write_bytes(bootstrap_of(target, image))
+    nydus_image("check", str(boot))
+    verdict("oci_ref: nydus-image check accepts the image", [])
+    for layer in source.layers:
+        push(server, repository.blobs[layer.digest], layer.digest)
+    for layer in image.layers:
+        push(server, target.blobs[layer.digest], layer.digest)
+    with nydusd(boot, server, folder) as mountpoint:
+        found = timed(tree_facts(mountpoint), boot.read_bytes())
+        problems = differences(timed(expected, boot.read_bytes()), found)
+    verdict(f"oci_ref: nydusd shows the source's {len(expected)} entries over FUSE", problems)
+
+
 async def main() -> int:
     tars = [Path(name).read_bytes() for name in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as name:
@@ -265,6 +354,10 @@ async def main() -> int:
                 found = timed(tree_facts(mountpoint), boot.read_bytes())
                 problems = differences(timed(expected, boot.read_bytes()), found)
             verdict(f"nydusd shows the source's {len(expected)} entries over FUSE", problems)
+            await compare_references(repository, source, folder)
+            references = folder / "references"
+            references.mkdir()
+            await check_reference_image(repository, source, expected, server, references)
     return min(_failures, 1)
 
 

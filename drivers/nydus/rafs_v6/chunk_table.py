@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from drivers.nydus.errors import require
-from drivers.nydus.rafs_v6.layout import BLOCK, CHUNK, ChunkFlags, chunk_index
+from drivers.nydus.rafs_v6.layout import BLOCK, CHUNK, BlobFeatures, ChunkFlags, chunk_index
 from drivers.nydus.rafs_v6.superblock import Header
 from drivers.nydus.tree import Chunk
 
@@ -51,7 +51,7 @@ def decode_chunk_table(data: bytes, header: Header) -> dict[int, Chunk]:
         if (
             blob_index >= len(blobs)
             or not 0 < usize <= header.chunk_size
-            or not csize > 0
+            or not (csize > 0 or blobs[blob_index].features & BlobFeatures.SEPARATE)
             or uoff % BLOCK
             or index >= blobs[blob_index].chunk_count
             or uoff + usize > blobs[blob_index].uncompressed_size
@@ -74,7 +74,7 @@ def _report_chunk(
     require(blob_index < len(header.blobs), f"{field}.blob_index", f"{blob_index} of {len(header.blobs)} blobs")
     blob = header.blobs[blob_index]
     require(0 < usize <= header.chunk_size, f"{field}.uncompressed_size", f"is {usize}")
-    require(csize > 0, f"{field}.compressed_size", "is 0")
+    require(csize > 0 or bool(blob.features & BlobFeatures.SEPARATE), f"{field}.compressed_size", "is 0")
     require(uoff % BLOCK == 0, f"{field}.uncompressed_offset", f"{uoff} is not a multiple of 4096")
     require(index < blob.chunk_count, f"{field}.index", f"{index} of {blob.chunk_count} chunks")
     require(flags <= sum(ChunkFlags), f"{field}.flags", f"unknown bits in {flags:#x}")
