@@ -294,7 +294,7 @@ async def compare_references(repository: Repository, source: ImageManifest, fold
             ]
         verdict(f"oci_ref: layer {number} as nydus-image describes it", problems)
         theirs.append(layer)
-    files = []
+    files: list[str] = []
     for layer in theirs:
         file = folder / f"ref-{len(files)}" / layer.blob_id
         file.parent.mkdir()

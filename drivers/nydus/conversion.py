@@ -67,6 +67,12 @@ class Conversion:
     async def run(self) -> Result:
         """Raises SkippedError if there is nothing to convert."""
         originals = await self._select()
+        if self._option.oci_ref and not (self._option.multi_platform or self._in_one_repository):
+            _log.warning(
+                "no manifest names the layers that oci_ref refers to in the target's repository: garbage collection may remove "
+                "them; set multi_platform",
+                extra={"target": str(self._content.target)},
+            )
         builder_version = await self._builder.version()
         alone = len(originals) == 1 and not self._option.multi_platform
         images = [await self._convert(original, builder_version, root=alone) for original in originals]
@@ -156,9 +162,12 @@ class Conversion:
     @property
     def _refers(self) -> bool:
         """An image whose subject is not in its own repository would be hidden for good."""
+        return self._option.with_referrer and self._in_one_repository
+
+    @property
+    def _in_one_repository(self) -> bool:
         source, target = self._content.source, self._content.target
-        same = (source.registry, source.repository) == (target.registry, target.repository)
-        return self._option.with_referrer and same
+        return (source.registry, source.repository) == (target.registry, target.repository)
 
     def _oci(self, manifest: ImageManifest | Index) -> bool:
         docker = manifest.media_type in {media_types.DOCKER_MANIFEST, media_types.DOCKER_MANIFEST_LIST}

@@ -26,7 +26,7 @@ from drivers.nydus.rafs_v6.decode import decode_bootstrap
 from drivers.nydus.rafs_v6.layout import BLOCK, BlobFeatures, align
 from drivers.nydus.tree import Blob, inodes
 from drivers.nydus.zran.index import ZranIndex, decode_index
-from shared.errors import LimitExceededError
+from shared.errors import LimitExceededError, PermanentError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 
@@ -136,8 +136,8 @@ def _reference(blob: Descriptor) -> Digest | None:
     text = blob.annotations.get(media.NYDUS_REF)
     try:
         return None if text is None else Digest(text)
-    except ValueError as error:
-        raise InvalidNydusError(f"manifest.layers[{media.NYDUS_REF}]", f"{text!r} is no digest") from error
+    except PermanentError as error:
+        raise InvalidNydusError(f"manifest.layers[{media.NYDUS_REF}]", error.message) from error
 
 
 def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int) -> None:

@@ -78,7 +78,6 @@ class _LayerReader:
         self._limits = limits
         self._chunk_size = chunk_size
         self._indexer = Indexer(chunk_size)
-        self._walker = TarWalker(self._put, chunk_size)
         self._known: dict[bytes, Chunk] = {}
         self._inode: Inode | None = None
         self._inode_chunks: list[Chunk] = []
@@ -107,7 +106,11 @@ class _LayerReader:
             UnsupportedError: the layer is no gzip, or one that cannot be referred to.
             CorruptLayerError, LimitExceededError: of the layer.
         """
-        root = self._walker.walk(self._inflate(compressed), self._limits)
+        self._walker = TarWalker(self._put, self._chunk_size)
+        try:
+            root = self._walker.walk(self._inflate(compressed), self._limits)
+        finally:
+            del self._walker  # it refers back to this object, which has all the windows
         return root, self._indexer.finish()
 
     def _inflate(self, compressed: Iterator[bytes]) -> Iterator[bytes]:

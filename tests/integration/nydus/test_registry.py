@@ -74,6 +74,25 @@ async def test_between_two_registries(client: tuple[RegistryClient, str], tmp_pa
             assert (report.findings, report.compared) == ([], True)
 
 
+async def test_a_reference_to_real_layers_is_read_back_at_random(
+    client: tuple[RegistryClient, str], real_layers: RealLayers
+) -> None:
+    """The gzip layers are in the target's repository too, the image in both of its forms."""
+    registry, host = client
+    source, target = parse_reference(f"{host}/library/app:1"), parse_reference(f"{host}/lazy/app:1")
+    repository = Repository()
+    layers = [real_layers.python().read_bytes(), Tar().file("etc/hostname", b"x").bytes()]
+    image = add_image(repository, layers)
+    await upload(registry, repository, image, source)
+    for more in ({}, {"multi_platform": True}):
+        await convert(registry, source, target, NydusOptions.model_validate({"oci_ref": True, **more}))
+        for layer in image.layers:
+            assert await registry.has_blob(target, layer.digest)
+        report = await check_image(registry, target)
+        assert (report.findings, report.compared, report.images) == ([], True, 1)
+        assert report.chunks > 500
+
+
 async def test_the_index_with_originals_is_accepted_by_the_registry(client: tuple[RegistryClient, str]) -> None:
     registry, host = client
     source, target = parse_reference(f"{host}/library/app:1"), parse_reference(f"{host}/lazy/app:1")

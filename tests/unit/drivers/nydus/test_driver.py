@@ -570,7 +570,9 @@ async def test_an_error_of_the_upload_is_the_conversions_error() -> None:
     [
         ({"fs_version": "5"}, "fs_version 5"),
         ({"fs_version": 5}, "fs_version 5"),
-        ({"oci_ref": True}, "oci_ref"),
+        ({"oci_ref": True, "chunk_size": 0x10000}, "chunk_size has no meaning with oci_ref"),
+        ({"oci_ref": True, "compressor": "none"}, "compressor has no meaning with oci_ref"),
+        ({"oci_ref": True, "builder_path": "/x"}, "builder_path has no meaning with oci_ref"),
         ({"chunk_size": 5000}, "power of two"),
         ({"chunk_size": 1 << 25}, "power of two"),
         ({"prefetch_patterns": ["etc"]}, "absolute path"),
@@ -589,7 +591,7 @@ def test_options_that_cannot_be_met_are_refused_with_the_reason(option: dict[str
 def test_the_fingerprint_changes_with_what_changes_the_bytes() -> None:
     driver = NydusDriver()
     base = driver.fingerprint(NydusOptions())
-    assert driver.fingerprint(NydusOptions(work_dir="/var/tmp", build_cache_tag="x", oci_ref=False)) == base  # type: ignore[call-arg]
+    assert driver.fingerprint(NydusOptions(work_dir="/var/tmp", build_cache_tag="x", oci_ref=False)) == base
     for option in (
         NydusOptions(compressor="none"),
         NydusOptions(chunk_size=0x10000),
@@ -598,6 +600,7 @@ def test_the_fingerprint_changes_with_what_changes_the_bytes() -> None:
         NydusOptions(multi_platform=True),
         NydusOptions(with_referrer=True),
         NydusOptions(share_chunks=False),
+        NydusOptions(oci_ref=True),
         NydusOptions(prefetch_patterns=["/etc"]),
         NydusOptions(builder_path="/usr/bin/nydus-image"),
     ):
