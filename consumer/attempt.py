@@ -7,8 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -17,6 +16,7 @@ from opentelemetry.trace import Span
 
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
+from consumer.lease import expiring_when_recalled, heartbeat
 from consumer.outcome import Ack, Dead, Leave, Retry, decide
 from consumer.progress import ConversionProgress
 from shared.broker.api import Delivery
@@ -85,7 +85,7 @@ class AttemptRun:
             shop.metrics.conversion_started(request.ref, request.tag)
             counted: CountedOutcome = "released"
             try:
-                async with self._heartbeat():
+                async with heartbeat(self._delivery, shop.extend_interval):
                     counted = await self._convert_and_settle(span, queued)
             finally:
                 seconds = monotonic() - self._began
@@ -98,11 +98,16 @@ class AttemptRun:
         converted: Converted | None = None
         error: BaseException | None = None
         try:
-            async with asyncio.timeout(shop.settings.timeouts.conversion) as limit:
+            async with (
+                asyncio.timeout(shop.settings.timeouts.conversion) as limit,
+                expiring_when_recalled(self._delivery, limit),
+            ):
                 again = self._delivery.redelivered or bool(self._delivery.attempts)
                 converted = await shop.converter.convert(self._request, progress, again=again)
         except BaseException as raised:  # noqa: BLE001  whatever it is, decide() says what becomes of the delivery
             error = raised
+            if isinstance(raised, Exception) and limit.expired() and self._delivery.recalled.is_set():
+                return await self._preempted(span, tuple(progress.stages))
             if isinstance(raised, TimeoutError) and limit.expired():
                 error = TransientError(
                     f"the conversion took longer than timeouts.conversion ({shop.settings.timeouts.conversion:.0f} s)",
@@ -212,7 +217,7 @@ class AttemptRun:
 
     async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
         """The registry is down: that is not this image's failure, and costs it no attempt."""
-        await self._settle_safely(self._delivery.release(pause))
+        await self._settle_safely(self._delivery.release(pause, begun=True))
         seconds = round(monotonic() - self._began, 3)
         failure = Failure.of(error)
         self._tell(
@@ -220,6 +225,14 @@ class AttemptRun:
         )
         _log.warning("%s waits %.0f s: its registry is down (%s)", self._request.source, pause, failure.code)
         return "released"
+
+    async def _preempted(self, span: Span, stages: tuple[object, ...]) -> CountedOutcome:
+        """A push needs this backfill's slot. Its finished layers are in the layer cache; it costs no attempt."""
+        await self._settle_safely(self._delivery.release(begun=True))
+        seconds = round(monotonic() - self._began, 3)
+        self._tell("preempted", span, duration_seconds=seconds, stages=stages)
+        _log.info("%s made room for a push after %.1f s and is queued again", self._request.source, seconds)
+        return "preempted"
 
     @property
     def _may_wait(self) -> bool:
@@ -266,25 +279,6 @@ class AttemptRun:
         self._shop.reporter.tell(
             conversion_event("progress", self._request, attempt=self._number, consumer=CONSUMER, progress=progress)
         )
-
-    @asynccontextmanager
-    async def _heartbeat(self) -> AsyncIterator[None]:
-        """Tell the broker that work goes on, for as long as it does."""
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(self._shop.extend_interval)
-                try:
-                    await self._delivery.extend()
-                except IcsError as error:
-                    _log.debug("could not extend a delivery: %s", error.message)
-
-        task = asyncio.create_task(beat(), name="delivery-heartbeat")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 def _from_os(error: OSError) -> IcsError:

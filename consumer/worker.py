@@ -62,7 +62,7 @@ async def _release(delivery: Delivery, delay: float) -> None:
     """Hand back what is not settled; a broker that does not take it delivers it again once we are gone."""
     try:
         async with asyncio.timeout(RELEASE_TIMEOUT):
-            await delivery.release(delay)
+            await delivery.release(delay, begun=True)
     except RuntimeError:  # settled already
         return
     except (IcsError, TimeoutError) as error:

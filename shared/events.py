@@ -1,7 +1,8 @@
 """Conversion events: CloudEvents 1.0 over the broker's event stream. The status API and the console are read models over it.
 
-``subject`` is the request id. One conversion emits: ``requested`` (ingress), ``started``, any number of ``progress`` and
-``retrying``, and one of ``succeeded``, ``skipped``, ``failed``; ``replayed`` and ``discarded`` come from dead-letter operations.
+``subject`` is the request id. One conversion emits: ``requested`` (ingress), ``started``, any number of ``progress``,
+``preempted`` and ``retrying``, and one of ``succeeded``, ``skipped``, ``failed``; ``replayed`` and ``discarded`` come from
+dead-letter operations.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.messages import ConversionRequest, Failure
 
 EventType = Literal[
-    "requested", "started", "progress", "retrying", "succeeded", "skipped", "failed", "replayed", "discarded"
+    "requested",
+    "started",
+    "progress",
+    "preempted",
+    "retrying",
+    "succeeded",
+    "skipped",
+    "failed",
+    "replayed",
+    "discarded",
 ]
 TYPE_PREFIX = "io.goharbor.ics.conversion."
 

@@ -16,6 +16,7 @@ STATUS_WORDS = {
     "discarded": "Discarded",
     "running": "Running",
     "interrupted": "Interrupted",
+    "preempted": "Made room for a push",
 }
 _SYMBOLS = {
     "queued": "queued",
@@ -27,6 +28,7 @@ _SYMBOLS = {
     "failed": "failed",
     "discarded": "discarded",
     "interrupted": "retrying",
+    "preempted": "retrying",
 }
 
 

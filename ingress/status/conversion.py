@@ -17,7 +17,7 @@ from shared.events import ConversionEvent
 from shared.messages import ConversionRequest
 
 Status = Literal["queued", "converting", "retrying", "succeeded", "skipped", "failed", "discarded"]
-AttemptOutcome = Literal["running", "interrupted", "retrying", "succeeded", "skipped", "failed"]
+AttemptOutcome = Literal["running", "interrupted", "preempted", "retrying", "succeeded", "skipped", "failed"]
 SETTLED: frozenset[Status] = frozenset({"succeeded", "skipped", "failed", "discarded"})
 STATUSES: tuple[Status, ...] = ("queued", "converting", "retrying", "succeeded", "skipped", "failed", "discarded")
 
@@ -181,6 +181,8 @@ class Conversion:
                 return False
             case "started":
                 return self._start(event, time)
+            case "preempted":
+                return self._preempt(event, time)
             case "retrying":
                 return self._end(event, time, "retrying")
             case "succeeded" | "skipped" | "failed" as outcome:
@@ -224,6 +226,16 @@ class Conversion:
         self.started, self.finished, self.retry_at = time, None, None
         return True
 
+    def _preempt(self, event: ConversionEvent, time: float) -> bool:
+        attempts, _ = self._open()
+        if not attempts or attempts[-1].outcome != "running" or attempts[-1].started > time:
+            return False  # told again, or after the next attempt's start: publishers are not ordered
+        attempts[-1].outcome = "preempted"
+        attempts[-1].duration = event.data.duration_seconds
+        attempts[-1].stages = _stages(event)
+        self.status = "queued"
+        return True
+
     def _end(
         self, event: ConversionEvent, time: float, outcome: Literal["retrying", "succeeded", "skipped", "failed"]
     ) -> bool:
@@ -241,7 +253,7 @@ class Conversion:
         ended.outcome = outcome
         ended.duration = data.duration_seconds if data.duration_seconds is not None else time - ended.started
         ended.retry_in = data.retry_in_seconds
-        ended.stages = [[s.name, s.subject, s.start_seconds, s.duration_seconds, s.bytes] for s in data.stages]
+        ended.stages = _stages(event)
         if data.failure is not None:
             ended.code, ended.kind = data.failure.code, data.failure.kind
             ended.message, ended.details = data.failure.message, dict(data.failure.details)
@@ -275,6 +287,10 @@ class Conversion:
             return self._live
         attempts, extra = orjson.loads(_DECOMPRESSOR.decompress(self._packed))
         return [AttemptRecord.from_list(values) for values in attempts], extra
+
+
+def _stages(event: ConversionEvent) -> list[list[Any]]:
+    return [[s.name, s.subject, s.start_seconds, s.duration_seconds, s.bytes] for s in event.data.stages]
 
 
 def _trace_id(traceparent: str) -> str:

@@ -11,11 +11,14 @@ Promises that every implementation keeps, and that one conformance suite (``test
   leaves a duplicate, never a loss. Attempts and their failures travel with the message.
 - A message that cannot be parsed, and one that was delivered more often than ``delivery_limit`` without an outcome (it kills
   its consumers), is dead-lettered by the implementation, not handed out.
+- Live messages go before backfill, and do not wait for one to end: if backfill holds the last slot, its youngest delivery is
+  ``recalled``.
 - Lost connections are re-established without the caller's help; iterators go on.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -55,7 +58,12 @@ class Delivery(Protocol):
 
     @property
     def redelivered(self) -> bool:
-        """Whether an earlier delivery ended without an outcome (crash, lost connection)."""
+        """Whether an earlier delivery ended without an outcome (crash, lost connection, handed back after it had begun)."""
+        ...
+
+    @property
+    def recalled(self) -> asyncio.Event:
+        """Set when a live push waits for the slot of this backfill: stop, and :meth:`release` it."""
         ...
 
     @property
@@ -69,8 +77,10 @@ class Delivery(Protocol):
         ...
 
     async def dead_letter(self, failure: Failure, attempt: Attempt | None = None) -> DeadLetter: ...
-    async def release(self, delay: float = 0) -> None:
-        """Hand back unprocessed, not counted as an attempt: at drain, or for ``delay`` seconds while its registry is down."""
+    async def release(self, delay: float = 0, *, begun: bool = False) -> None:
+        """Hand back, not counted as an attempt: at drain, for a push, or for ``delay`` seconds while its registry is down.
+        ``begun``: the conversion may have put its target already; whoever gets it next is told by :attr:`redelivered`.
+        """
         ...
 
     async def extend(self) -> None:

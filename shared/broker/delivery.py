@@ -62,7 +62,11 @@ class QueuedDelivery:
 
     @property
     def redelivered(self) -> bool:
-        return self._taken.crashes + self._queued.crashes > 0
+        return self._queued.begun or self._taken.crashes + self._queued.crashes > 0
+
+    @property
+    def recalled(self) -> asyncio.Event:
+        return self._taken.recalled
 
     @property
     def published_at(self) -> datetime:
@@ -76,11 +80,13 @@ class QueuedDelivery:
         self._settle()
         await finish(self._replace(delay, (*self._queued.attempts, attempt), crashes=0))
 
-    async def release(self, delay: float = 0) -> None:
+    async def release(self, delay: float = 0, *, begun: bool = False) -> None:
         # A copy, not a negative acknowledgement: brokers count those as deliveries without an outcome, and a message that is
         # handed back while its registry is down would end as one that kills its consumers.
         self._settle()
-        await finish(self._replace(delay, self._queued.attempts, crashes=self._queued.crashes + self._taken.crashes))
+        crashes = self._queued.crashes + self._taken.crashes
+        begun = begun or self._queued.begun
+        await finish(self._replace(delay, self._queued.attempts, crashes=crashes, begun=begun))
 
     async def dead_letter(self, failure: Failure, attempt: Attempt | None = None) -> DeadLetter:
         self._settle()
@@ -104,7 +110,7 @@ class QueuedDelivery:
         finally:
             self._taken.drop()
 
-    async def _replace(self, delay: float, attempts: Sequence[Attempt], *, crashes: int) -> None:
+    async def _replace(self, delay: float, attempts: Sequence[Attempt], *, crashes: int, begun: bool = False) -> None:
         try:
             copy = Queued(
                 request=self._queued.request,
@@ -114,6 +120,7 @@ class QueuedDelivery:
                 published_at=self._queued.published_at,
                 not_before=datetime.now(UTC) + timedelta(seconds=delay) if delay > 0 else None,
                 crashes=crashes,
+                begun=begun,
             )
             await self._transport.publish(encode(copy), self._queued.request.priority, delay=delay)
             await self._taken.ack()

@@ -86,8 +86,8 @@ class _MemoryTaken:
         self._transport = transport
         self._stored = stored
         self._slots = slots
-        self._held = True
-        slots.occupy(stored.lane)
+        self._slot = slots.occupy(stored.lane)
+        self.recalled = self._slot.recalled
 
     @property
     def message(self) -> WireMessage:
@@ -107,10 +107,8 @@ class _MemoryTaken:
         pass
 
     def drop(self) -> None:
-        if self._held:
-            self._held = False
-            self._slots.vacate(self._stored.lane)
-            self._transport.server.wake()
+        self._slots.vacate(self._slot)
+        self._transport.server.wake()
 
 
 class MemoryTransport:
@@ -180,8 +178,9 @@ class MemoryTransport:
             yield _MemoryTaken(self, stored, slots)
 
     def _next_lane(self, slots: Slots) -> Priority | None:
-        if slots.free and self.server.lanes["live"]:
-            return "live"
+        if self.server.lanes["live"]:
+            slots.recall()
+            return "live" if slots.free else None
         return "backfill" if slots.backfill_fits and self.server.lanes["backfill"] else None
 
 

@@ -6,6 +6,7 @@ bytes: publish with confirm, hand out with a bound, keep dead letters, keep even
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -29,6 +30,11 @@ class Taken(Protocol):
     @property
     def crashes(self) -> int:
         """Deliveries of this copy, before this one, that ended without an outcome."""
+        ...
+
+    @property
+    def recalled(self) -> asyncio.Event:
+        """See :class:`shared.broker.api.Delivery`."""
         ...
 
     async def ack(self) -> None:

@@ -34,6 +34,7 @@ UID = "ics-uid"
 PUBLISHED_AT = "ics-published-at"
 NOT_BEFORE = "ics-not-before"
 CRASHES = "ics-crashes"
+BEGUN = "ics-begun"
 LANE = "ics-lane"
 DEAD_LETTER_ID = "ics-dead-letter-id"
 DEAD_LETTER_CODE = "ics-dead-letter-code"
@@ -68,6 +69,8 @@ class Queued:
     not_before: datetime | None = None
     crashes: int = 0
     """Deliveries of earlier copies that ended without an outcome."""
+    begun: bool = False
+    """An earlier copy was handed back after its conversion had begun: that is no crash."""
 
 
 class _Attempts(Message):
@@ -97,6 +100,8 @@ def encode(queued: Queued) -> WireMessage:
         headers[NOT_BEFORE] = queued.not_before.isoformat()
     if queued.crashes:
         headers[CRASHES] = str(queued.crashes)
+    if queued.begun:
+        headers[BEGUN] = "1"
     return WireMessage(body, headers)
 
 
@@ -125,6 +130,7 @@ def decode(message: WireMessage) -> Queued:
         published_at=_instant(headers.get(PUBLISHED_AT)) or datetime.now(UTC),
         not_before=_instant(headers.get(NOT_BEFORE)),
         crashes=_count(headers.get(CRASHES)),
+        begun=BEGUN in headers,
     )
 
 

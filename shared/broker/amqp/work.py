@@ -1,4 +1,7 @@
-"""The work queues: live messages are pushed to us up to the prefetch, backfill is fetched only when nothing live waits."""
+"""The work queues: live messages are pushed to us up to the prefetch, backfill is fetched only when nothing live waits.
+
+What is fetched does not count against the channel's prefetch, so a live message arrives also while backfills hold the slots.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,10 @@ class AmqpTaken:
 
     def __init__(self, incoming: AbstractIncomingMessage, lane: Priority, slots: Slots, timeout: float) -> None:
         self._incoming = incoming
-        self._lane: Priority = lane
         self._slots = slots
+        self._slot = slots.occupy(lane)
+        self.recalled = self._slot.recalled
         self._timeout = timeout
-        self._held = True
-        slots.occupy(lane)
         self.message = wire(incoming)
         count = incoming.headers.get("x-delivery-count", 0)
         self.crashes = count if isinstance(count, int) else 0
@@ -48,9 +50,7 @@ class AmqpTaken:
         """RabbitMQ has no lease: ``consumer_timeout`` in its configuration bounds a delivery."""
 
     def drop(self) -> None:
-        if self._held:
-            self._held = False
-            self._slots.vacate(self._lane)
+        self._slots.vacate(self._slot)
 
 
 def wire(incoming: AbstractIncomingMessage) -> WireMessage:
@@ -118,7 +118,8 @@ class _Subscription:
             raise unavailable("RabbitMQ: cannot subscribe") from error
         try:
             while True:
-                await self._slots.wait_free()
+                if not self._slots.backfills:
+                    await self._slots.wait_free()
                 incoming: AbstractIncomingMessage | None
                 try:
                     async with asyncio.timeout(IDLE):
@@ -129,6 +130,12 @@ class _Subscription:
                     continue
                 if incoming is None:
                     raise unavailable("RabbitMQ: the channel was closed")
+                self._slots.recall()
+                try:
+                    await self._slots.wait_free()
+                except asyncio.CancelledError:
+                    arrived.put_nowait(incoming)
+                    raise
                 yield AmqpTaken(incoming, "live", self._slots, self._link.timeout)
         finally:
             await attempted(self._leave(live, tag, arrived), self._link.timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import nats.errors
@@ -23,6 +23,9 @@ from shared.messages import Priority
 logger = logging.getLogger(__name__)
 _LONG_POLL = 1.0
 """Seconds; also how long backfill may wait unseen behind an empty live lane."""
+_FULL_POLL = 0.25
+"""Seconds between two looks for live work while backfills hold the last slots. A look does not wait at the server: whatever
+consumer has room and waits there gets a push before one that must stop a backfill for it."""
 _RETRY_BATCH = 200
 
 
@@ -45,10 +48,9 @@ class JetStreamTaken:
     def __init__(self, link: NatsLink, message: Msg, lane: Priority, slots: Slots) -> None:
         self._link = link
         self._message = message
-        self._lane: Priority = lane
         self._slots = slots
-        self._held = True
-        slots.occupy(lane)
+        self._slot = slots.occupy(lane)
+        self.recalled = self._slot.recalled
 
     @property
     def message(self) -> WireMessage:
@@ -68,9 +70,7 @@ class JetStreamTaken:
             raise unavailable(f"NATS: {type(error).__name__}") from error
 
     def drop(self) -> None:
-        if self._held:
-            self._held = False
-            self._slots.vacate(self._lane)
+        self._slots.vacate(self._slot)
 
 
 @asynccontextmanager
@@ -94,21 +94,39 @@ async def subscription(link: NatsLink, prefetch: int) -> AsyncIterator[AsyncIter
 
 async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots) -> AsyncGenerator[JetStreamTaken]:
     while True:
-        await slots.wait_free()
+        if not slots.backfills:
+            await slots.wait_free()
         lane: Priority = "live"
         try:
-            message = await live.take(slots.free, 0)
+            message = await live.take(max(1, slots.free), 0)
             if message is None and slots.backfill_fits:
                 lane, message = "backfill", await backfill.take(1, 0)
-            if message is None:
+            if message is None and slots.free:
                 lane, message = "live", await live.take(slots.free, _LONG_POLL)
         except nats.errors.Error as error:
             logger.warning("NATS: cannot take work: %s", type(error).__name__)
             message = None
         if message is not None:
+            await _make_room(message, slots)
             yield JetStreamTaken(link, message, lane, slots)
+        elif not slots.free:
+            await slots.wait_free(_FULL_POLL)
         elif "503" in (live.last_status, backfill.last_status) or not link.client.is_connected:
             await asyncio.sleep(0.1)  # the server restarts, or has not loaded its streams yet
+
+
+async def _make_room(message: Msg, slots: Slots) -> None:
+    """Wait for a slot for ``message``, which stays ours meanwhile, or goes back when we leave."""
+    try:
+        while not slots.free:
+            slots.recall()
+            await slots.wait_free(ACK_WAIT / 3)
+            with suppress(nats.errors.Error):  # disconnected: the server redelivers after ACK_WAIT
+                await message.in_progress()
+    except asyncio.CancelledError:
+        with suppress(nats.errors.Error):
+            await message.nak()
+        raise
 
 
 async def _return_due_retries(link: NatsLink) -> None:

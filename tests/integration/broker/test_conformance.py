@@ -281,6 +281,61 @@ async def test_a_push_does_not_wait_for_a_backfill_that_fills_every_slot_it_may(
         await settled(broker, ready=8, in_flight=0)
 
 
+async def test_a_push_recalls_the_backfill_that_holds_the_last_slot(kind: Kind) -> None:
+    async with kind.connect() as broker:
+        await broker.publish(request(1, priority="backfill"))
+        async with taking(broker, 1) as deliveries:
+            backfill = await anext(deliveries)
+            assert not backfill.recalled.is_set()
+            push = asyncio.ensure_future(anext(deliveries))
+            await broker.publish(request(2))
+            await backfill.recalled.wait()
+            assert not push.done()
+            await backfill.release(begun=True)
+            live = await push
+            assert live.request.priority == "live"
+            assert not live.recalled.is_set()
+            await live.ack()
+            again = await anext(deliveries)
+            assert again.request.id == backfill.request.id
+            assert again.redelivered
+            assert list(again.attempts) == []
+            await again.ack()
+        await settled(broker, ready=0, in_flight=0)
+
+
+async def test_a_backfill_may_be_recalled_more_often_than_the_delivery_limit(kind: Kind) -> None:
+    async with kind.connect() as broker:
+        await broker.publish(request(1, priority="backfill"))
+        async with taking(broker, 1) as deliveries:
+            for number in range(10, 12 + DELIVERY_LIMIT):
+                backfill = await anext(deliveries)
+                push = asyncio.ensure_future(anext(deliveries))
+                await broker.publish(request(number))
+                await backfill.recalled.wait()
+                await backfill.release(begun=True)
+                await (await push).ack()
+            await (await anext(deliveries)).ack()
+        await settled(broker, ready=0, in_flight=0, dead=0)
+
+
+async def test_a_push_that_waits_for_a_slot_when_its_consumer_leaves_is_handed_back(kind: Kind) -> None:
+    async with kind.connect() as broker:
+        await broker.publish(request(1, priority="backfill"))
+        async with taking(broker, 1) as deliveries:
+            backfill = await anext(deliveries)
+            push = asyncio.ensure_future(anext(deliveries))
+            await broker.publish(request(2))
+            await backfill.recalled.wait()
+            push.cancel()
+            await asyncio.gather(push, return_exceptions=True)
+        live = await one(broker)
+        assert live.request.id == request(2).id
+        await live.ack()
+        await backfill.ack()
+        await settled(broker, ready=0, in_flight=0)
+
+
 async def test_many_at_once_are_all_confirmed_and_all_arrive(kind: Kind) -> None:
     async with kind.connect() as broker:
         await asyncio.gather(*(broker.publish(request(number)) for number in range(300)))

@@ -26,7 +26,7 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 from shared.telemetry.work_queue import WorkQueue
 from tests.memory_store import MemoryStore
-from tests.unit.consumer.support import converter, pushed, request
+from tests.unit.consumer.support import converter, pushed, request, target
 
 
 class Scripted(Converter):
@@ -233,6 +233,61 @@ async def test_no_more_than_maximum_concurrency_run_at_once(limit: int) -> None:
             await broker.publish(request(id=f"{number:032x}"))
         await events_of(broker, 8, "skipped")
     assert scripted.most == limit
+
+
+async def test_a_push_preempts_a_backfill_which_ends_later_and_counts_once() -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    real = converter(store)
+    began = asyncio.Event()
+
+    class Slow(Scripted):
+        async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
+            if request.priority == "backfill" and not again:
+                began.set()
+                await asyncio.sleep(3600)
+            return await real.convert(request, progress, again=again)
+
+    settings = settings_for(ICS_MAXIMUM_CONCURRENCY="1")
+    async with at_work(Slow(lambda _: asyncio.sleep(0)), settings) as (broker, _, _):
+        await broker.publish(request(image, id="b" * 32, priority="backfill", target=target("v1_backfilled")))
+        await began.wait()
+        await broker.publish(request(image, id="a" * 32))
+        told = await events_of(broker, 6, "started", "preempted", "succeeded", "failed", "retrying")
+        assert [(event.kind, event.subject[0]) for event in told if event.kind != "started"] == [
+            ("preempted", "b"),
+            ("succeeded", "a"),
+            ("succeeded", "b"),
+        ]
+        assert told[-1].data.attempt == 1
+        stats = await broker.stats()
+        assert (stats.ready, stats.in_flight, stats.dead) == (0, 0, 0)
+
+
+async def test_a_consumer_that_is_stopped_while_a_backfill_makes_room_hands_both_back() -> None:
+    began, stopping, push_runs = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def reluctant(request: ConversionRequest) -> None:
+        if request.priority == "live":
+            push_runs.set()
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            stopping.set()
+            await asyncio.sleep(0.5)  # uploads are cancelled at the registry
+
+    settings = settings_for(ICS_MAXIMUM_CONCURRENCY="1")
+    async with at_work(Scripted(reluctant), settings) as (broker, stop, task):
+        await broker.publish(request(id="b" * 32, priority="backfill"))
+        await began.wait()
+        await broker.publish(request(id="a" * 32))
+        await stopping.wait()
+        stop.set()
+        await task
+        assert not push_runs.is_set()
+        stats = await broker.stats()
+        assert (stats.ready, stats.in_flight, stats.dead) == (2, 0, 0)
 
 
 async def test_draining_lets_what_runs_finish() -> None:

@@ -1,0 +1,51 @@
+"""What goes on beside a conversion for the sake of its delivery: telling the broker of it, and hearing that it must stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+
+from shared.broker.api import Delivery
+from shared.errors import IcsError
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def heartbeat(delivery: Delivery, interval: float) -> AsyncIterator[None]:
+    """Extend ``delivery`` every ``interval`` seconds."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await delivery.extend()
+            except IcsError as error:
+                _log.debug("could not extend a delivery: %s", error.message)
+
+    async with _beside(beat()):
+        yield
+
+
+@asynccontextmanager
+async def expiring_when_recalled(delivery: Delivery, limit: asyncio.Timeout) -> AsyncIterator[None]:
+    """Let ``limit`` expire as soon as ``delivery`` is recalled: a conversion that must stop stops in one way only."""
+
+    async def expire() -> None:
+        await delivery.recalled.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    async with _beside(expire()):
+        yield
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name="beside a conversion")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
