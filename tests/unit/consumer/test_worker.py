@@ -3,108 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from consumer.attempt import Workshop
-from consumer.circuit import CircuitBreaker
-from consumer.conversion import Converted, Converter
-from consumer.worker import work
+from consumer.conversion import Converted
 from drivers.api import Progress
-from shared.broker.api import Broker
-from shared.broker.open import open_broker
 from shared.errors import PermanentError, SkippedError, TransientError
-from shared.event_reporter import EventReporter
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
-from shared.settings.load import load_settings
-from shared.settings.model import Settings
-from shared.telemetry.metrics import Metrics
-from shared.telemetry.tracing import Tracing
-from shared.telemetry.work_queue import WorkQueue
 from tests.memory_store import MemoryStore
-from tests.unit.consumer.support import converter, pushed, request, target
-
-
-class Scripted(Converter):
-    """A converter whose conversions end as a test says."""
-
-    def __init__(self, script: Callable[[ConversionRequest], Awaitable[Any]]) -> None:
-        self.script = script
-        self.running = 0
-        self.most = 0
-        self.seen: list[str] = []
-
-    async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
-        self.seen.append(request.id)
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            result = await self.script(request)
-            assert isinstance(result, Converted)
-            return result
-        finally:
-            self.running -= 1
-
-
-def settings_for(**environ: str) -> Settings:
-    values = {
-        "ICS_BROKER__URL": "memory:",
-        "ICS_RETRY": '{"maximum_attempts": 3, "initial_delay": 0.02, "maximum_delay": 0.1}',
-        "ICS_TIMEOUTS": '{"conversion": 2, "drain": 0.2}',
-        **environ,
-    }
-    return load_settings(None, environ=values, option_models={"estargz": converter_options()})
-
-
-def converter_options() -> Any:
-    from drivers.estargz.options import EstargzOptions
-
-    return EstargzOptions
-
-
-async def answering(_reference: Reference) -> None:
-    """A registry that works."""
-
-
-@asynccontextmanager
-async def at_work(
-    made: Converter, settings: Settings, ask: Callable[[Reference], Awaitable[None]] = answering
-) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
-    metrics = Metrics(10, process_metrics=False)
-    async with open_broker(settings) as broker, EventReporter(broker.events, metrics, ()).running() as reporter:
-        workshop = Workshop(
-            settings=settings,
-            converter=made,
-            circuits=CircuitBreaker(metrics, pause=0.05),
-            ask=ask,
-            reporter=reporter,
-            metrics=metrics,
-            tracing=Tracing.from_environment("test"),
-            queue=WorkQueue.of(settings),
-            extend_interval=broker.extend_interval,
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(work(broker, workshop, stop))
-        try:
-            yield broker, stop, task
-        finally:
-            stop.set()
-            await asyncio.wait_for(task, 10)
-
-
-async def events_of(broker: Broker, wanted: int, *kinds: str) -> list[Any]:
-    found = []
-    async with asyncio.timeout(10):
-        async for event in broker.events.read():
-            if event.kind in kinds:
-                found.append(event)
-                if len(found) == wanted:
-                    return found
-    raise AssertionError
+from tests.unit.consumer.at_work import Scripted, at_work, events_of, settings_for
+from tests.unit.consumer.support import converter, pushed, request
 
 
 async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
@@ -233,61 +142,6 @@ async def test_no_more_than_maximum_concurrency_run_at_once(limit: int) -> None:
             await broker.publish(request(id=f"{number:032x}"))
         await events_of(broker, 8, "skipped")
     assert scripted.most == limit
-
-
-async def test_a_push_preempts_a_backfill_which_ends_later_and_counts_once() -> None:
-    store = MemoryStore()
-    image = await pushed(store)
-    real = converter(store)
-    began = asyncio.Event()
-
-    class Slow(Scripted):
-        async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
-            if request.priority == "backfill" and not again:
-                began.set()
-                await asyncio.sleep(3600)
-            return await real.convert(request, progress, again=again)
-
-    settings = settings_for(ICS_MAXIMUM_CONCURRENCY="1")
-    async with at_work(Slow(lambda _: asyncio.sleep(0)), settings) as (broker, _, _):
-        await broker.publish(request(image, id="b" * 32, priority="backfill", target=target("v1_backfilled")))
-        await began.wait()
-        await broker.publish(request(image, id="a" * 32))
-        told = await events_of(broker, 6, "started", "preempted", "succeeded", "failed", "retrying")
-        assert [(event.kind, event.subject[0]) for event in told if event.kind != "started"] == [
-            ("preempted", "b"),
-            ("succeeded", "a"),
-            ("succeeded", "b"),
-        ]
-        assert told[-1].data.attempt == 1
-        stats = await broker.stats()
-        assert (stats.ready, stats.in_flight, stats.dead) == (0, 0, 0)
-
-
-async def test_a_consumer_that_is_stopped_while_a_backfill_makes_room_hands_both_back() -> None:
-    began, stopping, push_runs = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def reluctant(request: ConversionRequest) -> None:
-        if request.priority == "live":
-            push_runs.set()
-        began.set()
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            stopping.set()
-            await asyncio.sleep(0.5)  # uploads are cancelled at the registry
-
-    settings = settings_for(ICS_MAXIMUM_CONCURRENCY="1")
-    async with at_work(Scripted(reluctant), settings) as (broker, stop, task):
-        await broker.publish(request(id="b" * 32, priority="backfill"))
-        await began.wait()
-        await broker.publish(request(id="a" * 32))
-        await stopping.wait()
-        stop.set()
-        await task
-        assert not push_runs.is_set()
-        stats = await broker.stats()
-        assert (stats.ready, stats.in_flight, stats.dead) == (2, 0, 0)
 
 
 async def test_draining_lets_what_runs_finish() -> None:

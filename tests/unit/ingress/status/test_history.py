@@ -75,6 +75,31 @@ SUCCESS = (
 )
 
 
+def test_a_backfill_that_made_room_is_queued_again_and_ends_as_one_conversion() -> None:
+    backfill = (
+        event("requested"),
+        event("started", 1, consumer="a"),
+        event("preempted", 3, consumer="a", duration_seconds=2.0),
+    )
+    history = History()
+    for each in (*backfill, backfill[-1]):
+        history.apply(each)
+    found = history.get(request().id)
+    assert found is not None
+    assert found.status == "queued"
+    assert history.counts["queued"] == 1
+    assert history.oldest_waiting(1) is not None
+    assert history.converting(0) == 0
+    ended = told(
+        *backfill, event("started", 5, consumer="b"), event("succeeded", 9, consumer="b", duration_seconds=4.0)
+    )
+    assert ended.status == "succeeded"
+    assert [(each.number, each.outcome, each.duration) for each in ended.attempts] == [
+        (1, "preempted", 2.0),
+        (1, "succeeded", 4.0),
+    ]
+
+
 def test_a_conversion_is_known_with_its_stages_after_it_has_been_packed() -> None:
     c = told(*SUCCESS)
     assert (c.status, c.source_size, c.target_size, c.layers_reused, c.trace_id) == ("succeeded", 100, 95, 1, "a" * 32)

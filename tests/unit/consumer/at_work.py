@@ -1,0 +1,102 @@
+"""A consumer at work on a broker, with conversions that end as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from consumer.attempt import Workshop
+from consumer.circuit import CircuitBreaker
+from consumer.conversion import Converted, Converter
+from consumer.worker import work
+from drivers.api import Progress
+from shared.broker.api import Broker
+from shared.broker.open import open_broker
+from shared.event_reporter import EventReporter
+from shared.messages import ConversionRequest
+from shared.oci.reference import Reference
+from shared.settings.load import load_settings
+from shared.settings.model import Settings
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
+from shared.telemetry.work_queue import WorkQueue
+
+
+class Scripted(Converter):
+    """A converter whose conversions end as a test says."""
+
+    def __init__(self, script: Callable[[ConversionRequest], Awaitable[Any]]) -> None:
+        self.script = script
+        self.running = 0
+        self.most = 0
+        self.seen: list[str] = []
+
+    async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
+        self.seen.append(request.id)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            result = await self.script(request)
+            assert isinstance(result, Converted)
+            return result
+        finally:
+            self.running -= 1
+
+
+def settings_for(**environ: str) -> Settings:
+    values = {
+        "ICS_BROKER__URL": "memory:",
+        "ICS_RETRY": '{"maximum_attempts": 3, "initial_delay": 0.02, "maximum_delay": 0.1}',
+        "ICS_TIMEOUTS": '{"conversion": 2, "drain": 0.2}',
+        **environ,
+    }
+    return load_settings(None, environ=values, option_models={"estargz": converter_options()})
+
+
+def converter_options() -> Any:
+    from drivers.estargz.options import EstargzOptions
+
+    return EstargzOptions
+
+
+async def answering(_reference: Reference) -> None:
+    """A registry that works."""
+
+
+@asynccontextmanager
+async def at_work(
+    made: Converter, settings: Settings, ask: Callable[[Reference], Awaitable[None]] = answering
+) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
+    metrics = Metrics(10, process_metrics=False)
+    async with open_broker(settings) as broker, EventReporter(broker.events, metrics, ()).running() as reporter:
+        workshop = Workshop(
+            settings=settings,
+            converter=made,
+            circuits=CircuitBreaker(metrics, pause=0.05),
+            ask=ask,
+            reporter=reporter,
+            metrics=metrics,
+            tracing=Tracing.from_environment("test"),
+            queue=WorkQueue.of(settings),
+            extend_interval=broker.extend_interval,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(work(broker, workshop, stop))
+        try:
+            yield broker, stop, task
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 10)
+
+
+async def events_of(broker: Broker, wanted: int, *kinds: str) -> list[Any]:
+    found = []
+    async with asyncio.timeout(10):
+        async for event in broker.events.read():
+            if event.kind in kinds:
+                found.append(event)
+                if len(found) == wanted:
+                    return found
+    raise AssertionError
