@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,19 +11,27 @@ import pytest
 from drivers.checking import CheckReport
 from drivers.nydus import NydusDriver
 from drivers.nydus.check import check_image
+from drivers.nydus.errors import InvalidNydusError
+from drivers.nydus.layer_source import read_layer
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
+from drivers.nydus.tree import inodes
+from drivers.nydus.zran.builder import reference_marks
+from drivers.nydus.zran.random_access import check_reference
 from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, as_source
 from drivers.testing.store import MemoryStore
 from shared.errors import CorruptLayerError, UnsupportedError
 from shared.oci import media_types
+from shared.oci.descriptor import Descriptor
+from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from shared.oci.reference import parse_reference
 from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 TARGET = parse_reference("registry.test/target:1")
 REF = "containerd.io/snapshot/nydus-ref"
+GOLDEN = Path(__file__).parents[3] / "data" / "nydus"
 LARGE = bytes(range(256)) * 12_000
 BASE = Tar().folder("d", uid=3).file("d/a", LARGE).file("d/same", LARGE).file("d/gone").symlink("l", "d").bytes()
 TOP = Tar().file("d/.wh.gone").hardlink("d/b", "d/a").file("new", b"new").file("again", LARGE).bytes()
@@ -170,3 +179,23 @@ async def test_a_reference_that_is_no_digest_is_refused() -> None:
     target.tags["1"] = target.add_manifest(encode_manifest(data)).digest
     report = await check(repository, target)
     assert [finding.where for finding in report.findings] == [f"manifest.layers[{REF}]"]
+
+
+async def test_a_reference_by_nydus_image_is_read_at_random() -> None:
+    """Its chunks may take no byte of the compressed stream at all, as those of zeros do."""
+    blob, packed = (GOLDEN / "reference.blob").read_bytes(), (GOLDEN / "reference.tar.gz").read_bytes()
+    original = Descriptor(media_types.OCI_LAYER_GZIP, Digest.of(packed), len(packed))
+    data = {Digest.of(blob): blob, original.digest: packed}
+
+    async def read_range(descriptor: Descriptor, start: int, length: int) -> bytes:
+        return data[descriptor.digest][start : start + length]
+
+    described = Descriptor("", Digest.of(blob), len(blob), reference_marks(original))
+    layer = await read_layer(described, read_range)
+    assert layer.own is not None
+    chunks = {chunk.index: chunk for inode in inodes(layer.bootstrap.root) for chunk in inode.chunks}
+    assert 0 in {chunk.compressed_size for chunk in chunks.values()}
+    digests = {index: chunk.digest for index, chunk in chunks.items()}
+    await check_reference(original, layer.index(layer.own), digests, read_range)
+    with pytest.raises(InvalidNydusError, match=r"chunk\[1\].digest"):
+        await check_reference(original, layer.index(layer.own), {**digests, 1: bytes(32)}, read_range)
