@@ -12,6 +12,7 @@ from consumer.attempt import CONSUMER, Workshop
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converter
 from consumer.health import HealthCheck, serve_health
+from consumer.upload_journal import UploadJournal
 from consumer.workdir import WorkDir
 from consumer.worker import work
 from drivers.api import Driver, DriverOptions
@@ -58,7 +59,11 @@ async def run_consumer(
         stack.enter_context(work_dir.temporary_files())
         await stack.enter_async_context(work_dir.collecting())
         drivers = create_drivers(settings.limits)
-        registry = await stack.enter_async_context(RegistryClient.from_settings(settings, observer=metrics))
+        uploads = UploadJournal(work_dir.uploads)
+        registry = await stack.enter_async_context(
+            RegistryClient.from_settings(settings, observer=metrics, sessions=uploads)
+        )
+        await stack.enter_async_context(uploads.cancelling(registry.cancel_upload))
         notifier = await stack.enter_async_context(Notifier.from_settings(settings, metrics))
         reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, (notifier,)).running())
         workshop = Workshop(

@@ -1,9 +1,10 @@
 """The work directory: every file in it has a living owner, a size that counts, and an end.
 
 Each process claims a folder of its own and holds a lock on it for as long as it lives; a folder whose lock can be taken belongs
-to a process that died, and is removed at the next start of any consumer. While it runs, what the directory holds is measured;
-above the high watermark the owner removes its own oldest leftovers, down to the low one. Conversions stream and put nothing
-here; external builders and whatever uses Python's temporary files do.
+to a process that died, and is removed at the next start of any consumer, which inherits the records of its upload sessions.
+While it runs, what the directory holds is measured; above the high watermark the owner removes its own oldest leftovers, down
+to the low one. Conversions stream and put nothing but these records here; external builders and whatever uses Python's
+temporary files do.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LOW_WATERMARK = 0.8
 INTERVAL = 30.0
 """Seconds between two measurements."""
 _LOCK = "owner.lock"
+_UPLOADS = "uploads"
 _PREFIX = "consumer-"
 _UNCLAIMED = "new-"
 _CLAIMING = 60.0
@@ -59,8 +61,8 @@ class WorkDir:
         """
         try:
             await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
-            await asyncio.to_thread(collect_abandoned, root)
             path, lock = await asyncio.to_thread(_claimed, root)
+            await asyncio.to_thread(collect_abandoned, root, path)
         except OSError as error:
             raise PermanentError(
                 f"work_dir {root} cannot be used: {error.strerror}", code="work_dir_unwritable"
@@ -68,8 +70,13 @@ class WorkDir:
         try:
             yield cls(path, limit, in_use)
         finally:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            await asyncio.to_thread(_give_up, path)
             lock.close()
+
+    @property
+    def uploads(self) -> Path:
+        """The folder of records of open upload sessions."""
+        return self.path / _UPLOADS
 
     @contextmanager
     def temporary_files(self) -> Iterator[None]:
@@ -115,20 +122,27 @@ class WorkDir:
 
     def _leftovers(self, now: float) -> Iterator[Path]:
         for entry in self.path.iterdir():
-            if entry.name != _LOCK and now - _modified(entry) > self._in_use:
+            if entry.name not in {_LOCK, _UPLOADS} and now - _modified(entry) > self._in_use:
                 yield entry
 
 
 def _claimed(root: Path) -> tuple[Path, IO[bytes]]:
     """A new folder and the lock on it, which is held before the folder has a name that others collect."""
     made = Path(tempfile.mkdtemp(prefix=_UNCLAIMED, dir=root))
+    (made / _UPLOADS).mkdir()
     lock = (made / _LOCK).open("wb")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return made.rename(root / made.name.replace(_UNCLAIMED, _PREFIX, 1)), lock
 
 
-def collect_abandoned(root: Path) -> int:
-    """Remove the folders of processes that are gone; how many."""
+def _give_up(path: Path) -> None:
+    """At the end of its owner; upload sessions that could not be cancelled are for the next one."""
+    if not any((path / _UPLOADS).glob("*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def collect_abandoned(root: Path, heir: Path) -> int:
+    """Remove the folders of processes that are gone, records of upload sessions moved to ``heir``; how many."""
     removed = 0
     lost = (folder for folder in root.glob(f"{_UNCLAIMED}*") if time.time() - _modified(folder) > _CLAIMING)
     for folder in (*root.glob(f"{_PREFIX}*"), *lost):
@@ -137,6 +151,8 @@ def collect_abandoned(root: Path) -> int:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            for record in (folder / _UPLOADS).glob("*"):
+                record.rename(heir / _UPLOADS / record.name)
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     if removed:

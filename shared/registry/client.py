@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Literal, Self
 
+from yarl import URL
+
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
@@ -18,8 +20,9 @@ from shared.registry.docker_config import DockerConfig
 from shared.registry.mounts import mount
 from shared.registry.observer import Observer, Silent
 from shared.registry.retry import RetryPolicy
+from shared.registry.sessions import Unrecorded, UploadSessions
 from shared.registry.transport import Transport
-from shared.registry.uploads import DEFAULT_CHUNK_SIZE, BlobUpload, open_upload
+from shared.registry.uploads import DEFAULT_CHUNK_SIZE, BlobUpload, cancel_session, open_upload
 from shared.registry.verification import check_credentials
 from shared.settings.model import Settings
 
@@ -27,8 +30,9 @@ from shared.settings.model import Settings
 class RegistryClient:
     """All registries that the settings allow. Use as ``async with RegistryClient.from_settings(settings) as registry``."""
 
-    def __init__(self, transport: Transport, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
+    def __init__(self, transport: Transport, sessions: UploadSessions, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
         self._transport = transport
+        self._sessions = sessions
         self._chunk_size = chunk_size
 
     @classmethod
@@ -40,6 +44,7 @@ class RegistryClient:
         retry: RetryPolicy | None = None,
         credentials: CredentialSource | None = None,
         chunk_size: int | None = None,
+        sessions: UploadSessions | None = None,
     ) -> Self:
         """Read credentials and certificates; nothing is contacted yet.
 
@@ -50,6 +55,7 @@ class RegistryClient:
             credentials: asked where ``auths`` has an entry without a credential; Docker's configuration by default.
             chunk_size: bytes of an upload's chunk, of which an upload holds two; an eighth of ``limits.memory``, at most
                 16 MiB, by default.
+            sessions: is told of every upload session that is open.
 
         Raises:
             PermanentError: ``invalid_credential``, ``invalid_certificate``, ``invalid_host``.
@@ -62,7 +68,8 @@ class RegistryClient:
             connect_timeout=settings.timeouts.connect,
             read_timeout=settings.timeouts.read,
         )
-        return cls(transport, chunk_size=chunk_size or min(DEFAULT_CHUNK_SIZE, settings.limits.memory // 8))
+        chunk_size = chunk_size or min(DEFAULT_CHUNK_SIZE, settings.limits.memory // 8)
+        return cls(transport, sessions or Unrecorded(), chunk_size=chunk_size)
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -101,7 +108,12 @@ class RegistryClient:
         return await mount(self._transport, repository, digest, source)
 
     def upload(self, repository: Reference) -> contextlib.AbstractAsyncContextManager[BlobUpload]:
-        return open_upload(self._transport, repository, chunk_size=self._chunk_size)
+        return open_upload(self._transport, repository, self._sessions, chunk_size=self._chunk_size)
+
+    async def cancel_upload(self, repository: Reference, location: str) -> None:
+        """End a session that another process left; ``location`` is a path with its query, at the repository's registry."""
+        base = self._transport.access.of(repository.registry).base
+        await cancel_session(self._transport, repository, URL(f"{base}{location}", encoded=True))
 
     def tags(self, repository: Reference) -> AsyncGenerator[str, None]:
         """Every tag of the repository; none if there is no such repository."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from shared.registry.blobs import has_blob
 from shared.registry.errors import Operation
 from shared.registry.hashing import ThreadedHash
 from shared.registry.retry import Attempts
+from shared.registry.sessions import UploadSessions
 from shared.registry.transport import Answer, Body, Request, Transport, joined
 
 DEFAULT_CHUNK_SIZE = 16 << 20
@@ -41,8 +43,13 @@ _SESSION_LOST = frozenset({"upload_unknown", "upload_invalid", "range_refused"})
 class BlobUpload:
     """One upload under way; satisfies ``shared.registry.api.Upload``. Used by one task."""
 
-    def __init__(self, transport: Transport, repository: Reference, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
+    def __init__(
+        self, transport: Transport, repository: Reference, sessions: UploadSessions, *, chunk_size: int
+    ) -> None:
         self._transport = transport
+        self._sessions = sessions
+        self._key = uuid.uuid4().hex
+        """Names this upload in the record of open sessions."""
         self._repository = repository
         self._chunk_size = chunk_size
         self._operation = Operation("upload_blob", repository.registry, repository.repository)
@@ -86,6 +93,7 @@ class BlobUpload:
             if not await has_blob(self._transport, self._repository, digest, self._scopes):
                 await self._guarded(self._put_monolithic(digest, chunk))
         self._finished = True
+        await self._sessions.forget(self._key)
         return Descriptor(media_type, digest, self._written, dict(annotations or {}))
 
     async def close(self) -> None:
@@ -102,12 +110,8 @@ class BlobUpload:
     async def _cancel_session(self) -> None:
         session, self._session = self._session, None
         if session is not None and not self._finished:
-            await self._transport.send(
-                Request(
-                    self._named("cancel_upload"), "DELETE", session, frozenset({200, 202, 204, 400, 404}), self._scopes
-                ),
-                repeat=False,
-            )
+            await cancel_session(self._transport, self._repository, session)
+            await self._sessions.forget(self._key)
 
     def _named(self, name: str) -> Operation:
         return Operation(name, self._repository.registry, self._repository.repository)
@@ -148,14 +152,17 @@ class BlobUpload:
             raise self._operation.transient(
                 "the registry opened an upload without a location", code="registry_unavailable"
             )
-        self._moved_to(answer)
+        await self._moved_to(answer)
         minimum = answer.headers.get("OCI-Chunk-Min-Length", "")
         if minimum.isdecimal():
             self._chunk_size = max(self._chunk_size, min(int(minimum[:12]), _MAXIMUM_CHUNK_SIZE))
 
-    def _moved_to(self, answer: Answer) -> None:
+    async def _moved_to(self, answer: Answer) -> None:
         if location := answer.headers.get("Location"):
-            self._session = joined(answer.url, location, self._operation)
+            session = self._session = joined(answer.url, location, self._operation)
+            # Elsewhere, a location may be signed: then it is a credential, and is not written down.
+            if self._transport.access.of(self._repository.registry).is_own(session):
+                await self._sessions.record(self._key, self._repository, session.raw_path_qs)
 
     async def _send(self, chunk: bytearray) -> None:
         """Get ``chunk`` acknowledged, going on wherever the registry stands."""
@@ -195,7 +202,7 @@ class BlobUpload:
             if error.code in _SESSION_LOST:  # whether there is something to go on with is asked next
                 raise self._interrupted("the registry does not take the chunk") from error
             raise
-        self._moved_to(answer)
+        await self._moved_to(answer)
         stands = _stands_at(answer)
         if stands is not None and stands != self._acknowledged + len(rest):
             raise self._interrupted(f"the registry acknowledged {stands} of {self._acknowledged + len(rest)} bytes")
@@ -220,7 +227,7 @@ class BlobUpload:
                 raise self._interrupted("the registry has dropped the upload session")
             self._session, self._acknowledged = None, 0  # everything is still in this chunk: start over
             return
-        self._moved_to(answer)
+        await self._moved_to(answer)
         stands = _stands_at(answer)
         if stands is None or not begin <= stands <= end:
             raise self._interrupted(f"the registry stands at {stands}, where its upload cannot go on")
@@ -296,12 +303,21 @@ def _stands_at(answer: Answer) -> int | None:
     return last + 1 if last else 0
 
 
+async def cancel_session(transport: Transport, repository: Reference, session: URL) -> None:
+    """Ask once; a session that is gone already is as good."""
+    operation = Operation("cancel_upload", repository.registry, repository.repository)
+    scopes = (f"repository:{repository.repository}:pull,push",)
+    await transport.send(
+        Request(operation, "DELETE", session, frozenset({200, 202, 204, 400, 404}), scopes), repeat=False
+    )
+
+
 @contextlib.asynccontextmanager
 async def open_upload(
-    transport: Transport, repository: Reference, *, chunk_size: int = DEFAULT_CHUNK_SIZE
+    transport: Transport, repository: Reference, sessions: UploadSessions, *, chunk_size: int
 ) -> AsyncIterator[BlobUpload]:
     """Leaving without ``commit`` cancels the session, even when the task is being cancelled."""
-    upload = BlobUpload(transport, repository, chunk_size=chunk_size)
+    upload = BlobUpload(transport, repository, sessions, chunk_size=chunk_size)
     try:
         yield upload
     finally:

@@ -90,8 +90,8 @@ class Accountant:
                 report.misclassified.append(f"a dead letter without a request: {letter.failure.code}")
                 continue
             dead.add(letter.request.id)
-            event = ledger.accepted.get(letter.request.id)
-            wanted = EXPECTED[event.breakage] if event and event.breakage else DAMAGED_ON_THE_WAY
+            breakage = ledger.broken.get(str(letter.request.source.digest))
+            wanted = EXPECTED[breakage] if breakage else DAMAGED_ON_THE_WAY
             if letter.failure.kind == "permanent" and letter.failure.code != wanted:
                 report.misclassified.append(f"{letter.id}: {letter.failure.code} instead of {wanted}")
         report.broken_unnoticed = ledger.broken_unnoticed(dead)

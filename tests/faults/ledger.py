@@ -29,6 +29,8 @@ class Ledger:
     """Filled while the run goes on; judged at its end."""
 
     accepted: dict[str, Accepted] = field(default_factory=dict)
+    broken: dict[str, Breakage] = field(default_factory=dict)
+    """Source digest → what is wrong with it; also of events whose answer was lost, which are not accepted and may come through."""
     posts: int = 0
     refused: Counter[int] = field(default_factory=Counter)
     """Answers other than 202, by status (0: no answer)."""

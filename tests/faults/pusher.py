@@ -85,6 +85,7 @@ class Pusher:
         image = image_of(number)
         if breakage := breakage_of(number):
             self._fleet.broken[str(image.own_layer)] = breakage
+            self._report.ledger.broken[str(image.manifest.digest)] = breakage
         await patiently(lambda: push_image(self._fleet.store, source_of(tag), image))
         self._tags[tag] = number
 

@@ -22,6 +22,7 @@ from shared.registry.access import AccessList
 from shared.registry.auth import Authenticator
 from shared.registry.client import RegistryClient
 from shared.registry.observer import Silent
+from shared.registry.sessions import Unrecorded
 from shared.registry.transport import Transport
 from shared.settings.model import Auth, Settings
 from tests.integration.registry.conftest import CHUNK, QUICK, OpenClient
@@ -194,7 +195,7 @@ async def test_an_old_token_is_renewed_before_it_is_refused(tokens: tuple[DevReg
         connect_timeout=5,
         read_timeout=5,
     )
-    async with RegistryClient(transport) as client:
+    async with RegistryClient(transport, Unrecorded()) as client:
         repository = fresh(host)
         await client.resolve(repository)
         assert registry.gate.issued == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -110,6 +111,23 @@ async def test_sigterm_in_the_middle_of_an_upload_hands_the_conversion_back(tmp_
         await here.converted("v1")
         await here.system.idle()
         assert await here.system.broker.dead_letters.count() == 0
+
+
+async def test_the_upload_that_a_killed_consumer_left_is_cancelled_by_the_next(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.proxy.arm(Fault(*MIDDLE_OF_AN_UPLOAD))
+        await here.announced("v1")
+        await here.struck()
+        sessions = here.system.registry.upload_sessions()
+        assert sessions
+        here.system.consumer.kill()
+        records = [path.read_text() for path in (tmp_path / "work").glob("consumer-*/uploads/*")]
+        assert len(records) == len(sessions)
+        # Whose session and where; no credential, and no more than its address.
+        shape = rf"{REGISTRY}/library/app\n/v2/library/app/blobs/uploads/[0-9a-f-]+\?_state=[\w=%-]+\n"
+        assert all(re.fullmatch(shape, text) for text in records), records
+        await here.system.consumer.restart()
+        await until(lambda: not any((session / "startedat").exists() for session in sessions))
 
 
 async def test_sigterm_lets_what_is_nearly_done_finish(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ async def test_what_a_killed_consumer_left_is_collected_by_the_next(tmp_path: Pa
         "async def main():\n"
         "    async with WorkDir.claim(Path(sys.argv[1]), 1000) as work:\n"
         "        (work.path / 'blob').write_bytes(b'x' * 100)\n"
+        "        (work.uploads / 'session').touch()\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
     )
@@ -38,11 +39,15 @@ async def test_what_a_killed_consumer_left_is_collected_by_the_next(tmp_path: Pa
     assert size_of(left) == 100
     async with WorkDir.claim(tmp_path, 1000) as work:
         assert list(tmp_path.iterdir()) == [work.path]
+        assert [record.name for record in work.uploads.iterdir()] == ["session"]
+    async with WorkDir.claim(tmp_path, 1000) as work:  # nobody could cancel it meanwhile
+        (work.uploads / "session").unlink()
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_living_owner_is_left_alone(tmp_path: Path) -> None:
     async with WorkDir.claim(tmp_path, 1000) as first:
-        assert collect_abandoned(tmp_path) == 0
+        assert collect_abandoned(tmp_path, first.path) == 0
         async with WorkDir.claim(tmp_path, 1000) as second:
             assert first.path.exists()
             assert second.path.exists()
@@ -56,7 +61,7 @@ async def test_who_starts_at_the_same_instant_takes_nobodys_folder(
 
     def made_and_looked_at(*, prefix: str, dir: Path) -> str:  # noqa: A002  mkdtemp's own name
         made = make(prefix=prefix, dir=dir)
-        collect_abandoned(tmp_path)
+        collect_abandoned(tmp_path, Path(made))
         return made
 
     monkeypatch.setattr(tempfile, "mkdtemp", made_and_looked_at)
@@ -69,7 +74,7 @@ async def test_a_folder_whose_maker_died_before_it_was_locked_is_collected(tmp_p
     for name, age in (("new-old", 3600), ("new-fresh", 0)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    assert collect_abandoned(tmp_path) == 1
+    assert collect_abandoned(tmp_path, tmp_path) == 1
     assert [folder.name for folder in tmp_path.iterdir()] == ["new-fresh"]
 
 
@@ -84,7 +89,7 @@ async def test_above_the_high_watermark_the_oldest_leftovers_go_down_to_the_low_
         (work.path / "fresh").write_bytes(b"x" * 100)
         assert work.collect() == 600
         assert sorted(path.name for path in work.path.iterdir()) == [
-            "fresh", "leftover-3", "leftover-4", "leftover-5", "owner.lock",
+            "fresh", "leftover-3", "leftover-4", "leftover-5", "owner.lock", "uploads",
         ]  # fmt: skip
         assert work.collect() == 0
 
