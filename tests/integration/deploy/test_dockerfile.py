@@ -16,7 +16,6 @@ import yaml
 
 from tests.servers.registry import free_port
 
-pytestmark = pytest.mark.xdist_group("dockerfile")
 ROOT = Path(__file__).parents[3]
 PYTHON = f'python() {{ "{sys.executable}" "$@"; }}; '
 """The base image has a ``python``; a Debian machine need not."""
