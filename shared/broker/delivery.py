@@ -108,7 +108,7 @@ class QueuedDelivery:
         try:
             await self._taken.ack()
         finally:
-            self._taken.drop()
+            await self._taken.drop()
 
     async def _replace(self, delay: float, attempts: Sequence[Attempt], *, crashes: int, begun: bool = False) -> None:
         try:
@@ -125,11 +125,11 @@ class QueuedDelivery:
             await self._transport.publish(encode(copy), self._queued.request.priority, delay=delay)
             await self._taken.ack()
         finally:
-            self._taken.drop()
+            await self._taken.drop()
 
     async def _bury(self, letter: DeadLetter) -> None:
         try:
             await self._transport.dead.put(letter, encode_dead_letter(letter, self._queued.headers))
             await self._taken.ack()
         finally:
-            self._taken.drop()
+            await self._taken.drop()

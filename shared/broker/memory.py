@@ -106,8 +106,9 @@ class _MemoryTaken:
     async def extend(self) -> None:
         pass
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         self._slots.vacate(self._slot)
+        self._transport.hand_back(self._stored)
         self._transport.server.wake()
 
 
@@ -123,8 +124,12 @@ class MemoryTransport:
         self.events = _MemoryEvents(server)
 
     async def close(self) -> None:
-        held, self.holding = list(self.holding.values()), {}
-        for stored in reversed(held):
+        for stored in reversed(list(self.holding.values())):
+            self.hand_back(stored)
+
+    def hand_back(self, stored: _Stored) -> None:
+        """What this connection holds no more goes to the front of its queue; nothing happens to what it does not hold."""
+        if self.holding.pop(id(stored), None) is not None:
             self.server.in_flight -= 1
             stored.crashes += 1
             self.server.enqueue(stored, front=True)

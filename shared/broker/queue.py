@@ -103,7 +103,7 @@ class QueueBroker:
         except IcsError as error:
             logger.warning("a delayed message could not be put back, it will be delivered again: %s", error.message)
         finally:
-            taken.drop()
+            await taken.drop()
 
     async def _bury(self, taken: Taken, letter: DeadLetter) -> None:
         async def bury() -> None:
@@ -114,6 +114,6 @@ class QueueBroker:
             except IcsError as error:
                 logger.warning("a message could not be dead-lettered, it will be delivered again: %s", error.message)
             finally:
-                taken.drop()
+                await taken.drop()
 
         await finish(bury())

@@ -42,8 +42,8 @@ class Taken(Protocol):
         ...
 
     async def extend(self) -> None: ...
-    def drop(self) -> None:
-        """Forget it locally, after :meth:`ack` or when it is lost: frees its slot."""
+    async def drop(self) -> None:
+        """Frees its slot; what was not acknowledged goes back to the queue. Bounded, never raises."""
         ...
 
 

@@ -35,6 +35,7 @@ class AmqpTaken:
         self._slot = slots.occupy(lane)
         self.recalled = self._slot.recalled
         self._timeout = timeout
+        self._acknowledged = False
         self.message = wire(incoming)
         count = incoming.headers.get("x-delivery-count", 0)
         self.crashes = count if isinstance(count, int) else 0
@@ -43,14 +44,19 @@ class AmqpTaken:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._incoming.ack()
+                self._acknowledged = True
         except Exception as error:  # every way in which the channel may be gone means the same
             raise unavailable("the connection that delivered this message is closed") from error
 
     async def extend(self) -> None:
         """RabbitMQ has no lease: ``consumer_timeout`` in its configuration bounds a delivery."""
 
-    def drop(self) -> None:
-        self._slots.vacate(self._slot)
+    async def drop(self) -> None:
+        try:
+            if not self._acknowledged:  # it would count against the prefetch for as long as the channel is open
+                await attempted(self._incoming.nack(requeue=True), self._timeout)
+        finally:
+            self._slots.vacate(self._slot)
 
 
 def wire(incoming: AbstractIncomingMessage) -> WireMessage:

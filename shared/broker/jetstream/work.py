@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import nats.errors
 from nats.aio.msg import Msg
 
+from shared.broker.cancellation import attempted
 from shared.broker.delivery import finish
 from shared.broker.jetstream.link import ACK_WAIT, NatsLink
 from shared.broker.jetstream.pull import Puller
@@ -27,6 +28,8 @@ _FULL_POLL = 0.25
 """Seconds between two looks for live work while backfills hold the last slots. A look does not wait at the server: whatever
 consumer has room and waits there gets a push before one that must stop a backfill for it."""
 _RETRY_BATCH = 200
+_HANDED_BACK = 1.0
+"""Seconds before a message that could not be settled comes again."""
 
 
 def wire_of(message: Msg) -> WireMessage:
@@ -51,6 +54,7 @@ class JetStreamTaken:
         self._slots = slots
         self._slot = slots.occupy(lane)
         self.recalled = self._slot.recalled
+        self._acknowledged = False
 
     @property
     def message(self) -> WireMessage:
@@ -62,6 +66,7 @@ class JetStreamTaken:
 
     async def ack(self) -> None:
         await confirm(self._link, self._message)
+        self._acknowledged = True
 
     async def extend(self) -> None:
         try:
@@ -69,8 +74,12 @@ class JetStreamTaken:
         except nats.errors.Error as error:
             raise unavailable(f"NATS: {type(error).__name__}") from error
 
-    def drop(self) -> None:
-        self._slots.vacate(self._slot)
+    async def drop(self) -> None:
+        try:
+            if not self._acknowledged:
+                await attempted(self._message.nak(delay=_HANDED_BACK), self._link.timeout)
+        finally:
+            self._slots.vacate(self._slot)
 
 
 @asynccontextmanager

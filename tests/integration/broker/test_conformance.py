@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from shared.broker.api import Broker, DeadLetterFilter, Delivery
+from shared.broker.queue import QueueBroker
+from shared.broker.transport import unavailable
 from shared.errors import TransientError
 from shared.events import conversion_event
 from shared.messages import Attempt, ConversionRequest, DriverChoice, Failure
@@ -510,3 +512,33 @@ async def test_a_malformed_message_is_kept_as_a_dead_letter_with_its_bytes(kind:
         assert letter.failure.code == "malformed_message"
         assert letter.request is None
         assert '{"not": "a request"}' in letter.raw
+
+
+@pytest.mark.parametrize("settle", ["retry", "release", "dead_letter"])
+async def test_what_cannot_be_settled_comes_again_over_the_same_connection(
+    kind: Kind, settle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that the broker does not confirm (its disk is slow, a queue is full) while the connection holds."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise unavailable("injected")
+
+    async with kind.connect() as broker:
+        assert isinstance(broker, QueueBroker)
+        await broker.publish(request())
+        async with taking(broker, 1) as deliveries:
+            first = await anext(deliveries)
+            with monkeypatch.context() as broken:
+                broken.setattr(broker._transport, "publish", refused)
+                broken.setattr(broker._transport.dead, "put", refused)
+                settlements: dict[str, Callable[[], Awaitable[object]]] = {
+                    "retry": lambda: first.retry(1, attempt()),
+                    "release": lambda: first.release(1),
+                    "dead_letter": lambda: first.dead_letter(NO),
+                }
+                with pytest.raises(TransientError):
+                    await settlements[settle]()
+            second = await anext(deliveries)  # one slot: the first no longer takes it, here and at the broker
+            assert second.request.id == first.request.id
+            await second.ack()
+        await settled(broker, ready=0, in_flight=0, retrying=0, dead=0)
