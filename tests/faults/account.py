@@ -90,10 +90,14 @@ class Accountant:
                 report.misclassified.append(f"a dead letter without a request: {letter.failure.code}")
                 continue
             dead.add(letter.request.id)
-            breakage = ledger.broken.get(str(letter.request.source.digest))
-            wanted = EXPECTED[breakage] if breakage else DAMAGED_ON_THE_WAY
-            if letter.failure.kind == "permanent" and letter.failure.code != wanted:
-                report.misclassified.append(f"{letter.id}: {letter.failure.code} instead of {wanted}")
+            source = letter.request.source
+            breakage = ledger.broken.get(str(source.digest))
+            wanted = {EXPECTED[breakage] if breakage else DAMAGED_ON_THE_WAY}
+            wanted |= {EXPECTED[other] for other in ledger.broken_under.get(source.tag or "", ())}
+            if letter.failure.kind == "permanent" and letter.failure.code not in wanted:
+                report.misclassified.append(
+                    f"{letter.id}: {letter.failure.code} instead of {' or '.join(sorted(wanted))}"
+                )
         report.broken_unnoticed = ledger.broken_unnoticed(dead)
         report.late = ledger.lost(dead, await self._current())
 

@@ -31,6 +31,8 @@ class Ledger:
     accepted: dict[str, Accepted] = field(default_factory=dict)
     broken: dict[str, Breakage] = field(default_factory=dict)
     """Source digest → what is wrong with it; also of events whose answer was lost, which are not accepted and may come through."""
+    broken_under: dict[str, set[Breakage]] = field(default_factory=lambda: defaultdict(set))
+    """Source tag → what is wrong with images that it points or pointed at: a conversion whose tag moves goes on with the newest."""
     posts: int = 0
     refused: Counter[int] = field(default_factory=Counter)
     """Answers other than 202, by status (0: no answer)."""

@@ -86,6 +86,7 @@ class Pusher:
         if breakage := breakage_of(number):
             self._fleet.broken[str(image.own_layer)] = breakage
             self._report.ledger.broken[str(image.manifest.digest)] = breakage
+            self._report.ledger.broken_under[tag].add(breakage)
         await patiently(lambda: push_image(self._fleet.store, source_of(tag), image))
         self._tags[tag] = number
 
