@@ -6,11 +6,12 @@ Every call into the library leaves the interpreter free for other threads.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from drivers.nydus.errors import InvalidNydusError
-from shared.errors import CorruptLayerError
+from shared.errors import CorruptLayerError, UnsupportedError
 
 WINDOW: Final = 32 << 10
 """Bytes that a deflate stream may refer back to."""
@@ -50,17 +51,23 @@ class _Stream(ctypes.Structure):
     )
 
 
-_zlib = ctypes.CDLL("libz.so.1")
-_zlib.zlibVersion.restype = ctypes.c_char_p
-_zlib.inflateInit2_.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
-_zlib.inflate.argtypes = (ctypes.c_void_p, ctypes.c_int)
-_zlib.inflateEnd.argtypes = (ctypes.c_void_p,)
-_zlib.inflateReset.argtypes = (ctypes.c_void_p,)
-_zlib.inflateReset2.argtypes = (ctypes.c_void_p, ctypes.c_int)
-_zlib.inflatePrime.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
-_zlib.inflateSetDictionary.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint)
-_zlib.inflateGetDictionary.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-_VERSION: Final = _zlib.zlibVersion()
+@functools.cache
+def _libz() -> ctypes.CDLL:
+    """The system's zlib, loaded when it is needed: everything but references works without it."""
+    try:
+        libz = ctypes.CDLL("libz.so.1")
+    except OSError as error:
+        raise UnsupportedError("oci_ref needs the system's zlib (libz.so.1), which is not installed") from error
+    libz.zlibVersion.restype = ctypes.c_char_p
+    libz.inflateInit2_.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+    libz.inflate.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    libz.inflateEnd.argtypes = (ctypes.c_void_p,)
+    libz.inflateReset.argtypes = (ctypes.c_void_p,)
+    libz.inflateReset2.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    libz.inflatePrime.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    libz.inflateSetDictionary.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint)
+    libz.inflateGetDictionary.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    return libz
 
 
 def _address(data: bytes) -> int:
@@ -71,16 +78,17 @@ class _Inflate:
     """A ``z_stream`` with its state."""
 
     def __init__(self, window_bits: int) -> None:
+        self._ready = False
+        self.libz = libz = _libz()
         self.stream = _Stream()
         self.at = ctypes.addressof(self.stream)
-        self._ready = False
-        if _zlib.inflateInit2_(self.at, window_bits, _VERSION, ctypes.sizeof(_Stream)) != _OK:
+        if libz.inflateInit2_(self.at, window_bits, libz.zlibVersion(), ctypes.sizeof(_Stream)) != _OK:
             raise MemoryError("zlib has no memory for a window")
         self._ready = True
 
     def __del__(self) -> None:
         if self._ready:
-            _zlib.inflateEnd(self.at)
+            self.libz.inflateEnd(self.at)
 
 
 class Boundary(NamedTuple):
@@ -135,7 +143,7 @@ class GzipBlocks:
         start = ctypes.addressof(self._piece)
         stream.next_out, stream.avail_out = start, _PIECE
         while self._inside or self._enter(data):
-            code = _zlib.inflate(self._inflate.at, _BLOCK)
+            code = self._inflate.libz.inflate(self._inflate.at, _BLOCK)
             if code == _STREAM_END:
                 self._leave()
             elif code == _OK:
@@ -177,7 +185,7 @@ class GzipBlocks:
         stream = self._inflate.stream
         self._compressed += stream.total_in
         self._uncompressed += stream.total_out
-        _zlib.inflateReset(self._inflate.at)
+        self._inflate.libz.inflateReset(self._inflate.at)
         self._inside = False
         self._member += 1
 
@@ -202,7 +210,7 @@ class GzipBlocks:
 
     def _dictionary(self) -> bytes:
         size = ctypes.c_uint()
-        _zlib.inflateGetDictionary(self._inflate.at, self._window, ctypes.byref(size))
+        self._inflate.libz.inflateGetDictionary(self._inflate.at, self._window, ctypes.byref(size))
         return ctypes.string_at(self._window, size.value)
 
     def finish(self) -> None:
@@ -230,26 +238,26 @@ def inflate_range(data: bytes, *, bits: int, byte: int, window: bytes, size: int
     inflate = _Inflate(_RAW)
     stream = inflate.stream
     if bits:
-        _zlib.inflatePrime(inflate.at, bits, byte >> (8 - bits))
-    _zlib.inflateSetDictionary(inflate.at, window, len(window))
+        inflate.libz.inflatePrime(inflate.at, bits, byte >> (8 - bits))
+    inflate.libz.inflateSetDictionary(inflate.at, window, len(window))
     out = ctypes.create_string_buffer(max(size, 1))
     start = ctypes.addressof(out)
     begin = _address(data)
     stream.next_in, stream.avail_in = begin, len(data)
     stream.next_out, stream.avail_out = start, size
-    code = _zlib.inflate(inflate.at, _NO_FLUSH)
+    code = inflate.libz.inflate(inflate.at, _NO_FLUSH)
     while code == _STREAM_END:
         if stream.avail_in < _TRAILER:
             raise InvalidNydusError(field, "ends behind a gzip member and without its trailer")
         stream.next_in, stream.avail_in = begin + len(data) - stream.avail_in + _TRAILER, stream.avail_in - _TRAILER
         got = size - stream.avail_out
-        _zlib.inflateReset2(inflate.at, _GZIP)
-        code = _zlib.inflate(inflate.at, _BLOCK)
+        inflate.libz.inflateReset2(inflate.at, _GZIP)
+        code = inflate.libz.inflate(inflate.at, _BLOCK)
         if code != _OK or not stream.data_type & _AT_BOUNDARY:
             raise InvalidNydusError(field, "no gzip member follows")
-        _zlib.inflateReset2(inflate.at, _RAW)
+        inflate.libz.inflateReset2(inflate.at, _RAW)
         stream.next_out, stream.avail_out = start + got, size - got
-        code = _zlib.inflate(inflate.at, _NO_FLUSH)
+        code = inflate.libz.inflate(inflate.at, _NO_FLUSH)
     if code != _OK or stream.avail_out:
         raise InvalidNydusError(field, f"inflates to {size - stream.avail_out} bytes, must be {size}")
     return out.raw[:size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import random
 import zlib
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from isal import igzip
 
 from drivers.nydus.errors import InvalidNydusError
+from drivers.nydus.zran import deflate_stream
 from drivers.nydus.zran.deflate_stream import GzipBlocks, inflate_range
 from drivers.nydus.zran.index import Context, ZranChunk, ZranIndex, decode_index, encode_index
 from drivers.nydus.zran.indexer import Indexer
@@ -194,3 +196,14 @@ def test_any_bytes_inflate_or_are_an_error(data: bytes, bits: int, window: bytes
     except InvalidNydusError:
         return
     assert len(found) == size
+
+
+def test_without_the_systems_zlib_only_references_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> ctypes.CDLL:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(deflate_stream, "_libz", deflate_stream._libz.__wrapped__)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+
+    with pytest.raises(UnsupportedError, match=r"libz\.so\.1"):
+        GzipBlocks(lambda _boundary: None)
