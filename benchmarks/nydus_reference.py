@@ -269,9 +269,10 @@ async def read_reference(blob: bytes, original: Digest) -> Layer:
     return await read_layer(descriptor, read_range)
 
 
-async def compare_references(repository: Repository, source: ImageManifest, folder: Path) -> None:
+async def compare_references(
+    repository: Repository, source: ImageManifest, target: Repository, image: ImageManifest, folder: Path
+) -> None:
     """The two choose other places to begin at in the gzip stream, so tables and blobs are not the same bytes."""
-    target, image = await convert(repository, source, NydusOptions(oci_ref=True))
     theirs = []
     for number, original in enumerate(source.layers):
         layer = await read_reference(
@@ -314,22 +315,27 @@ async def compare_references(repository: Repository, source: ImageManifest, fold
     verdict("oci_ref: merged bootstrap equals nydus-image's", [] if same else ["differs"])
 
 
-async def check_reference_image(
+def check_mounted(boot: Path, expected: Facts, server: RegistryServer, folder: Path, what: str) -> None:
+    """The blobs are in the registry."""
+    with nydusd(boot, server, folder) as mountpoint:
+        found = timed(tree_facts(mountpoint), boot.read_bytes())
+        problems = differences(timed(expected, boot.read_bytes()), found)
+    verdict(f"{what}nydusd shows the source's {len(expected)} entries over FUSE", problems)
+
+
+async def check_references(
     repository: Repository, source: ImageManifest, expected: Facts, server: RegistryServer, folder: Path
 ) -> None:
     target, image = await convert(repository, source, NydusOptions(oci_ref=True))
+    await compare_references(repository, source, target, image, folder)
     boot = folder / "image.boot"
     boot.write_bytes(bootstrap_of(target, image))
     nydus_image("check", str(boot))
     verdict("oci_ref: nydus-image check accepts the image", [])
-    for layer in source.layers:
-        push(server, repository.blobs[layer.digest], layer.digest)
-    for layer in image.layers:
-        push(server, target.blobs[layer.digest], layer.digest)
-    with nydusd(boot, server, folder) as mountpoint:
-        found = timed(tree_facts(mountpoint), boot.read_bytes())
-        problems = differences(timed(expected, boot.read_bytes()), found)
-    verdict(f"oci_ref: nydusd shows the source's {len(expected)} entries over FUSE", problems)
+    for blobs, layers in ((repository.blobs, source.layers), (target.blobs, image.layers)):
+        for layer in layers:
+            push(server, blobs[layer.digest], layer.digest)
+    check_mounted(boot, expected, server, folder, "oci_ref: ")
 
 
 async def main() -> int:
@@ -350,14 +356,10 @@ async def main() -> int:
         with docker_registry(folder / "registry") as server:
             for layer in image.layers:
                 push(server, target.blobs[layer.digest], layer.digest)
-            with nydusd(boot, server, folder) as mountpoint:
-                found = timed(tree_facts(mountpoint), boot.read_bytes())
-                problems = differences(timed(expected, boot.read_bytes()), found)
-            verdict(f"nydusd shows the source's {len(expected)} entries over FUSE", problems)
-            await compare_references(repository, source, folder)
+            check_mounted(boot, expected, server, folder, "")
             references = folder / "references"
             references.mkdir()
-            await check_reference_image(repository, source, expected, server, references)
+            await check_references(repository, source, expected, server, references)
     return min(_failures, 1)
 
 

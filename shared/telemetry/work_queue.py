@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.util.types import AttributeValue
 
+from shared.settings.broker_url import server_urls
 from shared.settings.model import Settings
 
 _PORTS = {"amqp": 5672, "amqps": 5671, "nats": 4222, "tls": 4222}
@@ -25,10 +26,11 @@ class WorkQueue:
     def of(cls, settings: Settings) -> Self:
         """``server.address`` and ``server.port`` where the configuration names one server: of a cluster nobody knows which."""
         name = f"{settings.broker.prefix}.conversions"
-        url = settings.broker.url.get_secret_value()
-        scheme = urlsplit(url).scheme
+        servers = server_urls(settings.broker.url.get_secret_value())
+        server = urlsplit(servers[0])
+        scheme = server.scheme
         system = "rabbitmq" if scheme in {"amqp", "amqps"} else "memory" if scheme == "memory" else "nats"
         found: dict[str, AttributeValue] = {"messaging.system": system, "messaging.destination.name": name}
-        if scheme in _PORTS and "," not in url and (address := urlsplit(url).hostname):
-            found |= {"server.address": address, "server.port": urlsplit(url).port or _PORTS[scheme]}
+        if scheme in _PORTS and len(servers) == 1 and server.hostname:
+            found |= {"server.address": server.hostname, "server.port": server.port or _PORTS[scheme]}
         return cls(name, found)

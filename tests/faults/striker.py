@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 import signal
@@ -31,7 +32,7 @@ class Striker:
         self._rng = rng
         self._returning: set[asyncio.Task[None]] = set()
         for proxy, consumer in zip(fleet.proxies, fleet.consumers, strict=True):
-            proxy.on_kill = lambda consumer=consumer: self._kill(consumer)  # type: ignore[misc]
+            proxy.on_kill = functools.partial(self._kill, consumer)
             proxy.on_move = move
 
     async def strike_all(self) -> None:

@@ -108,6 +108,10 @@ def test_a_server_that_is_not_known_has_no_address(url: str) -> None:
     assert "server.address" not in queue(url).attributes
 
 
+def test_a_comma_in_a_password_makes_no_cluster() -> None:
+    assert queue("amqp://ics:a,b@rabbitmq.internal/").attributes["server.address"] == "rabbitmq.internal"
+
+
 def test_retries_and_replays_are_links(tracing: Tracing, spans: InMemorySpanExporter) -> None:
     with tracing.span("first") as first, tracing.span("died") as died:
         retried, replayed = traceparent(first), traceparent(died)
