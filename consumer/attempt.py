@@ -127,8 +127,14 @@ class AttemptRun:
                 assert error is not None  # noqa: S101  only an error leaves
                 raise error
             case Ack():
-                await self._settle_safely(self._delivery.ack())
-                return self._succeeded(span, converted, outcome, stages)
+                counted = self._succeeded(span, converted, outcome, stages)
+                try:
+                    # If this process died after the acknowledgement and before its last event, the conversion would seem to
+                    # run for ever.
+                    await shop.reporter.published()
+                finally:
+                    await self._settle_safely(self._delivery.ack())
+                return counted
             case Retry() | Dead():
                 return await self._failed(span, error, outcome, stages)
 
@@ -205,7 +211,7 @@ class AttemptRun:
             named = error.details.get("registry")
             for host in self._hosts:
                 if named in {None, host}:
-                    pause = max(pause, await circuits.confirm(host, error, self._ask))
+                    pause = max(pause, await circuits.confirm(host, error, self._ask, since=self._began))
         elif error is None or isinstance(error, Exception):
             for host in self._hosts:
                 circuits.succeeded(host)

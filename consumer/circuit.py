@@ -61,6 +61,8 @@ class CircuitBreaker:
         self._maximum_pause = maximum_pause
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
+        self._found_down: dict[str, float] = {}
+        """When a registry last left a question without an answer."""
 
     async def admit(self, registries: Collection[str], probe: Probe) -> float:
         """Seconds that a conversion has to wait before it may contact all of ``registries``; 0: go ahead.
@@ -76,7 +78,7 @@ class CircuitBreaker:
             self._metrics.registry_circuit(registry, "half_open")
             circuit.probing = True
             try:
-                problem = await _asked(registry, probe)
+                problem = await self._asked(registry, probe)
             finally:
                 circuit.probing = False
             if problem is not None:
@@ -89,10 +91,11 @@ class CircuitBreaker:
             self._closed(registry)
         return 0
 
-    async def confirm(self, registry: str, error: TransientError, probe: Probe) -> float:
-        """A conversion ended with ``error``: seconds that everything for ``registry`` has to wait; 0 if it answers.
+    async def confirm(self, registry: str, error: TransientError, probe: Probe, *, since: float) -> float:
+        """A conversion that began at ``since`` ended with ``error``: seconds that it has to wait; 0 if the registry answers.
 
-        More than 0 means that the registry is down, and that ``error`` says nothing about the image.
+        ``since`` is by the clock that the circuits go by. More than 0 means that the registry is down, or was meanwhile, and
+        that ``error`` says nothing about the image.
         """
         if error.code not in DOWN:
             self.succeeded(registry)
@@ -100,12 +103,14 @@ class CircuitBreaker:
         circuit = self._circuits.setdefault(registry, _Circuit(self._pause))
         if (wait := self._wait(registry)) > 0:  # somebody else has found out
             return wait
-        problem = await _asked(registry, probe)
+        problem = await self._asked(registry, probe)
         if (wait := self._wait(registry)) > 0:
             return wait
         if problem is not None:
             self._open(registry, circuit, problem)
             return circuit.pause
+        if self._found_down.get(registry, since) > since:  # it is back, but it was away while the conversion ran
+            return self._pause
         circuit.failures += 1
         if circuit.failures >= self._threshold:
             circuit.pause = self._pause
@@ -116,6 +121,22 @@ class CircuitBreaker:
         """The registry answered, whatever it answered."""
         self._circuits.pop(registry, None)
         self._closed(registry)
+
+    async def _asked(self, registry: str, probe: Probe) -> str | None:
+        """Ask ``registry``: the code of the error that shows it is down, None if it answers."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await probe(registry)
+        except TimeoutError:
+            problem = "registry_timeout"
+        except IcsError as error:
+            if error.code not in DOWN:
+                return None
+            problem = error.code
+        else:
+            return None
+        self._found_down[registry] = self._clock()
+        return problem
 
     def _wait(self, registry: str) -> float:
         circuit = self._circuits.get(registry)
@@ -137,15 +158,3 @@ class CircuitBreaker:
     def _closed(self, registry: str) -> None:
         self._metrics.registry_up(registry, up=True)
         self._metrics.registry_circuit(registry, "closed")
-
-
-async def _asked(registry: str, probe: Probe) -> str | None:
-    """Ask ``registry``: the code of the error that shows it is down, None if it answers."""
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            await probe(registry)
-    except TimeoutError:
-        return "registry_timeout"
-    except IcsError as error:
-        return error.code if error.code in DOWN else None
-    return None

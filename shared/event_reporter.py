@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from shared.broker.api import EventStream
 from shared.errors import IcsError
@@ -21,7 +21,7 @@ PACE = 0.05
 PAUSES = (0.5, 2.0, 5.0)
 """Seconds after each failed try; then the events are dropped and counted."""
 FLUSH = 5.0
-"""Seconds that the last events get at the end."""
+"""Seconds that the last events get, of a conversion and of a process."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +35,11 @@ class EventReporter:
         self._metrics = metrics
         self._listeners = listeners
         self._queue: asyncio.Queue[ConversionEvent] = asyncio.Queue(CAPACITY)
+        self._queued = self._over = 0
+        """Events that were queued, and those of them that were published or dropped."""
+        self._passed = asyncio.Condition()
+        self._hurry = asyncio.Event()
+        self._failing = False
 
     def tell(self, event: ConversionEvent) -> None:
         """Queue ``event``; never waits, never raises."""
@@ -44,8 +49,19 @@ class EventReporter:
             return
         try:
             self._queue.put_nowait(event)
+            self._queued += 1
         except asyncio.QueueFull:
             self._metrics.event_dropped()
+
+    async def published(self) -> None:
+        """Wait, not for long, until the stream has what was told so far; not at all while it takes nothing."""
+        if self._failing:
+            return
+        queued = self._queued
+        self._hurry.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH), self._passed:
+                await self._passed.wait_for(lambda: self._over >= queued or self._failing)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[EventReporter]:
@@ -67,7 +83,10 @@ class EventReporter:
         while True:
             events = [await self._queue.get()]
             if (pause := published + PACE - loop.time()) > 0:
-                await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._hurry.wait()
+            self._hurry.clear()
             published = loop.time()
             while len(events) < TOGETHER and not self._queue.empty():
                 events.append(self._queue.get_nowait())
@@ -76,17 +95,26 @@ class EventReporter:
             finally:
                 for _ in events:
                     self._queue.task_done()
+                self._over += len(events)
+                await self._tell_waiting()
+
+    async def _tell_waiting(self) -> None:
+        async with self._passed:
+            self._passed.notify_all()
 
     async def _publish(self, events: Sequence[ConversionEvent]) -> None:
         for pause in PAUSES:
             try:
                 await self._stream.publish(*events)
             except IcsError:
+                self._failing = True
+                await self._tell_waiting()
                 events = [event for event in events if event.kind != "progress"]
                 if not events:
                     return
                 await asyncio.sleep(pause)
             else:
+                self._failing = False
                 return
         for _ in events:
             self._metrics.event_dropped()

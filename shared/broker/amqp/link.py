@@ -9,6 +9,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +39,19 @@ _LOST = (AMQPError, ConnectionError, OSError, asyncio.TimeoutError, ChannelInval
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
+class _SharedChannel:
+    channel: AbstractChannel
+    uses: int = 0
+    """Calls under way."""
+    refused: bool = False
+    """The broker did not take a message on it."""
+
+    @property
+    def usable(self) -> bool:
+        return not self.refused and not self.channel.is_closed
+
+
 class AmqpLink:
     """Channels on demand. Nothing here raises anything but classified errors."""
 
@@ -49,7 +63,7 @@ class AmqpLink:
         self.timeout = timeout
         self._ca = ca
         self._connection: AbstractConnection | None = None
-        self._shared: AbstractChannel | None = None
+        self._shared: _SharedChannel | None = None
         self._locking: AbstractConnection | None = None
         self._lock = asyncio.Lock()
         self.closed = False
@@ -84,17 +98,29 @@ class AmqpLink:
             TransientError: ``broker_unavailable``.
             PermanentError: ``broker_refused``, ``broker_mismatch``.
         """
+        shared: _SharedChannel | None = None
         try:
             async with asyncio.timeout(self.timeout):
                 with honouring_cancellation():
-                    return await use(await self._channel())
+                    shared = await self._channel()
+                    shared.uses += 1
+                    return await use(shared.channel)
         except DeliveryError as error:
+            # A channel that was opened while a quorum queue had no leader goes on to ask the node that died, and every
+            # publish on it is refused for ever: the next one gets a new channel.
+            if shared is not None:
+                shared.refused = True
             raise unavailable("it does not take the message (a queue is full or missing)") from error
         except RuntimeError as error:  # what the library raises on a connection whose end it has not noticed
             self._forget(self._connection)
             raise unavailable(self._reason(error)) from error
         except _LOST as error:
             raise unavailable(self._reason(error)) from error
+        finally:
+            if shared is not None:
+                shared.uses -= 1
+                if shared.refused and not shared.uses:
+                    await attempted(shared.channel.close(), self.timeout)
 
     @asynccontextmanager
     async def channel(self, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
@@ -147,14 +173,15 @@ class AmqpLink:
         if locking is not None:
             await attempted(locking.close(), self.timeout)
 
-    async def _channel(self) -> AbstractChannel:
-        if self._shared is not None and not self._shared.is_closed and self._alive:
+    async def _channel(self) -> _SharedChannel:
+        if self._shared is not None and self._shared.usable and self._alive:
             return self._shared
         connection = await self._connected()
         async with self._lock:
-            if self._shared is None or self._shared.is_closed:
+            if self._shared is None or not self._shared.usable:
                 # Errors of one publish must not be raised by another: aio-pika matches confirms by tag.
-                self._shared = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                self._shared = _SharedChannel(channel)
             return self._shared
 
     @property

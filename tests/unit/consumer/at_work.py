@@ -100,3 +100,13 @@ async def events_of(broker: Broker, wanted: int, *kinds: str) -> list[Any]:
                 if len(found) == wanted:
                     return found
     raise AssertionError
+
+
+async def idle(broker: Broker) -> None:
+    """Wait until nothing waits and nothing is unsettled."""
+    async with asyncio.timeout(10):
+        while True:
+            stats = await broker.stats()
+            if not stats.ready and not stats.in_flight and not stats.retrying:
+                return
+            await asyncio.sleep(0.01)

@@ -58,46 +58,46 @@ def circuits(clock: Clock) -> CircuitBreaker:
 
 
 async def test_a_failure_of_a_registry_that_does_not_answer_opens_its_circuit_at_once(
-    circuits: CircuitBreaker, registries: Registries
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
-    assert await circuits.confirm("r", DOWN, registries.ask) == 10
+    assert await circuits.confirm("r", DOWN, registries.ask, since=clock.now) == 10
     assert await circuits.admit(["r"], registries.ask) == 10
     assert await circuits.admit(["other"], registries.ask) == 0
     assert registries.asked == ["r"]
 
 
 async def test_failures_at_once_ask_once_each_and_do_not_lengthen_the_pause(
-    circuits: CircuitBreaker, registries: Registries
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
     registries.gate = asyncio.Event()
-    failing = [asyncio.create_task(circuits.confirm("r", DOWN, registries.ask)) for _ in range(5)]
+    failing = [asyncio.create_task(circuits.confirm("r", DOWN, registries.ask, since=clock.now)) for _ in range(5)]
     await asyncio.sleep(0)
     registries.gate.set()
     assert await asyncio.gather(*failing) == [10] * 5
 
 
 async def test_a_registry_that_answers_questions_but_fails_conversions_opens_after_a_row_of_them(
-    circuits: CircuitBreaker, registries: Registries
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     for _ in range(3):
         assert await circuits.admit(["r"], registries.ask) == 0
-        assert await circuits.confirm("r", DOWN, registries.ask) == 0
+        assert await circuits.confirm("r", DOWN, registries.ask, since=clock.now) == 0
     assert await circuits.admit(["r"], registries.ask) == 10
 
 
 @pytest.mark.parametrize("between", ["success", "rate limit"])
 async def test_an_answer_in_between_starts_the_count_again(
-    circuits: CircuitBreaker, registries: Registries, between: str
+    circuits: CircuitBreaker, registries: Registries, clock: Clock, between: str
 ) -> None:
     for _ in range(4):
-        await circuits.confirm("r", DOWN, registries.ask)
-        await circuits.confirm("r", DOWN, registries.ask)
+        await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
+        await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
         if between == "success":
             circuits.succeeded("r")
         else:
-            assert await circuits.confirm("r", LIMITED, registries.ask) == 0
+            assert await circuits.confirm("r", LIMITED, registries.ask, since=clock.now) == 0
     assert await circuits.admit(["r"], registries.ask) == 0
 
 
@@ -105,7 +105,7 @@ async def test_after_the_pause_one_asks_and_the_others_wait_for_the_answer(
     circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
-    await circuits.confirm("r", DOWN, registries.ask)
+    await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
     clock.now = 11
     registries.down.clear()
     registries.asked.clear()
@@ -121,25 +121,25 @@ async def test_after_the_pause_one_asks_and_the_others_wait_for_the_answer(
 
 async def test_a_refusal_is_an_answer(circuits: CircuitBreaker, registries: Registries, clock: Clock) -> None:
     registries.down = {"r"}
-    await circuits.confirm("r", DOWN, registries.ask)
+    await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
     clock.now = 11
     registries.answer = PermanentError("no", code="unauthorized")
     assert await circuits.admit(["r"], registries.ask) == 0
 
 
 async def test_a_registry_that_hangs_is_down(
-    circuits: CircuitBreaker, registries: Registries, monkeypatch: pytest.MonkeyPatch
+    circuits: CircuitBreaker, registries: Registries, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit, "PROBE_TIMEOUT", 0.01)
     registries.gate = asyncio.Event()
-    assert await circuits.confirm("r", DOWN, registries.ask) == 10
+    assert await circuits.confirm("r", DOWN, registries.ask, since=clock.now) == 10
 
 
 async def test_pauses_grow_up_to_a_bound_while_it_stays_down(
     circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
-    await circuits.confirm("r", DOWN, registries.ask)
+    await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
     pauses = []
     for _ in range(3):
         clock.now += 100
@@ -154,7 +154,7 @@ async def test_images_that_fail_alone_never_hold_up_the_others_for_long(
     for _ in range(10):
         for _ in range(3):
             assert await circuits.admit(["r"], registries.ask) == 0
-            await circuits.confirm("r", DOWN, registries.ask)
+            await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
         assert await circuits.admit(["r"], registries.ask) == 10
         clock.now += 11
 
@@ -163,21 +163,21 @@ async def test_an_outage_after_an_answer_begins_with_a_short_pause_again(
     circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
-    await circuits.confirm("r", DOWN, registries.ask)
+    await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
     clock.now = 11
     assert await circuits.admit(["r"], registries.ask) == 20
     registries.down.clear()
     clock.now = 40
     assert await circuits.admit(["r"], registries.ask) == 0
     registries.down = {"r"}
-    assert await circuits.confirm("r", DOWN, registries.ask) == 10
+    assert await circuits.confirm("r", DOWN, registries.ask, since=clock.now) == 10
 
 
 async def test_a_question_that_is_cancelled_lets_the_next_one_ask(
     circuits: CircuitBreaker, registries: Registries, clock: Clock
 ) -> None:
     registries.down = {"r"}
-    await circuits.confirm("r", DOWN, registries.ask)
+    await circuits.confirm("r", DOWN, registries.ask, since=clock.now)
     clock.now = 11
     registries.down.clear()
     registries.gate = asyncio.Event()
@@ -194,12 +194,26 @@ async def test_a_source_that_is_back_is_not_kept_waiting_by_a_target_that_was_do
 ) -> None:
     """Both ends of a conversion are down; one pause is over before the other."""
     registries.down = {"source", "target"}
-    await circuits.confirm("source", DOWN, registries.ask)
+    await circuits.confirm("source", DOWN, registries.ask, since=clock.now)
     clock.now = 5
-    await circuits.confirm("target", DOWN, registries.ask)
+    await circuits.confirm("target", DOWN, registries.ask, since=clock.now)
     clock.now = 11
     registries.down.clear()
     assert await circuits.admit(["source", "target"], registries.ask) == 4
     clock.now = 16
     assert await circuits.admit(["source", "target"], registries.ask) == 0
     assert await circuits.admit(["source"], registries.ask) == 0
+
+
+async def test_who_failed_while_the_registry_was_away_waits_although_it_is_back(
+    circuits: CircuitBreaker, registries: Registries, clock: Clock
+) -> None:
+    registries.down = {"r"}
+    clock.now = 1
+    await circuits.confirm("r", DOWN, registries.ask, since=0)
+    registries.down = set()
+    circuits.succeeded("r")  # a third conversion's last try went through
+    clock.now = 2
+    assert await circuits.confirm("r", DOWN, registries.ask, since=0.5) == 10
+    assert await circuits.admit(["r"], registries.ask) == 0
+    assert await circuits.confirm("r", DOWN, registries.ask, since=1.5) == 0  # began after it: that is its own failure

@@ -9,10 +9,11 @@ import pytest
 from consumer.conversion import Converted
 from drivers.api import Progress
 from shared.errors import PermanentError, SkippedError, TransientError
+from shared.events import ConversionEvent
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
 from tests.memory_store import MemoryStore
-from tests.unit.consumer.at_work import Scripted, at_work, events_of, settings_for
+from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, settings_for
 from tests.unit.consumer.support import converter, pushed, request
 
 
@@ -25,8 +26,30 @@ async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
         assert event.data.target_digest
         assert {"resolve", "pull", "convert", "push", "manifest", "tag"} <= {stage.name for stage in event.data.stages}
         assert event.data.trace_id
-        stats = await broker.stats()
-        assert (stats.ready, stats.in_flight, stats.dead) == (0, 0, 0)
+        await idle(broker)
+        assert await broker.dead_letters.count() == 0
+
+
+async def test_the_last_event_is_published_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer that dies in between leaves a conversion that is done again, never one that seems to run for ever."""
+    store = MemoryStore()
+    image = await pushed(store)
+    in_flight: dict[str, int | None] = {}
+    async with at_work(converter(store), settings_for()) as (broker, _, _):
+        publish = broker.events.publish
+
+        async def published(*events: ConversionEvent) -> None:
+            stats = await broker.stats()
+            in_flight.update((event.kind, stats.in_flight) for event in events)
+            await publish(*events)
+
+        monkeypatch.setattr(broker.events, "publish", published)
+        for _ in range(2):
+            await broker.publish(request(image))
+            await idle(broker)
+        await events_of(broker, 1, "succeeded")
+        await events_of(broker, 1, "skipped")
+        assert (in_flight["succeeded"], in_flight["skipped"]) == (1, 1)
 
 
 async def test_nothing_to_do_is_told_with_its_reason() -> None:

@@ -61,3 +61,25 @@ async def test_what_failed_is_told_again_without_its_progress(monkeypatch: pytes
         for event in (first, conversion_event("progress", REQUEST, progress={"done": 1}), last):
             reporter.tell(event)
     assert stream.told == [(first, last)]
+
+
+async def test_who_waits_goes_on_as_soon_as_the_stream_has_what_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_reporter, "PACE", 60)
+    stream, (first, last) = Stream(), events(2)
+    async with EventReporter(stream, Metrics(), ()).running() as reporter:
+        for event in (first, last):
+            reporter.tell(event)
+            await reporter.published()
+            assert stream.told[-1] == (event,)
+
+
+async def test_nobody_waits_for_a_stream_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_reporter, "PAUSES", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(event_reporter, "FLUSH", 600)
+    stream, (first, last) = Stream(failures=2), events(2)
+    async with EventReporter(stream, Metrics(), ()).running() as reporter:
+        for event in (first, last):
+            reporter.tell(event)
+            await reporter.published()
+            assert not stream.told
+    assert [event for told in stream.told for event in told] == [first, last]
