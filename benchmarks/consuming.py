@@ -17,7 +17,7 @@ from shared.messages import ConversionRequest, DriverChoice, request_id
 from shared.oci.reference import parse_reference
 from shared.settings.model import BrokerSettings, Settings
 from tests.servers.nats import nats
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 
 Job = tuple[str, str]
 """Source and target reference."""

@@ -17,8 +17,8 @@ from benchmarks.webhook_load import HOST
 from shared.broker.open import open_broker
 from shared.settings.model import BrokerSettings, Settings
 from tests.servers.nats import nats
+from tests.servers.ports import free_port
 from tests.servers.rabbitmq import rabbitmq
-from tests.servers.registry import free_port
 
 GOAL_SHARE = 0.6
 GOAL_P99 = 3.0

@@ -24,8 +24,9 @@ from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
 from tests.faults.processes import Service
+from tests.servers.ports import free_port
 from tests.servers.rabbitmq import rabbitmq
-from tests.servers.registry import RegistryServer, docker_registry, free_port
+from tests.servers.registry import RegistryServer, docker_registry
 
 AUTHORIZATION = "Bearer end-to-end"
 BrokerKind = Literal["rabbitmq", "embedded"]

@@ -15,7 +15,7 @@ from shared.oci.reference import Reference, parse_reference
 from tests.e2e.system import AUTHORIZATION, System, running_system
 from tests.faults.images import push_image, small_image
 from tests.faults.processes import Service
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 from tests.servers.scripted import scripted_server
 
 

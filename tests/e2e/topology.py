@@ -22,9 +22,10 @@ from shared.settings.model import Settings
 from tests.faults.processes import Service
 from tests.servers.nginx import nginx
 from tests.servers.otlp import OtlpReceiver, otlp_receiver
+from tests.servers.ports import free_port
 from tests.servers.prometheus import PrometheusServer, prometheus
 from tests.servers.rabbitmq import RabbitServer, rabbitmq
-from tests.servers.registry import RegistryServer, docker_registry, free_port
+from tests.servers.registry import RegistryServer, docker_registry
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "200"}

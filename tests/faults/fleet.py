@@ -26,7 +26,8 @@ from tests.faults.broken_images import Breakage
 from tests.faults.processes import Service
 from tests.faults.proxy import FaultProxy
 from tests.faults.scale import Scale
-from tests.servers.registry import RegistryServer, docker_registry, free_port
+from tests.servers.ports import free_port
+from tests.servers.registry import RegistryServer, docker_registry
 
 T = TypeVar("T")
 REGISTRY = "registry.faults.test:5000"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.broker.embedded import server_binary
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 
 
 @dataclass(slots=True)

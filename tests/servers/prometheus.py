@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.servers.ports import free_port
 
 _START = 30.0
 
@@ -36,9 +37,7 @@ class PrometheusServer:
 @contextmanager
 def prometheus(config: Path, storage: Path) -> Iterator[PrometheusServer]:
     """Run it with ``config`` until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = (
         "/usr/bin/prometheus",
         f"--config.file={config}",

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import bcrypt
 
+from tests.servers.ports import free_port
+
 BINARY = "docker-registry"
 _START_TIMEOUT = 20.0
 
@@ -107,13 +109,6 @@ class RegistryServer:
         """Folders of uploads neither committed nor cancelled (a cancelled one leaves an empty hash state behind)."""
         found = self.root.glob("storage/docker/registry/v2/repositories/**/_uploads/*/startedat")
         return [path.parent for path in found]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

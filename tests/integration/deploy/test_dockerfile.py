@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 PYTHON = f'python() {{ "{sys.executable}" "$@"; }}; '

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.faults.processes import Service
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 
 EXAMPLES = 20
 WEBHOOK = "Bearer webhook"

@@ -13,7 +13,7 @@ from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConn
 
 from tests.faults.processes import Service
 from tests.servers.certificates import certificate_authority
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 
 
 async def test_https_is_served_http_is_redirected_and_sigterm_ends_both(tmp_path: Path) -> None:

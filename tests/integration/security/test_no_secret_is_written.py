@@ -41,8 +41,9 @@ from tests.integration.security.telltales import (
     token_registry,
 )
 from tests.servers.otlp import OtlpReceiver, otlp_receiver
+from tests.servers.ports import free_port
 from tests.servers.rabbitmq import rabbitmq
-from tests.servers.registry import RegistryServer, docker_registry, free_port
+from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.scripted import scripted_server
 
 NOWHERE = str(Digest.of(b"never pushed"))

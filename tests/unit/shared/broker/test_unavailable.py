@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from shared.broker.open import open_broker
 from shared.errors import TransientError
 from shared.settings.model import BrokerSettings, Settings
-from tests.servers.registry import free_port
+from tests.servers.ports import free_port
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "nats"])
