@@ -107,8 +107,9 @@ class RegistryServer:
 
     def upload_sessions(self) -> list[Path]:
         """Folders of uploads neither committed nor cancelled (a cancelled one leaves an empty hash state behind)."""
-        found = self.root.glob("storage/docker/registry/v2/repositories/**/_uploads/*/startedat")
-        return [path.parent for path in found]
+        # os.walk, since folders vanish while we look.
+        walk = os.walk(self.root / "storage/docker/registry/v2/repositories")
+        return [Path(folder) for folder, _, files in walk if "startedat" in files]
 
 
 @contextlib.contextmanager

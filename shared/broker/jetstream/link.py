@@ -228,6 +228,9 @@ class NatsLink:
                 self._refused = error
                 self._ready.set()
                 return
+            except TransientError as error:
+                self._problem = error.message
+                await asyncio.sleep(0.1)
             except _FAILURES as error:
                 self._problem = f"JetStream is not ready ({type(error).__name__})"
                 await asyncio.sleep(0.1)

@@ -1,0 +1,35 @@
+"""A JetStream cluster that lost a node answers "temporarily unavailable" for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import nats.js.errors
+import pytest
+from nats.aio.client import Client
+from nats.js.api import StreamConfig
+from nats.js.client import JetStreamContext
+
+from shared.broker.jetstream.link import Names, NatsLink, Retention
+
+ELECTING = nats.js.errors.ServiceUnavailableError(
+    code=503, err_code=10008, description="JetStream system temporarily unavailable"
+)
+
+
+async def test_streams_that_cannot_be_declared_yet_are_declared_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: Iterator[Exception | None] = iter((ELECTING, TimeoutError(), ELECTING))
+
+    async def add_stream(_self: JetStreamContext, _config: StreamConfig) -> None:
+        if (error := next(answers, None)) is not None:
+            raise error
+
+    async def add_consumer(_self: JetStreamContext, _stream: str, _config: object) -> None:
+        pass
+
+    monkeypatch.setattr(Client, "is_connected", True)
+    monkeypatch.setattr(JetStreamContext, "add_stream", add_stream)
+    monkeypatch.setattr(JetStreamContext, "add_consumer", add_consumer)
+    link = NatsLink("nats://127.0.0.1:1", Names("ics"), Retention(events_max_age=60, replicas=3), timeout=2)
+    await link._on_reconnect()
+    await link.check()
