@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO
 
-from shared.broker.jetstream.link import Retention
+from shared.broker.jetstream.topology import Retention
 from shared.broker.jetstream.transport import JetStreamTransport, open_jetstream
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError

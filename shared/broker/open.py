@@ -68,7 +68,7 @@ def _transport(settings: BrokerSettings) -> AbstractAsyncContextManager[Transpor
     if scheme == "memory":
         return open_memory(MemoryServer())
     if scheme in {"nats", "tls", "embedded"}:
-        from shared.broker.jetstream.link import Retention  # noqa: PLC0415
+        from shared.broker.jetstream.topology import Retention  # noqa: PLC0415
         from shared.broker.jetstream.transport import open_jetstream  # noqa: PLC0415
 
         retention = Retention(settings.events_max_age, settings.replicas)

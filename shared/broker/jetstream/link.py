@@ -1,4 +1,4 @@
-"""The connection to NATS: made and re-made in the background, its streams and consumers declared on each (re)connect."""
+"""The connection to NATS: made and re-made in the background, its topology declared on each (re)connect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -15,17 +14,10 @@ from urllib.parse import urlsplit
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    DiscardPolicy,
-    RetentionPolicy,
-    StorageType,
-    StreamConfig,
-)
 from nats.js.client import JetStreamContext
 
 from shared.broker.cancellation import cancellable
+from shared.broker.jetstream.topology import Names, Retention, declare
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
 from shared.settings.broker_url import server_urls
@@ -33,51 +25,7 @@ from shared.settings.broker_url import server_urls
 logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-ACK_WAIT = 15.0
-"""Seconds without ``extend`` after which NATS hands a message to another consumer."""
-DUPLICATE_WINDOW = 120.0
-_ALREADY_EXISTS = {10058, 10013, 10148}
-"""JetStream's err_code: stream name in use with another configuration; consumer name in use; consumer exists."""
 _FAILURES = (nats.errors.Error, TimeoutError, OSError, asyncio.IncompleteReadError)
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Streams and subjects of one prefix."""
-
-    prefix: str
-
-    @property
-    def work(self) -> str:
-        return f"{self.prefix}-conversions"
-
-    @property
-    def dead(self) -> str:
-        return f"{self.prefix}-conversions-dead"
-
-    @property
-    def events(self) -> str:
-        return f"{self.prefix}-events"
-
-    def lane(self, lane: str) -> str:
-        return f"{self.prefix}.conversions.{lane}"
-
-    def retry(self, lane: str) -> str:
-        return f"{self.prefix}.conversions.retry.{lane}"
-
-    def letter(self, dead_letter_id: str) -> str:
-        return f"{self.prefix}.dead.{dead_letter_id}"
-
-    @property
-    def event(self) -> str:
-        return f"{self.prefix}.events"
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    events_max_age: float
-    """Seconds."""
-    replicas: int
 
 
 class NatsLink:
@@ -223,7 +171,7 @@ class NatsLink:
     async def _declare_until_done(self) -> None:
         while self.client.is_connected:
             try:
-                await self._declare()
+                await declare(self.js, self.names, self._retention)
             except PermanentError as error:
                 self._refused = error
                 self._ready.set()
@@ -237,85 +185,3 @@ class NatsLink:
             else:
                 self._ready.set()
                 return
-
-    async def _declare(self) -> None:
-        names, replicas = self.names, self._retention.replicas
-        await self._stream(
-            StreamConfig(
-                name=names.work,
-                subjects=[names.lane("live"), names.lane("backfill"), names.retry("live"), names.retry("backfill")],
-                retention=RetentionPolicy.WORK_QUEUE,
-                storage=StorageType.FILE,
-                num_replicas=replicas,
-                duplicate_window=DUPLICATE_WINDOW,
-                discard=DiscardPolicy.NEW,
-            )
-        )
-        await self._stream(
-            StreamConfig(
-                name=names.dead,
-                subjects=[names.letter("*")],
-                storage=StorageType.FILE,
-                num_replicas=replicas,
-                discard=DiscardPolicy.NEW,
-            )
-        )
-        await self._stream(
-            StreamConfig(
-                name=names.events,
-                subjects=[names.event],
-                storage=StorageType.FILE,
-                num_replicas=replicas,
-                max_age=self._retention.events_max_age,
-            )
-        )
-        for durable, subject in (
-            ("live", names.lane("live")),
-            ("backfill", names.lane("backfill")),
-            ("retry", names.retry("*")),
-        ):
-            await self._consumer(
-                ConsumerConfig(
-                    durable_name=durable,
-                    filter_subject=subject,
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=ACK_WAIT,
-                    # No max_deliver: it would strand a message instead of moving it; the limit is kept by QueueBroker.
-                    # No max_ack_pending: consumers pull only as much as they have slots, and waiting retries count as pending.
-                    max_ack_pending=-1,
-                    num_replicas=replicas,
-                )
-            )
-
-    async def _stream(self, config: StreamConfig) -> None:
-        try:
-            await self.js.add_stream(config)
-        except nats.js.errors.APIError as error:
-            if error.err_code not in _ALREADY_EXISTS:
-                raise _declined(error, f"stream {config.name}") from error
-            try:  # it exists with other settings: retention age and replicas may be changed in place
-                await self.js.update_stream(config)
-            except nats.js.errors.APIError as refusal:
-                raise _mismatch(f"stream {config.name}", refusal) from refusal
-
-    async def _consumer(self, config: ConsumerConfig) -> None:
-        try:
-            await self.js.add_consumer(self.names.work, config)
-        except nats.js.errors.APIError as error:
-            if error.err_code not in _ALREADY_EXISTS:
-                raise _declined(error, f"consumer {config.durable_name}") from error
-            raise _mismatch(f"consumer {config.durable_name} of stream {self.names.work}", error) from error
-
-
-def _mismatch(what: str, error: nats.js.errors.APIError) -> PermanentError:
-    return PermanentError(
-        f"NATS has a {what} with other settings that cannot be changed in place ({error.description}): "
-        "set another broker.prefix, or empty and delete it",
-        code="broker_mismatch",
-    )
-
-
-def _declined(error: nats.js.errors.APIError, what: str) -> PermanentError | TransientError:
-    if error.code is not None and error.code >= 500:
-        return unavailable(f"JetStream cannot make {what}: {error.description}")
-    return PermanentError(f"NATS refuses to make {what}: {error.description}", code="broker_mismatch")

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from shared.broker.api import BrokerStats
 from shared.broker.jetstream.dead_letters import JetStreamDeadLetters
-from shared.broker.jetstream.link import ACK_WAIT, Names, NatsLink, Retention
+from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.publisher import Publisher
 from shared.broker.jetstream.reader import messages_of
+from shared.broker.jetstream.topology import ACK_WAIT, Names, Retention
 from shared.broker.jetstream.work import JetStreamTaken, subscription
 from shared.broker.wire import PUBLISHED_AT, WireMessage, decode_events, encode_events
 from shared.events import ConversionEvent

@@ -13,8 +13,9 @@ from nats.aio.msg import Msg
 
 from shared.broker.cancellation import attempted
 from shared.broker.delivery import finish
-from shared.broker.jetstream.link import ACK_WAIT, NatsLink
+from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.pull import Puller
+from shared.broker.jetstream.topology import ACK_WAIT
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
 from shared.broker.wire import NOT_BEFORE, WireMessage

@@ -12,7 +12,7 @@ import yaml
 
 from drivers.catalogue import option_models
 from ingress.server import GRACE
-from shared.broker.jetstream.link import Names
+from shared.broker.jetstream.topology import Names
 from shared.settings.load import load_settings
 from shared.settings.model import Settings, Timeouts
 

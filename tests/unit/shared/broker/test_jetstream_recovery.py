@@ -10,17 +10,20 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from nats.js.client import JetStreamContext
 
-from shared.broker.jetstream.link import Names, NatsLink, Retention
+from shared.broker.jetstream.link import NatsLink
+from shared.broker.jetstream.topology import Names, Retention
 
 ELECTING = nats.js.errors.ServiceUnavailableError(
     code=503, err_code=10008, description="JetStream system temporarily unavailable"
 )
 
+EXISTS = nats.js.errors.BadRequestError(code=400, err_code=10058, description="stream name already in use")
+
 
 async def test_streams_that_cannot_be_declared_yet_are_declared_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: Iterator[Exception | None] = iter((ELECTING, TimeoutError(), ELECTING))
+    answers: Iterator[Exception] = iter((ELECTING, TimeoutError(), EXISTS, ELECTING))
 
-    async def add_stream(_self: JetStreamContext, _config: StreamConfig) -> None:
+    async def answered(_self: JetStreamContext, _config: StreamConfig) -> None:
         if (error := next(answers, None)) is not None:
             raise error
 
@@ -28,7 +31,8 @@ async def test_streams_that_cannot_be_declared_yet_are_declared_later(monkeypatc
         pass
 
     monkeypatch.setattr(Client, "is_connected", True)
-    monkeypatch.setattr(JetStreamContext, "add_stream", add_stream)
+    monkeypatch.setattr(JetStreamContext, "add_stream", answered)
+    monkeypatch.setattr(JetStreamContext, "update_stream", answered)
     monkeypatch.setattr(JetStreamContext, "add_consumer", add_consumer)
     link = NatsLink("nats://127.0.0.1:1", Names("ics"), Retention(events_max_age=60, replicas=3), timeout=2)
     await link._on_reconnect()
