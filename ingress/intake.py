@@ -15,6 +15,7 @@ from time import perf_counter
 from fastapi import Request
 from opentelemetry.trace import Span
 
+from ingress.host_header import server_of
 from ingress.problem import AuthHeader, HttpProblem, read_body
 from ingress.webhooks.dialects import read_webhook
 from ingress.webhooks.notice import MalformedWebhookError
@@ -79,13 +80,15 @@ class Intake:
         status = 503
         scope = request.scope
         client = scope.get("client")
+        server, server_port = server_of(request.headers.get("host", ""))
         with webhook_span(
             self._tracing,
             method=scope["method"],
             route=scope["path"],
             scheme=scope["scheme"],
             headers=request.headers,
-            server=request.headers.get("host", "").partition(":")[0],
+            server=server,
+            server_port=server_port,
             client=client[0] if client else "",
         ) as span:
             self._open += 1

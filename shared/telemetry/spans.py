@@ -34,6 +34,7 @@ def webhook_span(
     scheme: str,
     headers: Mapping[str, str],
     server: str = "",
+    server_port: int | None = None,
     client: str = "",
 ) -> CurrentSpan:
     """The server span of one webhook request; a caller's ``traceparent`` is its parent. End it with :func:`record_response`."""
@@ -45,6 +46,8 @@ def webhook_span(
     }
     if server:
         attributes["server.address"] = server
+        if server_port is not None:
+            attributes["server.port"] = server_port
     if client:
         attributes["client.address"] = client
     if agent := headers.get("user-agent"):

@@ -164,13 +164,21 @@ def test_what_is_no_failure_leaves_the_span_without_error(
 def test_a_server_error_marks_the_webhook_span(tracing: Tracing, spans: InMemorySpanExporter) -> None:
     parent = {"Traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "user-agent": "Go-http-client/1.1"}
     with webhook_span(
-        tracing, method="POST", route="/c", scheme="https", headers=parent, server="h", client="10.0.0.1"
+        tracing,
+        method="POST",
+        route="/c",
+        scheme="https",
+        headers=parent,
+        server="h",
+        server_port=8443,
+        client="10.0.0.1",
     ) as span:
         record_response(span, 503)
         assert trace_id() == "a" * 32
     finished = named(spans, "POST /c")
     assert attributes(finished)["error.type"] == "503"
     assert attributes(finished)["client.address"] == "10.0.0.1"
+    assert (attributes(finished)["server.address"], attributes(finished)["server.port"]) == ("h", 8443)
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "00-" + "0" * 32 + "-" + "b" * 16 + "-01", "00-zz-zz-01"])
