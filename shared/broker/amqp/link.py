@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -24,11 +24,14 @@ from aio_pika.exceptions import (
     DeliveryError,
     ProbableAuthenticationError,
 )
+from aiormq import Channel
 from aiormq.exceptions import ChannelAccessRefused
 
+from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.topology import Topology
 from shared.broker.cancellation import attempted, honouring_cancellation
 from shared.broker.transport import unavailable
+from shared.broker.wire import WireMessage
 from shared.errors import PermanentError
 from shared.settings.broker_url import server_urls
 
@@ -42,6 +45,7 @@ _log = logging.getLogger(__name__)
 @dataclass(eq=False)
 class _SharedChannel:
     channel: AbstractChannel
+    publisher: Publisher
     uses: int = 0
     """Calls under way."""
     refused: bool = False
@@ -98,13 +102,20 @@ class AmqpLink:
             TransientError: ``broker_unavailable``.
             PermanentError: ``broker_refused``, ``broker_mismatch``.
         """
+        return await self._with_channel(lambda shared: use(shared.channel))
+
+    async def publish(self, queue: str, message: WireMessage) -> None:
+        """Confirmed, within the time-out. Raises what :meth:`call` raises."""
+        await self._with_channel(lambda shared: shared.publisher.publish(queue, message))
+
+    async def _with_channel(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
         shared: _SharedChannel | None = None
         try:
             async with asyncio.timeout(self.timeout):
                 with honouring_cancellation():
                     shared = await self._channel()
                     shared.uses += 1
-                    return await use(shared.channel)
+                    return await use(shared)
         except DeliveryError as error:
             # A channel that was opened while a quorum queue had no leader goes on to ask the node that died, and every
             # publish on it is refused for ever: the next one gets a new channel.
@@ -181,7 +192,7 @@ class AmqpLink:
             if self._shared is None or not self._shared.usable:
                 # Errors of one publish must not be raised by another: aio-pika matches confirms by tag.
                 channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-                self._shared = _SharedChannel(channel)
+                self._shared = _SharedChannel(channel, Publisher(cast("Channel", await channel.get_underlay_channel())))
             return self._shared
 
     @property

@@ -7,11 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from aiormq import Channel, spec
 from pydantic import ValidationError
 
 from shared.broker.amqp.dead_letters import AmqpDeadLetters
@@ -19,7 +18,7 @@ from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.topology import RETRY_STEPS, Topology
 from shared.broker.amqp.work import AmqpTaken, subscription
 from shared.broker.api import BrokerStats
-from shared.broker.wire import UID, WireMessage, decode_events, encode_events
+from shared.broker.wire import WireMessage, decode_events, encode_events
 from shared.errors import TransientError
 from shared.events import ConversionEvent
 from shared.messages import Priority
@@ -129,21 +128,7 @@ class AmqpTransport:
         del deduplicate  # RabbitMQ has no window: a second message is delivered, and the consumer converges
         topology = self._link.topology
         name = topology.retry(lane, delay) if delay > 0 else topology.lane(lane)
-        properties = spec.Basic.Properties(
-            headers=dict(message.headers),
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            content_type="application/json",
-            message_id=message.headers.get(UID),
-        )
-
-        async def publish(channel: AbstractChannel) -> None:
-            # Below the library's exchange, which lets a publish begin only when the socket has taken the one before it.
-            confirming = cast("Channel", await channel.get_underlay_channel())
-            await confirming.basic_publish(
-                message.body, routing_key=name, properties=properties, mandatory=True, wait=False
-            )
-
-        await self._link.call(publish)
+        await self._link.publish(name, message)
 
     def subscribe(self, prefetch: int) -> AbstractAsyncContextManager[AsyncIterator[AmqpTaken]]:
         return subscription(self._link, prefetch)
