@@ -45,7 +45,7 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
         async with reporter.running(), status.running(), backfills.running():
             yield
 
-    app = FastAPI(
+    app = ExpressLane(
         title="Image conversion service",
         version=version("image-conversion-service"),
         description=DESCRIPTION,
@@ -92,9 +92,8 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     async def conversion(request: Request) -> Response:
         return await take(request)
 
-    app.add_middleware(
-        ExpressLane, paths={settings.endpoint, settings.console.path_prefix + settings.endpoint}, take=take
-    )
+    app.express_paths = {settings.endpoint, settings.console.path_prefix + settings.endpoint}
+    app.express = take
 
     @app.get(
         "/health",

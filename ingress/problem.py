@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from pydantic import SecretStr
+from starlette.requests import ClientDisconnect
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body or a parameter cannot be used; `detail` says why (problem+json)"},
@@ -70,7 +71,7 @@ async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  
     """The body, never more than ``limit`` bytes of it, within ``timeout`` seconds.
 
     Raises:
-        HttpProblem: 413, 408.
+        HttpProblem: 413, 408, 400.
     """
     if int(request.headers.get("content-length") or 0) > limit:
         raise _too_large(limit)
@@ -83,6 +84,8 @@ async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  
                     raise _too_large(limit)
     except TimeoutError:
         raise HttpProblem(408, "the body took too long to arrive") from None
+    except ClientDisconnect:
+        raise HttpProblem(400, "the sender went away before its body was complete") from None
     return bytes(body)
 
 

@@ -9,32 +9,29 @@ and whoever waits for its end with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-@contextmanager
-def honouring_cancellation() -> Iterator[None]:
+class honouring_cancellation:  # noqa: N801  used as a function; as a generator it would cost each publish several times as much
     """Raises ``CancelledError`` at the end if the task was cancelled inside, whatever became of it there."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        if error.args and task and task.cancelling() == before:
-            raise ConnectionError(
-                str(error.args[0])[:200]
-            ) from error  # aiormq's way to say that the connection is lost
-        raise
-    except Exception as error:
-        if task and task.cancelling() > before:
+
+    __slots__ = ("_before", "_task")
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._before = self._task.cancelling() if self._task else 0
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        cancelled = self._task is not None and self._task.cancelling() > self._before
+        if isinstance(error, asyncio.CancelledError):
+            if error.args and self._task and not cancelled:
+                # aiormq's way to say that the connection is lost
+                raise ConnectionError(str(error.args[0])[:200]) from error
+        elif cancelled and (error is None or isinstance(error, Exception)):
             raise asyncio.CancelledError from error
-        raise
-    if task and task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 async def cancellable(operation: Awaitable[T]) -> T:

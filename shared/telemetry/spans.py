@@ -38,6 +38,9 @@ def webhook_span(
     client: str = "",
 ) -> CurrentSpan:
     """The server span of one webhook request; a caller's ``traceparent`` is its parent. End it with :func:`record_response`."""
+    name, context = f"{method} {route}", extract(headers)
+    if not tracing.collected:
+        return tracing.span(name, context=context)
     attributes: dict[str, AttributeValue] = {
         "http.request.method": method,
         "http.route": route,
@@ -52,7 +55,7 @@ def webhook_span(
         attributes["client.address"] = client
     if agent := headers.get("user-agent"):
         attributes["user_agent.original"] = agent[:200]
-    return _span(tracing, f"{method} {route}", SpanKind.SERVER, attributes, context=extract(headers))
+    return _span(tracing, name, SpanKind.SERVER, attributes, context=context)
 
 
 def record_response(span: Span, status: int) -> None:
@@ -67,13 +70,16 @@ def publish_span(
     tracing: Tracing, request: ConversionRequest, queue: WorkQueue, *, links: Sequence[Link] = ()
 ) -> CurrentSpan:
     """The producer span of one conversion request; inject it into the message's headers."""
+    name = f"publish {queue.name}"
+    if not tracing.collected:
+        return tracing.span(name)
     attributes = _messaging(request, queue) | {
         "messaging.operation.name": "publish",
         "messaging.operation.type": "send",
     }
     if request.replayed_trace and (replayed := link(request.replayed_trace, "replayed")):
         links = (*links, replayed)
-    return _span(tracing, f"publish {queue.name}", SpanKind.PRODUCER, attributes, links=links)
+    return _span(tracing, name, SpanKind.PRODUCER, attributes, links=links)
 
 
 def process_span(

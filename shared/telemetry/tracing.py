@@ -33,6 +33,7 @@ from opentelemetry.util.types import Attributes, AttributeValue
 from shared.errors import PermanentError
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_CARRIED = frozenset(_PROPAGATOR.fields)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
@@ -65,6 +66,11 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("ics", _service_version()) if provider else None
         self._ids = RandomIdGenerator()
+
+    @property
+    def collected(self) -> bool:
+        """Whether somebody collects spans: without, their attributes need not be made."""
+        return self._tracer is not None
 
     def span(
         self,
@@ -128,7 +134,8 @@ def inject(headers: MutableMapping[str, str], span: Span | None = None) -> None:
 
 def extract(headers: Mapping[str, str]) -> Context:
     """The context that message or request headers carry; a malformed ``traceparent`` counts as none."""
-    return _PROPAGATOR.extract({name.lower(): value for name, value in headers.items()}, context=Context())
+    carried = {lower: value for name, value in headers.items() if (lower := name.lower()) in _CARRIED}
+    return _PROPAGATOR.extract(carried, context=Context()) if carried else Context()
 
 
 def trace_id(span: Span | None = None) -> str:
