@@ -7,8 +7,8 @@ dead-letter operations.
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,7 +49,7 @@ class ConversionEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     specversion: Literal["1.0"] = "1.0"
-    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = Field(default_factory=lambda: token_hex(16))
     source: str = "/ics"
     type: str
     """``io.goharbor.ics.conversion.<EventType>``."""

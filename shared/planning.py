@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from shared.backfill import matches
 from shared.errors import PermanentError
-from shared.messages import VERSION, ConversionRequest, DriverChoice, request_id
+from shared.messages import ConversionRequest, DriverChoice, request_id
 from shared.oci.reference import DOCKER_HUB, Reference, is_repository, is_tag, parse_written
 from shared.settings.model import Rule, Settings
 
@@ -97,10 +97,7 @@ class Planner:
                 skipped.append(Skip(source, target, rule.name))
                 continue
             requests.append(
-                # Every field comes from a type that was checked when it was made; defaults are named, since pydantic looks each
-                # one up anew, which costs more than all the rest of the planning.
-                ConversionRequest.model_construct(
-                    version=VERSION,
+                ConversionRequest(
                     id=request_id(push.event_id, source.digest or "", rule.name, target),
                     source=source,
                     target=target,
@@ -112,9 +109,6 @@ class Planner:
                     event_id=push.event_id,
                     harbor_request_id=push.request_id,
                     operator=push.operator,
-                    priority="live",
-                    replay_of="",
-                    replayed_trace="",
                 )
             )
         if not requests and not skipped:

@@ -8,10 +8,10 @@ caller's and travels on untouched, through retries and into the dead letter.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from secrets import token_hex
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -63,7 +63,7 @@ class Queued:
     attempts: tuple[Attempt, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     """The caller's, without our own."""
-    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    uid: str = field(default_factory=lambda: token_hex(16))
     """One accepted publish; retries and hand-backs keep it, a replay gets a new one."""
     published_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     not_before: datetime | None = None

@@ -10,18 +10,28 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from secrets import token_hex
+from struct import Struct
 from typing import Any
-from uuid import uuid4
 
 from aio_pika import DeliveryMode
 from aiormq import Channel, spec
 from aiormq.abc import ChannelFrame
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
-from pamqp.body import ContentBody
+from pamqp import encode
+from pamqp.constants import FRAME_BODY, FRAME_END_CHAR, FRAME_HEADER
 from pamqp.frame import marshal
-from pamqp.header import ContentHeader
 
 from shared.broker.wire import UID, WireMessage
+
+_FRAME_START = Struct(">BHI")
+"""Kind, channel, size."""
+_HEADER_START = Struct(">HxxQH")
+"""Class, size of the body, flags of the properties that are set."""
+_SET = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7
+"""content-type, headers, delivery-mode, message-id."""
+_JSON = encode.short_string("application/json")
+_PERSISTENT = bytes((DeliveryMode.PERSISTENT,))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +58,7 @@ class Publisher:
         """
         if self._channel.is_closed:
             raise ChannelInvalidStateError(f"channel {self._channel.number} is closed")
-        uid = message.headers.get(UID) or uuid4().hex
+        uid = message.headers.get(UID) or token_hex(16)
         outgoing = _Outgoing(uid, self._frames(queue, uid, message), self._channel.create_future())
         self._waiting.append(outgoing)
         if self._sending is None:
@@ -83,15 +93,26 @@ class Publisher:
 
     def _frames(self, queue: str, uid: str, message: WireMessage) -> bytes:
         number, size = self._channel.number, self._channel.max_content_size
-        properties = spec.Basic.Properties(
-            headers=dict(message.headers),
-            delivery_mode=DeliveryMode.PERSISTENT,
-            content_type="application/json",
-            message_id=uid,
+        head = _frame(FRAME_HEADER, number, _content_header(uid, message))
+        bodies = (message.body[start : start + size] for start in range(0, len(message.body), size))
+        return _method(queue, number) + head + b"".join(_frame(FRAME_BODY, number, body) for body in bodies)
+
+
+def _content_header(uid: str, message: WireMessage) -> bytes:
+    """AMQP 0-9-1, 4.2.6.1: the properties that we set and no others, in the order of their flags; the library looks for all 14."""
+    return b"".join(
+        (
+            _HEADER_START.pack(spec.Basic.frame_id, len(message.body), _SET),
+            _JSON,
+            encode.field_table(dict(message.headers)),
+            _PERSISTENT,
+            encode.short_string(uid),
         )
-        head = ContentHeader(body_size=len(message.body), properties=properties)
-        bodies = (ContentBody(message.body[start : start + size]) for start in range(0, len(message.body), size))
-        return _method(queue, number) + marshal(head, number) + b"".join(marshal(each, number) for each in bodies)
+    )
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return _FRAME_START.pack(kind, channel, len(payload)) + payload + FRAME_END_CHAR
 
 
 @cache

@@ -24,10 +24,8 @@ async def channel(servers: Callable[[str], Server]) -> AsyncIterator[AbstractCha
     connection = await aio_pika.connect(servers("rabbitmq").url)
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        await channel.declare_queue(QUEUE)
+        await channel.declare_queue(QUEUE, exclusive=True)
         yield channel
-        if not channel.is_closed:
-            await channel.queue_delete(QUEUE)
 
 
 async def _publisher(channel: AbstractChannel) -> Publisher:
@@ -91,3 +89,13 @@ async def test_a_closed_channel_fails_who_publishes_and_who_waits(channel: Abstr
     with pytest.raises(ChannelInvalidStateError):
         async with asyncio.timeout(10):
             await publisher.publish(QUEUE, _message(2))
+
+
+async def test_a_message_arrives_as_the_library_would_have_sent_it(channel: AbstractChannel) -> None:
+    await (await _publisher(channel)).publish(QUEUE, _message(1, b'{"a": 1}'))
+    received = await (await channel.get_queue(QUEUE)).get(no_ack=True)
+    assert received.body == b'{"a": 1}'
+    assert received.headers == {UID: "uid-1", "traceparent": "00-1"}
+    assert received.content_type == "application/json"
+    assert received.delivery_mode is aio_pika.DeliveryMode.PERSISTENT
+    assert received.message_id == "uid-1"
