@@ -35,7 +35,7 @@ from drivers.nydus.consistency import check_blobs
 from drivers.nydus.media import BOOTSTRAP_FILE
 from drivers.nydus.native import NativeBuilder
 from drivers.nydus.parameters import Parameters
-from drivers.nydus.rafs_v6.decode import validate_bootstrap
+from drivers.nydus.rafs_v6.decode import check_bootstrap
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 
@@ -77,7 +77,7 @@ async def _native(source: Path, out: Path) -> dict[str, Any]:
         found = measured(writer.size, start, before)
         bootstrap = bootstrap_of(last)
         validated = time.perf_counter()
-        check_blobs(validate_bootstrap(bootstrap), [converted])
+        check_blobs(*check_bootstrap(bootstrap), [converted])
         return {**found, "layer": layer_wall, "validation": time.perf_counter() - validated}
 
 

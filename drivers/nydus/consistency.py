@@ -5,15 +5,14 @@ Run on every image before it is published, and by the checker on what it reads b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from drivers.nydus import media
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.layer_source import DIGEST_SIZE, Layer
-from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import BlobFeatures
-from drivers.nydus.tree import inodes
+from drivers.nydus.tree import Blob, Chunk
 from shared.oci import media_types
 from shared.oci.manifest import ImageManifest
 
@@ -57,15 +56,15 @@ def check_manifest(manifest: ImageManifest) -> None:
         )
 
 
-def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
-    """The merged blob table and chunk table against those of the layers.
+def check_blobs(blobs: Sequence[Blob], chunks: Iterable[Chunk], layers: Sequence[Layer]) -> None:
+    """A merged bootstrap's blob table and chunks against the layers' own.
 
     Raises:
         InvalidNydusError: fields ``blob[i].*`` and ``chunk``.
     """
     known = {layer.blob_id: layer for layer in layers}
     own = {blob.id: blob for layer in layers if (blob := layer.own) is not None}
-    for index, blob in enumerate(bootstrap.blobs):
+    for index, blob in enumerate(blobs):
         require(blob.id in known, f"blob[{index}].id", f"{blob.id} is no layer of the image")
         record = own.get(blob.id)
         if record is None:
@@ -79,18 +78,16 @@ def check_blobs(bootstrap: Bootstrap, layers: Sequence[Layer]) -> None:
             f"blob[{index}].features",
             f"are {blob.features:#x}, the layer says {record.features:#x}",
         )
-    infos = {name: known[name].chunk_infos(blob) for name, blob in own.items()}
-    digests = {name: known[name].chunk_digests for name in own}
-    for inode in inodes(bootstrap.root):
-        for chunk in inode.chunks:
-            name, index = chunk.blob.id, chunk.index
-            if infos[name][index] != (
-                chunk.compressed_offset,
-                chunk.compressed_size,
-                chunk.uncompressed_offset,
-                chunk.uncompressed_size,
-            ):
-                raise InvalidNydusError("chunk", f"{index} of {name} differs from the blob's own table")
-            listed = digests[name]
-            if listed and listed[DIGEST_SIZE * index : DIGEST_SIZE * (index + 1)] != chunk.digest:
-                raise InvalidNydusError("chunk.digest", f"{index} of {name} differs from the blob's own list")
+    tables = {name: (known[name].chunk_infos(blob), known[name].chunk_digests) for name, blob in own.items()}
+    for chunk in chunks:
+        index = chunk.index
+        infos, digests = tables[chunk.blob.id]
+        if infos[index] != (
+            chunk.compressed_offset,
+            chunk.compressed_size,
+            chunk.uncompressed_offset,
+            chunk.uncompressed_size,
+        ):
+            raise InvalidNydusError("chunk", f"{index} of {chunk.blob.id} differs from the blob's own table")
+        if digests and digests[DIGEST_SIZE * index : DIGEST_SIZE * (index + 1)] != chunk.digest:
+            raise InvalidNydusError("chunk.digest", f"{index} of {chunk.blob.id} differs from the blob's own list")

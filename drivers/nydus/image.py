@@ -15,7 +15,7 @@ from drivers.nydus.layer_source import Layer
 from drivers.nydus.manifests import encode_config, image_manifest
 from drivers.nydus.merge import merge
 from drivers.nydus.parameters import Parameters
-from drivers.nydus.rafs_v6.decode import validate_bootstrap
+from drivers.nydus.rafs_v6.decode import check_bootstrap
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
 from shared.errors import UnsupportedError
 from shared.oci import media_types
@@ -80,7 +80,7 @@ async def validated_layer(bootstrap: bytes, layers: Sequence[Layer]) -> Bootstra
     """
 
     def validate() -> None:
-        check_blobs(validate_bootstrap(bootstrap), layers)
+        check_blobs(*check_bootstrap(bootstrap), layers)
 
     # A reference's is large, and readers fetch it by its digest when they first read from the blob.
     metas = {layer.blob_id: layer.meta for layer in layers if layer.meta and layer.reference is None}

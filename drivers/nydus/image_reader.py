@@ -26,7 +26,7 @@ from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import validate_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
 from drivers.nydus.tar_walk import inflate
-from drivers.nydus.tree import Blob, inodes
+from drivers.nydus.tree import Blob, file_chunks
 from drivers.nydus.zran.random_access import check_reference
 from shared.errors import PermanentError
 from shared.oci import media_types
@@ -81,7 +81,7 @@ class ImageReader:
             raise InvalidNydusError("bootstrap_layer", f"has no {media.BOOTSTRAP_FILE}")
         bootstrap = await asyncio.to_thread(validate_bootstrap, raw)
         layers = [await read_layer(layer, self._read_range) for layer in manifest.layers[:-1]]
-        check_blobs(bootstrap, layers)
+        check_blobs(bootstrap.blobs, file_chunks(bootstrap.root), layers)
         for content in layers:
             name = f"image/{content.blob_id}.blob.meta"
             require(
@@ -99,7 +99,7 @@ class ImageReader:
         if own is None:
             return 0
         infos = content.chunk_infos(own)
-        chunks = (chunk for inode in inodes(content.bootstrap.root) for chunk in inode.chunks)
+        chunks = file_chunks(content.bootstrap.root)
         digests = {chunk.index: chunk.digest for chunk in chunks if chunk.blob is own}
         if content.reference is not None:
             original = Descriptor(media_types.OCI_LAYER_GZIP, content.reference, own.compressed_size)

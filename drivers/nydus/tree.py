@@ -208,3 +208,8 @@ def inodes(root: Inode) -> Iterator[Inode]:
             if inode.children is not None:
                 pending.append(inode)
             yield inode
+
+
+def file_chunks(root: Inode) -> Iterator[Chunk]:
+    """Every chunk of every file, in no particular order; a shared one as often as it is used."""
+    return (chunk for inode in inodes(root) for chunk in inode.chunks)

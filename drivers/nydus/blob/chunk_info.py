@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -50,21 +51,19 @@ def decode_chunk_infos(array: bytes) -> list[ChunkInfo]:
         InvalidNydusError: fields ``blob.meta[i].*``.
     """
     require(len(array) % ENTRY_SIZE == 0, "blob.meta", f"{len(array)} bytes are no number of entries")
-    found = []
-    position = 0
-    compressed = 0
-    for index, (first, second) in enumerate(_ENTRY.iter_unpack(array)):
-        coff = second & 0xFFFFFFFFFF
-        csize = ((second >> 44) | (second >> 20) & 0xF00000) + 1
-        uoff = first & 0xFFFFFFFF000
-        usize = ((first >> 44) | (first << 12) & 0xF00000) + 1
-        if uoff != position:
-            raise InvalidNydusError(f"blob.meta[{index}].uncompressed_offset", f"is {uoff}, must be {position}")
-        if coff != compressed:
-            raise InvalidNydusError(f"blob.meta[{index}].compressed_offset", f"is {coff}, must be {compressed}")
-        position = (uoff + usize + BLOCK - 1) & -BLOCK
-        compressed += csize
-        found.append(ChunkInfo(coff, csize, uoff, usize))
+    found: list[ChunkInfo] = []
+    uoff = coff = 0
+    made = partial(tuple.__new__, ChunkInfo)  # a third of the time of ChunkInfo()
+    for first, second in _ENTRY.iter_unpack(array):
+        csize = (second >> 44 | second >> 20 & 0xF00000) + 1
+        usize = (first >> 44 | (first & 0xF00) << 12) + 1
+        if first & 0xFFFFFFFF000 != uoff or second & 0xFFFFFFFFFF != coff:
+            field = f"blob.meta[{len(found)}]"
+            require(second & 0xFFFFFFFFFF == coff, f"{field}.compressed_offset", f"is not {coff}")
+            raise InvalidNydusError(f"{field}.uncompressed_offset", f"is not {uoff}")
+        found.append(made((coff, csize, uoff, usize)))
+        uoff = uoff + usize + BLOCK - 1 & -BLOCK
+        coff += csize
     return found
 
 

@@ -44,22 +44,24 @@ def decode_chunk_table(data: bytes, header: Header) -> dict[int, Chunk]:
         InvalidNydusError: fields ``chunk[i].*``.
     """
     found: dict[int, Chunk] = {}
-    blobs = header.blobs
+    bounds = [(blob, blob.chunk_count, blob.uncompressed_size) for blob in header.blobs]
+    blobs, chunk_size = len(bounds), header.chunk_size
     table = memoryview(data)[header.chunk_table : header.chunk_table + header.chunk_table_size]
     for number, record in enumerate(CHUNK.iter_unpack(table)):
         digest, blob_index, flags, csize, usize, coff, uoff, file_offset, index, crc32 = record
+        if blob_index >= blobs:
+            _report_chunk(header, number, record)
+        blob, chunk_count, end = bounds[blob_index]
         if (
-            blob_index >= len(blobs)
-            or not 0 < usize <= header.chunk_size
-            or not (csize > 0 or blobs[blob_index].features & BlobFeatures.SEPARATE)
+            not 0 < usize <= chunk_size
+            or not (csize > 0 or blob.features & BlobFeatures.SEPARATE)
             or uoff % BLOCK
-            or index >= blobs[blob_index].chunk_count
-            or uoff + usize > blobs[blob_index].uncompressed_size
+            or index >= chunk_count
+            or uoff + usize > end
             or flags > 0x1F
             or (not flags and csize != usize)
         ):
             _report_chunk(header, number, record)
-        blob = blobs[blob_index]
         found[chunk_index(blob_index, index, uoff)] = Chunk(
             blob, index, digest, flags, csize, usize, coff, uoff, file_offset, crc32
         )

@@ -1,12 +1,13 @@
 """Read a bootstrap into a tree, refusing everything that a reader of the format would refuse.
 
 Decoding *is* the structural validation: whatever comes back from :func:`decode_bootstrap` obeys the rules that ``nydusd``
-and the kernel rely on, and :func:`validate_bootstrap` runs it for its checks alone.
+and the kernel rely on. :func:`check_bootstrap` runs it for its checks alone.
 """
 
 from __future__ import annotations
 
 import stat
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from drivers.nydus.errors import InvalidNydusError, require
@@ -30,20 +31,27 @@ from drivers.nydus.rafs_v6.layout import (
     SUPERBLOCK_OFFSET,
     BlobFeatures,
 )
+from drivers.nydus.rafs_v6.plain_files import PLAIN, PlainFiles
 from drivers.nydus.rafs_v6.superblock import Header, decode_header
 from drivers.nydus.rafs_v6.xattrs import area_size, decode_xattrs
-from drivers.nydus.tree import S_IFMT, Chunk, Inode, Mark
+from drivers.nydus.tree import S_IFMT, Blob, Chunk, Inode, Mark
 
 _MARK_OF_BYTES: Final = {MARKS[mark]: mark for mark in Mark}
+_NO_MARK: Final = MARKS[Mark.NONE]
+_NANOSECONDS: Final = 1_000_000_000
+_REGULAR: Final = stat.S_IFREG
 _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
 _DOTS: Final = (b".", b"..")
 
 
 class _Decoder:
-    def __init__(self, data: bytes, header: Header) -> None:
+    def __init__(self, data: bytes, header: Header, *, keep: bool) -> None:
         self.data = data
         self.header = header
+        self.keep = keep
+        """Whether the tree is wanted, or only the checks."""
         self.chunks: dict[int, Chunk] = decode_chunk_table(data, header)
+        self.plain = PlainFiles(data, header, self.chunks)
         self.inodes: dict[int, Inode] = {}
         self.nlinks: dict[int, int] = {}
         """Of directories, and of files that say another number than 1."""
@@ -70,6 +78,8 @@ class _Decoder:
             "superblock.inos",
             f"is {self.header.entries}, the tree has {self.entries} entries",
         )
+        for nid in self.header.prefetch:
+            require(nid in self.inodes, "prefetch_table", f"no file has nid {nid}")
         return root
 
     def _directory(
@@ -84,15 +94,18 @@ class _Decoder:
         found = 0
         subdirectories = 0
         inodes = self.inodes
-        for name, child_nid, kind in decode_directory(data):
+        entries = decode_directory(data)
+        self.entries += len(entries) - len(_DOTS)
+        if self.entries > self.header.entries:
+            raise InvalidNydusError("superblock.inos", f"is {self.header.entries}, the tree has more")
+        others = self.plain.take(entries, inodes, children if self.keep else None)
+        self.left -= PLAIN.size * (len(entries) - len(others))
+        for name, child_nid, kind in others:
             if name in _DOTS:
                 expected = nid if name == b"." else parent_nid
                 require(child_nid == expected, f"inode[{nid}].dirent", f"{name.decode()!r} is nid {child_nid}")
                 found += 1
                 continue
-            self.entries += 1
-            if self.entries > self.header.entries:
-                raise InvalidNydusError("superblock.inos", f"is {self.header.entries}, the tree has more")
             child = inodes.get(child_nid)
             if child is None:
                 child, content = self._inode(child_nid, name)
@@ -110,7 +123,8 @@ class _Decoder:
         require(found == 2, f"inode[{nid}].dirent", "lacks '.' or '..'")
         nlink = self.nlinks.pop(nid, 1)
         require(nlink == 2 + subdirectories, f"inode[{nid}].nlink", f"is {nlink} with {subdirectories} subdirectories")
-        inode.children = children
+        if self.keep:
+            inode.children = children
 
     def _inode(self, nid: int, name: bytes) -> tuple[Inode, bytes]:
         """The inode and, of a directory, its data."""
@@ -126,39 +140,42 @@ class _Decoder:
         else:
             form, icount, mode, nlink, size, _, union, _, uid, gid, _ = COMPACT_INODE.unpack_from(data, at)
             mtime = mtime_ns = 0
-            reserved = MARKS[Mark.NONE]
+            reserved = _NO_MARK
             end = at + COMPACT_INODE.size
         layout = form >> 1
         kind = mode & S_IFMT
-        mark = _MARK_OF_BYTES.get(reserved)
-        if kind not in FILE_TYPES or mtime_ns >= 1_000_000_000 or mark is None:
+        if kind not in FILE_TYPES or mtime_ns >= _NANOSECONDS:
             require(kind in FILE_TYPES, f"inode[{nid}].mode", f"{mode:o} is no file type")
-            require(mtime_ns < 1_000_000_000, f"inode[{nid}].mtime_nsec", f"is {mtime_ns}")
-            raise InvalidNydusError(f"inode[{nid}].reserved", "is not zero")
+            raise InvalidNydusError(f"inode[{nid}].mtime_nsec", f"is {mtime_ns}")
         inode = Inode(mode, uid, gid, mtime, mtime_ns)
-        if mark is not Mark.NONE:
-            inode.mark = mark
+        if reserved != _NO_MARK:
+            require(reserved in _MARK_OF_BYTES, f"inode[{nid}].reserved", "is not zero")
+            inode.mark = _MARK_OF_BYTES[reserved]
         if icount:
             start = end
             end += area_size(icount)
             require(end <= len(data), f"inode[{nid}].xattr_icount", "the attributes lie outside the file")
             inode.xattrs = decode_xattrs(data[start:end])
         content = b""
-        if kind == stat.S_IFREG:
+        taken = end - at
+        if kind == _REGULAR:
             if layout != LAYOUT_CHUNKED:
                 raise InvalidNydusError(f"inode[{nid}].format", f"data layout {layout} for a regular file")
             inode.size = size
-            inode.chunks = self._file_chunks(nid, size, union, end + 7 & -8)
+            chunks = inode.chunks = self._file_chunks(nid, size, union, end + 7 & -8)
+            taken += 8 * len(chunks)
         elif kind == stat.S_IFDIR:
             content = self._content(f"inode[{nid}]", layout, union * BLOCK, end, size)
+            taken += size
         elif kind == stat.S_IFLNK:
             inode.target = self._content(f"inode[{nid}]", layout, union * BLOCK, end, size)
             require(0 < size <= MAXIMUM_SYMLINK, f"inode[{nid}].size", f"a symbolic link's target of {size} bytes")
+            taken += size
         else:
             require(layout == LAYOUT_PLAIN, f"inode[{nid}].format", f"data layout {layout} for a special file")
             if kind in _DEVICES:
                 inode.rdev = union
-        self.left -= end - at + len(content) + len(inode.target) + 8 * len(inode.chunks)
+        self.left -= taken
         if self.left < 0:
             raise InvalidNydusError(f"inode[{nid}]", "the inodes and their data overlap: the file has fewer bytes")
         self.inodes[nid] = inode
@@ -240,37 +257,48 @@ def decode_bootstrap(data: bytes, blob_id: str | None = None) -> Bootstrap:
         InvalidNydusError: ``field`` names what is wrong.
     """
     header = decode_header(data, blob_id)
-    decoder = _Decoder(data, header)
+    decoder = _Decoder(data, header, keep=True)
     root = decoder.decode()
-    prefetch = []
-    for nid in header.prefetch:
-        inode = decoder.inodes.get(nid)
-        require(inode is not None, "prefetch_table", f"no file has nid {nid}")
-        if inode is not None:
-            prefetch.append(inode)
     return Bootstrap(
         root=root,
         blobs=header.blobs,
         chunk_size=header.chunk_size,
         compressor=header.compressor,
         digester=header.digester,
-        prefetch=prefetch,
+        prefetch=[decoder.inodes[nid] for nid in header.prefetch],
         extra_flags=header.extra_flags,
     )
 
 
 def validate_bootstrap(data: bytes, *, merged: bool = True) -> Bootstrap:
-    """Decode for the checks' sake; ``merged`` adds those of a whole image's bootstrap.
+    """Decode; ``merged`` adds those of a whole image's bootstrap.
 
     Raises:
         InvalidNydusError: ``field`` names what is wrong.
     """
     bootstrap = decode_bootstrap(data)
     if merged:
-        for index, blob in enumerate(bootstrap.blobs):
-            require(
-                not blob.features & BlobFeatures.INLINED_FS_META,
-                f"blob[{index}].features",
-                "INLINED_FS_META in an image's bootstrap: readers would look for a blob named after the file",
-            )
+        _check_features(bootstrap.blobs)
     return bootstrap
+
+
+def check_bootstrap(data: bytes) -> tuple[list[Blob], Collection[Chunk]]:
+    """All that :func:`validate_bootstrap` checks of an image's bootstrap, in less time and memory; its blobs and chunks.
+
+    Raises:
+        InvalidNydusError: ``field`` names what is wrong.
+    """
+    header = decode_header(data, None)
+    decoder = _Decoder(data, header, keep=False)
+    decoder.decode()
+    _check_features(header.blobs)
+    return header.blobs, decoder.chunks.values()
+
+
+def _check_features(blobs: Sequence[Blob]) -> None:
+    for index, blob in enumerate(blobs):
+        require(
+            not blob.features & BlobFeatures.INLINED_FS_META,
+            f"blob[{index}].features",
+            "INLINED_FS_META in an image's bootstrap: readers would look for a blob named after the file",
+        )

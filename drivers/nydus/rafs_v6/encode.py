@@ -43,6 +43,8 @@ MARKS: Final = (bytes(16), b"ICS implied dir.", b"ICS link to lowe")
 
 _GROWTH: Final = 1 << 20
 _NLINK_OFFSET: Final = 44
+_DOTS: Final = (b".", b"..")
+_REGULAR: Final = stat.S_IFREG
 _CHUNKED: Final = FORMAT_EXTENDED | LAYOUT_CHUNKED << 1
 _pack_index: Final = Struct("<Q").pack_into
 _pack_inode: Final = INODE.pack_into
@@ -51,9 +53,8 @@ _pack_inode: Final = INODE.pack_into
 class _Listing(NamedTuple):
     """A directory whose data waits for its children's positions. ``data`` is where the full blocks begin."""
 
-    inode: Inode
-    parent: Inode
     names: list[bytes]
+    inodes: list[Inode]
     tail: int
     data: int
     layout: int
@@ -68,6 +69,8 @@ class _Encoder:
         self.blob_table = align(DEVICES_OFFSET + DEVICE.size * count, BLOCK)
         self.prefetch_table = self.blob_table + BLOB.size * count
         self.meta = align(self.prefetch_table + 4 * len(self.prefetch), BLOCK) if count else 0
+        self.chunk_size = bootstrap.chunk_size
+        self.chunk_format = _chunk_format(bootstrap.chunk_size)
         self.allocator = Allocator()
         self.file = bytearray(self.meta + _GROWTH)
         self.position: dict[Inode, int] = {}
@@ -93,9 +96,9 @@ class _Encoder:
         pending = [(root, root, 1)]
         while pending:
             inode, parent, number = pending.pop()
-            children = inode.children or {}
-            order = sorted(children)
-            names = sorted([*order, b".", b".."]) if order and order[0] < b".." else [b".", b"..", *order]
+            members = {**(inode.children or {}), b".": inode, b"..": parent}
+            names = sorted(members)
+            listed = [members[name] for name in names]
             size = 12 * len(names) + sum(map(len, names))
             if size > BLOCK:
                 size = directory_size(names)
@@ -103,14 +106,18 @@ class _Encoder:
             place = self.allocator.with_data(INODE.size + len(xattrs), size)
             self.position[inode] = place.inode
             subdirectories = []
-            for child in map(children.__getitem__, order):
+            for name, child in zip(names, listed, strict=True):
+                if name in _DOTS:
+                    continue
                 self.entries += 1
                 if child.children is not None:
                     subdirectories.append((child, inode, self.entries))
                 elif child in self.position:
                     self.more_names[child] = self.more_names.get(child, 0) + 1
+                elif child.mode & S_IFMT == _REGULAR:
+                    self._place_regular(child, self.entries)
                 else:
-                    self._place_child(child, self.entries)
+                    self._place_other(child, self.entries)
             pending.extend(reversed(subdirectories))
             data = self.meta + place.data
             self._write_inode(
@@ -124,22 +131,31 @@ class _Encoder:
                 2 + len(subdirectories),
             )
             tail = self.meta + place.inode + INODE.size + len(xattrs)
-            self.listings.append(_Listing(inode, parent, names, tail, data, place.layout))
+            self.listings.append(_Listing(names, listed, tail, data, place.layout))
 
-    def _place_child(self, inode: Inode, number: int) -> None:
-        """Anything but a directory, under its first name."""
-        kind = inode.mode & S_IFMT
+    def _place_regular(self, inode: Inode, number: int) -> None:
+        """A regular file, under its first name: by far the most frequent entry."""
+        chunks = inode.chunks
         xattrs = encode_xattrs(inode.xattrs) if inode.xattrs else b""
         inode_size = INODE.size + len(xattrs)
-        if kind == stat.S_IFREG:
-            chunks = inode.chunks
-            position = self.allocator.regular(inode_size, len(chunks))
-            at = self.meta + position
-            union = _chunk_format(self.bootstrap.chunk_size, inode)
-            self._write_inode(at, inode, xattrs, _CHUNKED, inode.size, union, number, 1)
-            if chunks:
-                self._write_indexes(at + inode_size + 7 & -8, chunks)
-        elif kind == stat.S_IFLNK:
+        position = self.position[inode] = self.allocator.regular(inode_size, len(chunks))
+        at = self.meta + position
+        union = self.chunk_format if inode.size <= self.chunk_size else _joined_format(self.chunk_size, inode)
+        self._write_inode(at, inode, xattrs, _CHUNKED, inode.size, union, number, 1)
+        at = at + inode_size + 7 & -8
+        if at + 8 * len(chunks) > len(self.file):
+            self._grow(at + 8 * len(chunks))
+        for chunk in chunks:
+            index = chunk_index(self.blob_number[chunk.blob.id], chunk.index, chunk.uncompressed_offset)
+            self.chunks[index] = chunk
+            _pack_index(self.file, at, index)
+            at += 8
+
+    def _place_other(self, inode: Inode, number: int) -> None:
+        """A symbolic link or special file, under its first name."""
+        xattrs = encode_xattrs(inode.xattrs)
+        inode_size = INODE.size + len(xattrs)
+        if inode.is_symlink:
             target = inode.target
             if not 0 < len(target) <= MAXIMUM_SYMLINK:
                 raise UnsupportedError(f"a symbolic link's target of {len(target)} bytes")
@@ -156,26 +172,11 @@ class _Encoder:
             self._write_inode(self.meta + position, inode, xattrs, form, 0, inode.rdev, number, 1)
         self.position[inode] = position
 
-    def _write_indexes(self, at: int, chunks: tuple[Chunk, ...]) -> None:
-        if at + 8 * len(chunks) > len(self.file):
-            self._grow(at + 8 * len(chunks))
-        for chunk in chunks:
-            index = chunk_index(self.blob_number[chunk.blob.id], chunk.index, chunk.uncompressed_offset)
-            self.chunks[index] = chunk
-            _pack_index(self.file, at, index)
-            at += 8
-
     def _write_listing(self, listing: _Listing) -> None:
-        inode, parent, names, tail, start, layout = listing
-        children = inode.children or {}
-        position = self.position
-        entries = []
-        for name in names:
-            child = children.get(name)
-            if child is None:
-                child = inode if name == b"." else parent
-            entries.append((name, position[child] // SLOT, FILE_TYPES[child.mode & S_IFMT]))
-        self._write_data(tail, start, layout, encode_directory(entries))
+        names, inodes, tail, start, layout = listing
+        nids = [position // SLOT for position in map(self.position.__getitem__, inodes)]
+        kinds = [FILE_TYPES[inode.mode & S_IFMT] for inode in inodes]
+        self._write_data(tail, start, layout, encode_directory(names, nids, kinds))
 
     def _write_data(self, tail: int, start: int, layout: int, data: bytes) -> None:
         """``tail`` is where the last, partial block goes if it lies behind its inode."""
@@ -248,19 +249,19 @@ class _Encoder:
         return bytes(file)
 
 
-def _chunk_format(chunk_size: int, inode: Inode) -> int:
+def _chunk_format(chunk_size: int) -> int:
+    return CHUNK_FORMAT_INDEXES | (chunk_size.bit_length() - 13)
+
+
+def _joined_format(chunk_size: int, inode: Inode) -> int:
     """Contiguous chunks are one large chunk to the kernel, which then shares page cache and reads one index."""
-    size = chunk_size
-    if inode.size > size:
-        first = inode.chunks[0]
-        expected = first.uncompressed_offset
-        for chunk in inode.chunks:
-            if chunk.uncompressed_offset != expected or chunk.blob is not first.blob:
-                break
-            expected += chunk_size
-        else:
-            size = 1 << (inode.size - 1).bit_length()
-    return CHUNK_FORMAT_INDEXES | (size.bit_length() - 13)
+    first = inode.chunks[0]
+    expected = first.uncompressed_offset
+    for chunk in inode.chunks:
+        if chunk.uncompressed_offset != expected or chunk.blob is not first.blob:
+            return _chunk_format(chunk_size)
+        expected += chunk_size
+    return _chunk_format(1 << (inode.size - 1).bit_length())
 
 
 def encode_bootstrap(bootstrap: Bootstrap) -> bytes:

@@ -16,7 +16,7 @@ from drivers.nydus.merge import merge
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor, Digester
-from drivers.nydus.tree import walk
+from drivers.nydus.tree import file_chunks, walk
 from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, as_source
 from shared.oci.manifest import ImageManifest, encode_manifest
@@ -43,7 +43,7 @@ async def converted() -> tuple[ImageManifest, list[Layer], Bootstrap]:
 async def test_a_sound_image_agrees_with_itself() -> None:
     manifest, layers, merged = await converted()
     check_manifest(manifest)
-    check_blobs(merged, layers)
+    check_blobs(merged.blobs, file_chunks(merged.root), layers)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ async def test_a_blob_record_that_differs_from_the_layers_is_named(field: str) -
     setattr(blob, field, getattr(blob, field) + 1)
     merged.blobs[1] = blob
     with pytest.raises(InvalidNydusError) as caught:
-        check_blobs(merged, layers)
+        check_blobs(merged.blobs, file_chunks(merged.root), layers)
     assert caught.value.field == f"blob[1].{field}"
 
 
 async def test_a_blob_that_is_no_layer_is_named() -> None:
     _, layers, merged = await converted()
     with pytest.raises(InvalidNydusError) as caught:
-        check_blobs(merged, layers[:1])
+        check_blobs(merged.blobs, file_chunks(merged.root), layers[:1])
     assert caught.value.field == "blob[1].id"
 
 
@@ -72,7 +72,7 @@ async def test_a_chunk_that_lies_elsewhere_in_the_blob_is_named(field: str) -> N
     chunk = next(inode.chunks[0] for _, inode in walk(merged.root) if inode.chunks)
     setattr(chunk, field, getattr(chunk, field) + 1)
     with pytest.raises(InvalidNydusError) as caught:
-        check_blobs(merged, layers)
+        check_blobs(merged.blobs, file_chunks(merged.root), layers)
     assert caught.value.field == "chunk"
 
 

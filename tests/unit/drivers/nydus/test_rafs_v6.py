@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from drivers.nydus.errors import InvalidNydusError
 from drivers.nydus.merge import merge
 from drivers.nydus.parameters import Parameters
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
-from drivers.nydus.rafs_v6.decode import decode_bootstrap, validate_bootstrap
+from drivers.nydus.rafs_v6.decode import check_bootstrap, decode_bootstrap, validate_bootstrap
 from drivers.nydus.rafs_v6.directory import decode_directory, directory_size, encode_directory
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
 from drivers.nydus.rafs_v6.layout import OWN_BLOB_ID, Compressor, Digester
@@ -105,7 +105,7 @@ def test_any_tree_with_data_survives_a_round_trip(root: Inode, data: st.DataObje
 @settings(max_examples=60, deadline=None)
 def test_directory_data_holds_its_names_in_order_and_has_the_computed_size(found: list[bytes]) -> None:
     ordered = sorted(found)
-    data = encode_directory([(name, number + 1, 1) for number, name in enumerate(ordered)])
+    data = encode_directory(ordered, range(1, len(ordered) + 1), [1] * len(ordered))
     assert len(data) == directory_size(ordered)
     assert [(name, nid) for name, nid, _ in decode_directory(data)] == [
         (name, number + 1) for number, name in enumerate(ordered)
@@ -379,5 +379,26 @@ def test_random_damage_is_refused_or_harmless_and_never_an_unclassified_error(da
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(1024, len(original) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.one_of(st.just(len(original)), st.integers(0, len(original))))
-    with contextlib.suppress(InvalidNydusError):  # anything else fails the test
-        decode_bootstrap(bytes(damaged[:cut]))
+    assert refusal(check_bootstrap, bytes(damaged[:cut])) == refusal(validate_bootstrap, bytes(damaged[:cut]))
+
+
+def refusal(check: Callable[[bytes], object], data: bytes) -> str | None:
+    """The field that is named; any other error fails the test."""
+    try:
+        check(data)
+    except InvalidNydusError as error:
+        return error.field
+    return None
+
+
+@pytest.mark.parametrize("read", [check_bootstrap, validate_bootstrap])
+def test_a_plain_file_under_a_second_name_is_missed_in_its_link_count(read: Callable[[bytes], object]) -> None:
+    root = directory()
+    files = [file(b"one"), file(b"two")]
+    put(root, b"a", files[0][0])
+    put(root, b"b", files[1][0])
+    data = bytearray(encode_bootstrap(chunked(root, files)))
+    names_at = data.index(b"...ab")
+    data[names_at - 12 : names_at - 4] = data[names_at - 24 : names_at - 16]
+    with pytest.raises(InvalidNydusError, match="is 1, the tree has 2 names"):
+        read(bytes(data))
