@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 STATUS_WORDS = {
     "queued": "Queued",
     "converting": "Converting",
+    "lost": "Lost sight of",
     "retrying": "Waiting to retry",
     "succeeded": "Succeeded",
     "skipped": "Skipped",
@@ -22,6 +23,7 @@ _SYMBOLS = {
     "queued": "queued",
     "converting": "running",
     "running": "running",
+    "lost": "unknown",
     "retrying": "retrying",
     "succeeded": "ok",
     "skipped": "skipped",

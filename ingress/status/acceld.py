@@ -20,6 +20,7 @@ _STATUS: dict[str, Literal["COMPLETED", "FAILED"]] = {
     "skipped": "COMPLETED",
     "failed": "FAILED",
     "discarded": "FAILED",
+    "lost": "FAILED",
 }
 
 
@@ -79,6 +80,8 @@ def reason_of(c: Conversion) -> str:
     """Why it failed, in words where there are any; or what became of it."""
     if c.status == "failed":
         return next((a.message for a in reversed(c.attempts) if a.message), c.code)
+    if c.status == "lost":
+        return "no end of it was told: convert it again"
     return c.reason or c.code
 
 

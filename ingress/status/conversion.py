@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Literal
+from collections.abc import Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, Literal, get_args
 
 import orjson
 import zstandard
 
-from shared.events import ConversionEvent
-from shared.messages import ConversionRequest
+from ingress.status.stored_event import StoredData, StoredEvent, StoredRequest, written_reference
+from shared.broker.wire import trace_id_of
 
-Status = Literal["queued", "converting", "retrying", "succeeded", "skipped", "failed", "discarded"]
-AttemptOutcome = Literal["running", "interrupted", "preempted", "retrying", "succeeded", "skipped", "failed"]
+Status = Literal["queued", "converting", "lost", "retrying", "succeeded", "skipped", "failed", "discarded"]
+"""``lost``: sight of it; see :meth:`Conversion.lose_sight`."""
+AttemptOutcome = Literal["running", "lost", "interrupted", "preempted", "retrying", "succeeded", "skipped", "failed"]
+UNDER_WAY: frozenset[AttemptOutcome] = frozenset({"running", "lost"})
+"""No end was told yet."""
 SETTLED: frozenset[Status] = frozenset({"succeeded", "skipped", "failed", "discarded"})
-STATUSES: tuple[Status, ...] = ("queued", "converting", "retrying", "succeeded", "skipped", "failed", "discarded")
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 _TYPICAL = (
     b'[[["","host-7d9f8b6c5d-abcde/1",{},7.7,"transient","registry_unavailable",1,"succeeded",0.4,null,1,'
@@ -33,6 +38,7 @@ _TYPICAL = (
 _DICTIONARY = zstandard.ZstdCompressionDict(_TYPICAL, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 _COMPRESSOR = zstandard.ZstdCompressor(level=1, dict_data=_DICTIONARY, write_checksum=False, write_dict_id=False)
 _DECOMPRESSOR = zstandard.ZstdDecompressor(dict_data=_DICTIONARY)
+_STAGE = itemgetter("name", "subject", "start_seconds", "duration_seconds", "bytes")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -59,11 +65,8 @@ class AttemptRecord:
         self.kind = ""
         self.message = ""
         self.details: dict[str, Any] = {}
-        self.stages: list[list[Any]] = []
-        """``[name, subject, start seconds, duration seconds, bytes]`` each."""
-
-    def to_list(self) -> list[Any]:
-        return [getattr(self, name) for name in self.__slots__]
+        self.stages: list[Sequence[Any]] = []
+        """Name, subject, start seconds, duration seconds, bytes."""
 
     @classmethod
     def from_list(cls, values: list[Any]) -> AttemptRecord:
@@ -71,6 +74,9 @@ class AttemptRecord:
         for name, value in zip(cls.__slots__, values, strict=True):
             setattr(record, name, value)
         return record
+
+
+_ATTEMPT = attrgetter(*AttemptRecord.__slots__)
 
 
 class Conversion:
@@ -82,19 +88,22 @@ class Conversion:
         "reason", "ref", "retry_at", "rule", "run", "source_size", "started", "status", "tag", "target_size",
     )  # fmt: skip
 
-    def __init__(self, request: ConversionRequest, time: float) -> None:
+    def __init__(self, request: StoredRequest, time: float) -> None:
         share = sys.intern
-        self.id = request.id
-        self.ref = share(request.ref)
-        self.tag = share(request.source.tag or "")
-        self._source_digest = _dense(str(request.source.digest or ""))
-        self._target_ref = share(f"{request.target.registry}/{request.target.repository}")
-        self._target_tag = request.target.tag or ""
-        self.driver = share(request.driver.type)
-        self.rule = share(request.rule)
-        self.priority = share(request.priority)
+        source, tag, digest = written_reference(request["source"])
+        target, target_tag, _ = written_reference(request["target"])
+        driver = request["driver"]
+        self.id = request["id"]
+        self.ref = share(source)
+        self.tag = share(tag)
+        self._source_digest = _dense(digest)
+        self._target_ref = share(target)
+        self._target_tag = target_tag
+        self.driver = share(driver["type"])
+        self.rule = share(request.get("rule", "default"))
+        self.priority = share(request.get("priority", "live"))
         self.status: Status = "queued"
-        self.created = request.requested_at.timestamp() or time
+        self.created = request["requested_at"].timestamp() or time
         self.started: float | None = None
         self.finished: float | None = None
         self.retry_at: float | None = None
@@ -111,11 +120,11 @@ class Conversion:
         self.layers_total: int | None = None
         self.layers_reused: int | None = None
         extra: dict[str, Any] = {
-            "operator": request.operator,
-            "event_id": request.event_id,
-            "harbor_request_id": request.harbor_request_id,
-            "platforms": list(request.platforms),
-            "options": request.driver.config,
+            "operator": request.get("operator", ""),
+            "event_id": request.get("event_id", ""),
+            "harbor_request_id": request.get("harbor_request_id", ""),
+            "platforms": request.get("platforms", []),
+            "options": driver.get("config", {}),
             "replays": [],
         }
         self._live: tuple[list[AttemptRecord], dict[str, Any]] | None = ([], extra)
@@ -159,41 +168,44 @@ class Conversion:
         """What only the detail shows: operator, ids of the event, platforms, options, ``replays`` (time and actor each)."""
         return self._unpacked()[1]
 
-    def apply(self, event: ConversionEvent) -> bool:
-        """Move on by one event of this conversion; False when it changes nothing (a duplicate, an older one)."""
-        changed = self._apply(event)
-        if self.settled and self._live is not None:
+    def apply(self, event: StoredEvent, kind: str, time: float) -> bool:
+        """Move on by one event of this conversion; False when it changes nothing (a duplicate, an older one).
+
+        ``kind`` and ``time`` (UNIX seconds) are the event's, which the caller has read already.
+        """
+        changed = self._apply(event, kind, time)
+        if self._live is not None and self.status in SETTLED:
             attempts, extra = self._live
-            packed = _COMPRESSOR.compress(orjson.dumps([[a.to_list() for a in attempts], extra]))
+            packed = _COMPRESSOR.compress(orjson.dumps([list(map(_ATTEMPT, attempts)), extra]))
             self._packed = bytes(
                 memoryview(packed)
             )  # a copy: what the compressor returns keeps room for the worst case
             self._live = None
         return changed
 
-    def _apply(self, event: ConversionEvent) -> bool:
-        time, data = event.time.timestamp(), event.data
-        match event.kind:
+    def _apply(self, event: StoredEvent, kind: str, time: float) -> bool:
+        data = event["data"]
+        match kind:
             case "requested":
                 if self.attempt == 0 and not self.trace_id:
-                    self.trace_id = data.trace_id or _trace_id(event.traceparent)
+                    self.trace_id = _trace_id(event)
                     return True
                 return False
             case "started":
                 return self._start(event, time)
             case "preempted":
-                return self._preempt(event, time)
+                return self._preempt(data, time)
             case "retrying":
-                return self._end(event, time, "retrying")
+                return self._end(data, time, "retrying")
             case "succeeded" | "skipped" | "failed" as outcome:
-                return self._end(event, time, outcome)
+                return self._end(data, time, outcome)
             case "replayed":
-                return self._replay(time, data.actor)
+                return self._replay(time, data.get("actor", ""))
             case "discarded":
                 attempts, extra = self._open()
                 if self.status != "failed" and attempts:
                     return False
-                extra["discarded_by"] = data.actor
+                extra["discarded_by"] = data.get("actor", "")
                 self.status, self.dead_letter_id = "discarded", ""
                 self.finished = self.finished or time
                 return True
@@ -209,71 +221,79 @@ class Conversion:
             self.finished, self.dead_letter_id, self.code, self.reason = None, "", "", ""
         return True
 
-    def _start(self, event: ConversionEvent, time: float) -> bool:
-        data = event.data
-        trace_id = data.trace_id or _trace_id(event.traceparent)
+    def _start(self, event: StoredEvent, time: float) -> bool:
+        data = event["data"]
         attempts, _ = self._open()
         if attempts and time <= attempts[-1].started:
             return False  # the stream promises at least once, and one order per publisher only
         if self.status in ("failed", "discarded"):
             self.run += 1
-        if attempts and attempts[-1].outcome == "running":
+        if attempts and attempts[-1].outcome in UNDER_WAY:
             attempts[-1].outcome = "interrupted"  # its consumer vanished: the broker delivered again
-        record = AttemptRecord(self.run, data.attempt, time, sys.intern(data.consumer), trace_id)
-        record.queue_seconds = data.queue_seconds
+        number = data.get("attempt", 1)
+        record = AttemptRecord(self.run, number, time, sys.intern(data.get("consumer", "")), _trace_id(event))
+        record.queue_seconds = data.get("queue_seconds")
         attempts.append(record)
-        self.status, self.attempt, self.consumer, self.trace_id = "converting", data.attempt, record.consumer, trace_id
+        self.status, self.attempt, self.consumer, self.trace_id = "converting", number, record.consumer, record.trace_id
         self.started, self.finished, self.retry_at = time, None, None
         return True
 
-    def _preempt(self, event: ConversionEvent, time: float) -> bool:
+    def lose_sight(self) -> None:
+        """Nothing was heard of the running attempt for longer than one can take: its end was never told, or it waits unseen for
+        another consumer. Whatever is told later counts.
+        """
         attempts, _ = self._open()
-        if not attempts or attempts[-1].outcome != "running" or attempts[-1].started > time:
+        self.status = attempts[-1].outcome = "lost"
+
+    def _preempt(self, data: StoredData, time: float) -> bool:
+        attempts, _ = self._open()
+        if not attempts or attempts[-1].outcome not in UNDER_WAY or attempts[-1].started > time:
             return False  # told again, or after the next attempt's start: publishers are not ordered
         attempts[-1].outcome = "preempted"
-        attempts[-1].duration = event.data.duration_seconds
-        attempts[-1].stages = _stages(event)
+        attempts[-1].duration = data.get("duration_seconds")
+        attempts[-1].stages = list(map(_STAGE, data.get("stages", ())))
         self.status = "queued"
         return True
 
     def _end(
-        self, event: ConversionEvent, time: float, outcome: Literal["retrying", "succeeded", "skipped", "failed"]
+        self, data: StoredData, time: float, outcome: Literal["retrying", "succeeded", "skipped", "failed"]
     ) -> bool:
-        data = event.data
         attempts, _ = self._open()
-        same = [a for a in attempts if a.run == self.run and a.number == data.attempt]
-        ended = next((a for a in same if a.outcome == "running"), None)
+        number, trace_id = data.get("attempt", 1), data.get("trace_id", "")
+        same = [a for a in attempts if a.run == self.run and a.number == number]
+        ended = next((a for a in same if a.outcome in UNDER_WAY), None)
+        duration = data.get("duration_seconds")
         if ended is None:
             if any(a.outcome == outcome for a in same):
                 return False
             # Its start is not known: a message that could not be parsed, one that kills its consumers, a lost event.
-            started = time - (data.duration_seconds or 0)
-            ended = AttemptRecord(self.run, data.attempt, started, sys.intern(data.consumer), data.trace_id)
+            started = time - (duration or 0)
+            ended = AttemptRecord(self.run, number, started, sys.intern(data.get("consumer", "")), trace_id)
             attempts.append(ended)
         ended.outcome = outcome
-        ended.duration = data.duration_seconds if data.duration_seconds is not None else time - ended.started
-        ended.retry_in = data.retry_in_seconds
-        ended.stages = _stages(event)
-        if data.failure is not None:
-            ended.code, ended.kind = data.failure.code, data.failure.kind
-            ended.message, ended.details = data.failure.message, dict(data.failure.details)
+        ended.duration = duration if duration is not None else time - ended.started
+        ended.retry_in = data.get("retry_in_seconds")
+        ended.stages = list(map(_STAGE, data.get("stages", ())))
+        if failure := data.get("failure"):
+            ended.code, ended.kind = failure["code"], failure["kind"]
+            ended.message, ended.details = failure["message"], dict(failure.get("details", {}))
         self.consumer = ended.consumer or self.consumer
-        self.attempt = max(self.attempt, data.attempt)
-        self.trace_id = data.trace_id or self.trace_id
+        self.attempt = max(self.attempt, number)
+        self.trace_id = trace_id or self.trace_id
         self.started = self.started if self.started is not None else ended.started
         self.code = sys.intern(ended.code)
-        self.reason = sys.intern(data.reason)
+        self.reason = sys.intern(data.get("reason", ""))
         self.finished = None if outcome == "retrying" else time
-        self.retry_at = time + (data.retry_in_seconds or 0) if outcome == "retrying" else None
-        self.dead_letter_id = data.dead_letter_id if outcome == "failed" else ""
+        self.retry_at = time + (ended.retry_in or 0) if outcome == "retrying" else None
+        self.dead_letter_id = data.get("dead_letter_id", "") if outcome == "failed" else ""
         if outcome == "skipped" and self.target_digest:
             self.status = "succeeded"  # the same push told twice: the second found the first's result up to date
         else:
             self.status = outcome
         if outcome == "succeeded":
-            self.target_digest = data.target_digest
-            self.source_size, self.target_size = data.source_size, data.target_size
-            self.layers_total, self.layers_reused = data.layers_total, data.layers_reused
+            self.target_digest = data.get("target_digest", "")
+            self.source_size, self.target_size = data.get("source_size"), data.get("target_size")
+            self.layers_total, self.layers_reused = data.get("layers_total"), data.get("layers_reused")
         return True
 
     def _open(self) -> tuple[list[AttemptRecord], dict[str, Any]]:
@@ -289,13 +309,8 @@ class Conversion:
         return [AttemptRecord.from_list(values) for values in attempts], extra
 
 
-def _stages(event: ConversionEvent) -> list[list[Any]]:
-    return [[s.name, s.subject, s.start_seconds, s.duration_seconds, s.bytes] for s in event.data.stages]
-
-
-def _trace_id(traceparent: str) -> str:
-    parts = traceparent.split("-")
-    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
+def _trace_id(event: StoredEvent) -> str:
+    return event["data"].get("trace_id") or trace_id_of(event.get("traceparent", ""))
 
 
 def _dense(digest: str) -> bytes | str:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
 
 from ingress.backfill.record import Backfills
 from ingress.status.history import History
 from ingress.status.live import Live
+from ingress.status.stored_event import StoredEvent, decode_stored
 from shared.backfill_events import BACKFILL
 from shared.broker.api import EventStream
+from shared.broker.event_stream import log_unreadable
 from shared.errors import IcsError
+from shared.events import ConversionEvent
 from shared.telemetry.metrics import Metrics
 
 _QUIET = 2.0
 """Seconds without an event after which the history counts as rebuilt."""
 _OVERLAP = timedelta(minutes=1)
 """Read again after a lost stream; the history knows duplicates."""
-_EXPIRE = 60.0
+_SWEEP = 15.0
+"""Seconds between two looks for what is too old to keep, or to be under way still."""
 _BREATH = 25
 """Events between two chances for webhooks: a long history must not make them wait."""
 
@@ -28,13 +34,24 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """One task: ``await follower.run()`` until cancelled."""
+    """One task: ``await follower.run()`` until cancelled.
+
+    Args:
+        longest: seconds after which a conversion is under way no more, whatever was told of it.
+    """
 
     def __init__(
-        self, events: EventStream, history: History, backfills: Backfills, live: Live, metrics: Metrics
+        self,
+        events: EventStream,
+        history: History,
+        backfills: Backfills,
+        live: Live,
+        metrics: Metrics,
+        *,
+        longest: float,
     ) -> None:
         self._events, self._history, self._backfills = events, history, backfills
-        self._live, self._metrics = live, metrics
+        self._live, self._metrics, self._longest = live, metrics, longest
         self._started_at = time.time()
         self._last_received = time.monotonic()
         self._rebuilt = False
@@ -52,7 +69,7 @@ class Follower:
         self._started_at, self._last_received = time.time(), time.monotonic()
         delay = 0.5
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._expire())
+            tasks.create_task(self._sweep())
             while True:
                 newest = self._history.last_event
                 since = datetime.fromtimestamp(newest, UTC) - _OVERLAP if newest else None
@@ -66,25 +83,33 @@ class Follower:
 
     async def _read(self, since: datetime | None) -> None:
         count = 0
-        events = self._events.read(since=since, follow=True)
-        try:
-            async for event in events:
+        async with aclosing(self._events.bodies(since=since, follow=True)) as bodies:
+            async for body in bodies:
                 self._last_received = time.monotonic()
-                if event.type.startswith(BACKFILL):
-                    self._backfills.apply(event)
+                try:
+                    events = decode_stored(body)
+                except ValidationError as error:
+                    log_unreadable(error)
                     continue
-                changed = self._history.apply(event)
-                if changed is not None and not self.rebuilding:
-                    self._live.changed(event.id, changed.id)
-                count += 1
-                if count % _BREATH == 0:
-                    await asyncio.sleep(0)
-        finally:
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
+                for event in events:
+                    if since is None or event["time"] >= since:
+                        self._take(event)
+                    count += 1
+                    if count % _BREATH == 0:
+                        await asyncio.sleep(0)
 
-    async def _expire(self) -> None:
+    def _take(self, event: StoredEvent) -> None:
+        if event["type"].startswith(BACKFILL):
+            self._backfills.apply(ConversionEvent.model_validate(event))
+            return
+        changed = self._history.apply(event)
+        if changed is not None and not self.rebuilding:
+            self._live.changed(event["id"], changed.id)
+
+    async def _sweep(self) -> None:
         while True:
             self._metrics.history(len(self._history))
-            await asyncio.sleep(_EXPIRE)
+            await asyncio.sleep(_SWEEP)
             self._history.expire()
+            for lost in self._history.lose_sight(time.time() - self._longest):
+                self._live.changed(f"lost-{lost.id}", lost.id)

@@ -11,9 +11,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from ingress.status.conversion import SETTLED, Conversion, Status
-from shared.events import ConversionEvent
+from ingress.status.stored_event import StoredEvent, StoredRequest
+from shared.events import TYPE_PREFIX
 
 _HOUR = 3600
 _CONSUMERS = 1000
@@ -54,6 +56,8 @@ class History:
         self._progress: dict[str, OrderedDict[str, tuple[int, int]]] = {}
         self._waiting: dict[str, float] = {}
         """Id → since when it is queued, in the order in which they came."""
+        self._running: dict[str, float] = {}
+        """Id → start of the attempt that is under way."""
         self.counts: Counter[Status] = Counter()
         self.consumers: OrderedDict[str, ConsumerRecord] = OrderedDict()
         self.registries: OrderedDict[str, RegistryRecord] = OrderedDict()
@@ -87,44 +91,51 @@ class History:
         """
         return min(islice(reversed(self._waiting.values()), ready), default=None)
 
-    def converting(self, since: float) -> int:
-        """Conversions under way that were started after ``since``: an older one's end was never told."""
-        running = (self._by_id.get(each) for record in self.consumers.values() for each in record.running)
-        return sum(found is not None and found.started is not None and found.started >= since for found in running)
+    def converting(self) -> int:
+        """Conversions under way."""
+        return len(self._running)
 
     def by_status(self, *statuses: Status) -> Iterable[Conversion]:
         """Newest first."""
         return (conversion for conversion in reversed(self._ordered) if conversion.status in statuses)
 
-    def apply(self, event: ConversionEvent) -> Conversion | None:
+    def apply(self, event: StoredEvent) -> Conversion | None:
         """Take one event in; the conversion that it changed, or None."""
-        time = event.time.timestamp()
-        self.last_event = max(self.last_event or time, time)
-        conversion = self._by_id.get(event.subject)
-        if event.kind == "progress":
-            return conversion if conversion is not None and self._move(conversion, event) else None
+        time, kind, data = event["time"].timestamp(), event["type"].removeprefix(TYPE_PREFIX), event["data"]
+        if self.last_event is None or time > self.last_event:
+            self.last_event = time
+        conversion = self._by_id.get(event["subject"])
+        if kind == "progress":
+            return conversion if conversion is not None and self._move(conversion, data.get("progress")) else None
         if conversion is None:
-            if event.data.request is None or clock.time() - time > self._max_age:
+            request = data.get("request")
+            if request is None or clock.time() - time > self._max_age:
                 return None
-            conversion = Conversion(event.data.request, time)
-            self._by_id[conversion.id] = conversion
-            insort(self._ordered, conversion, key=_order)
-            self.counts[conversion.status] += 1
-            self._shrink()
+            conversion = self._add(request, time)
         before, consumer = conversion.status, conversion.consumer
-        if not conversion.apply(event):
+        if not conversion.apply(event, kind, time):
             return None
-        self.counts[before] -= 1
-        self.counts[conversion.status] += 1
-        if conversion.status != "queued":
-            self._waiting.pop(conversion.id, None)
-        elif conversion.id not in self._waiting:
-            self._waiting[conversion.id] = time
-        self._note_consumer(conversion, event, time, consumer)
+        self._note_status(conversion, before, time)
+        if name := data.get("consumer"):
+            self._note_consumer(name, conversion.id, kind, time, consumer)
         if conversion.settled:
             self._progress.pop(conversion.id, None)
-            self._note_outcome(conversion, event, time)
+            self._note_outcome(conversion, kind, time)
         return conversion
+
+    def lose_sight(self, since: float) -> list[Conversion]:
+        """Conversions that were started before ``since`` and of which no end was told count as running no more; call now and
+        then. They are returned.
+        """
+        lost = [self._by_id[each] for each, started in self._running.items() if started < since]
+        for conversion in lost:
+            before = conversion.status
+            conversion.lose_sight()
+            self._note_status(conversion, before, 0)
+            self._progress.pop(conversion.id, None)
+            if consumer := self.consumers.get(conversion.consumer):
+                consumer.running.discard(conversion.id)
+        return lost
 
     def expire(self) -> None:
         """Forget what is older than ``max_age``; call now and then."""
@@ -137,6 +148,30 @@ class History:
         for key in [key for key in self.hours if key < hour]:
             del self.hours[key]
 
+    def _add(self, request: StoredRequest, time: float) -> Conversion:
+        conversion = Conversion(request, time)
+        self._by_id[conversion.id] = conversion
+        if not self._ordered or _order(self._ordered[-1]) < _order(conversion):
+            self._ordered.append(conversion)
+        else:
+            insort(self._ordered, conversion, key=_order)
+        self.counts[conversion.status] += 1
+        self._shrink()
+        return conversion
+
+    def _note_status(self, conversion: Conversion, before: Status, time: float) -> None:
+        now = conversion.status
+        self.counts[before] -= 1
+        self.counts[now] += 1
+        if now != "queued":
+            self._waiting.pop(conversion.id, None)
+        elif conversion.id not in self._waiting:
+            self._waiting[conversion.id] = time
+        if now == "converting" and conversion.started is not None:
+            self._running[conversion.id] = conversion.started
+        else:
+            self._running.pop(conversion.id, None)
+
     def _shrink(self) -> None:
         if len(self._ordered) > self._capacity:
             self._drop(max(1, self._capacity // 100))
@@ -146,13 +181,13 @@ class History:
             del self._by_id[conversion.id]
             self._progress.pop(conversion.id, None)
             self._waiting.pop(conversion.id, None)
+            self._running.pop(conversion.id, None)
             self.counts[conversion.status] -= 1
             if consumer := self.consumers.get(conversion.consumer):
                 consumer.running.discard(conversion.id)
         del self._ordered[:count]
 
-    def _move(self, conversion: Conversion, event: ConversionEvent) -> bool:
-        progress = event.data.progress
+    def _move(self, conversion: Conversion, progress: dict[str, Any] | None) -> bool:
         if conversion.status != "converting" or not progress:
             return False
         layer, done, total = progress.get("layer"), progress.get("done"), progress.get("total")
@@ -164,10 +199,8 @@ class History:
             layers.popitem(last=False)
         return True
 
-    def _note_consumer(self, conversion: Conversion, event: ConversionEvent, time: float, before: str) -> None:
-        name = event.data.consumer
-        if not name:
-            return
+    def _note_consumer(self, name: str, conversion_id: str, kind: str, time: float, before: str) -> None:
+        """``before``: the conversion's consumer until this event."""
         record = self.consumers.get(name)
         if record is None:
             record = self.consumers[name] = ConsumerRecord(name, time)
@@ -175,23 +208,27 @@ class History:
                 self.consumers.popitem(last=False)
         record.last_seen = max(record.last_seen, time)
         self.consumers.move_to_end(name)
-        if event.kind == "started":
+        if kind == "started":
             if previous := self.consumers.get(before):
-                previous.running.discard(conversion.id)
-            self._progress.pop(conversion.id, None)
-            record.running.add(conversion.id)
+                previous.running.discard(conversion_id)
+            self._progress.pop(conversion_id, None)
+            record.running.add(conversion_id)
             return
-        record.running.discard(conversion.id)
-        record.succeeded += event.kind == "succeeded"
-        record.failed += event.kind in ("failed", "retrying")
+        record.running.discard(conversion_id)
+        record.succeeded += kind == "succeeded"
+        record.failed += kind in ("failed", "retrying")
 
-    def _note_outcome(self, conversion: Conversion, event: ConversionEvent, time: float) -> None:
-        if event.kind not in SETTLED or event.kind == "discarded":
+    def _note_outcome(self, conversion: Conversion, kind: str, time: float) -> None:
+        if kind not in SETTLED or kind == "discarded":
             return
-        self.hours.setdefault(int(time // _HOUR), Counter())[event.kind] += 1
+        hour = int(time // _HOUR)
+        if (ended := self.hours.get(hour)) is None:
+            ended = self.hours[hour] = Counter()
+        ended[kind] += 1
         name = conversion.ref.partition("/")[0]
-        record = self.registries.setdefault(name, RegistryRecord(name))
-        if event.kind == "failed":
+        if (record := self.registries.get(name)) is None:
+            record = self.registries[name] = RegistryRecord(name)
+        if kind == "failed":
             record.last_failure, record.last_code = time, conversion.code
         else:
             record.last_success = time

@@ -42,16 +42,11 @@ class BrokerMonitor:
     """One task: ``await monitor.run()`` until cancelled; ``monitor.snapshot`` is what is known.
 
     What the broker cannot tell (RabbitMQ: how old the oldest message is, how many are in work) the history does.
-
-    Args:
-        longest: seconds after which a conversion is under way no more, whatever was told of it.
     """
 
-    def __init__(
-        self, broker: Broker, history: History, metrics: Metrics, *, longest: float, period: float = _PERIOD
-    ) -> None:
+    def __init__(self, broker: Broker, history: History, metrics: Metrics, *, period: float = _PERIOD) -> None:
         self._broker, self._history, self._metrics = broker, history, metrics
-        self._longest, self._period = longest, period
+        self._period = period
         self._counted: tuple[int | None, float] = (None, 0.0)
         self.snapshot = BrokerSnapshot()
 
@@ -85,7 +80,7 @@ class BrokerMonitor:
             since = self._history.oldest_waiting(stats.ready)
             stats = replace(stats, oldest_age_seconds=None if since is None else max(0.0, now - since))
         if stats.in_flight is None:
-            stats = replace(stats, in_flight=self._history.converting(now - self._longest))
+            stats = replace(stats, in_flight=self._history.converting())
         return stats
 
     def _stale(self, stats: BrokerStats) -> bool:

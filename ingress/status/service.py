@@ -54,9 +54,9 @@ def create_status(settings: Settings, broker: Broker, metrics: Metrics, tracing:
     history = History(settings.console.history, settings.broker.events_max_age)
     backfills = Backfills()
     live = Live()
-    follower = Follower(broker.events, history, backfills, live, metrics)
     longest = settings.timeouts.conversion + settings.timeouts.drain
-    monitor = BrokerMonitor(broker, history, metrics, longest=longest)
+    follower = Follower(broker.events, history, backfills, live, metrics, longest=longest)
+    monitor = BrokerMonitor(broker, history, metrics)
     return Status(
         broker=broker,
         metrics=metrics,

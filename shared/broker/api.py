@@ -19,7 +19,7 @@ Promises that every implementation keeps, and that one conformance suite (``test
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -136,7 +136,15 @@ class EventStream(Protocol):
         ...
 
     def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
-        """From the oldest kept (or ``since``); with ``follow`` it goes on with new ones for ever, over reconnects."""
+        """From the oldest kept (or ``since``); with ``follow`` it goes on with new ones for ever, over reconnects. What cannot
+        be read is logged and left out.
+        """
+        ...
+
+    def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
+        """The same as messages (:func:`shared.broker.wire.encode_events`), for who reads very many; with ``since``, some from
+        before it too.
+        """
         ...
 
 

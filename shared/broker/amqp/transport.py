@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from pydantic import ValidationError
 
 from shared.broker.amqp.dead_letters import AmqpDeadLetters
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.topology import RETRY_STEPS, Topology
 from shared.broker.amqp.work import AmqpTaken, subscription
 from shared.broker.api import BrokerStats
-from shared.broker.wire import WireMessage, decode_events, encode_events
+from shared.broker.event_stream import EventReading
+from shared.broker.wire import WireMessage, encode_events
 from shared.errors import TransientError
 from shared.events import ConversionEvent
 from shared.messages import Priority
@@ -35,7 +35,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _log = logging.getLogger(__name__)
 
 
-class AmqpEvents:
+class AmqpEvents(EventReading):
     """See :class:`shared.broker.api.EventStream`."""
 
     def __init__(self, link: AmqpLink, reading: AmqpLink) -> None:
@@ -68,7 +68,7 @@ class AmqpEvents:
             lambda channel: channel.default_exchange.publish(message, name, timeout=self._link.timeout)
         )
 
-    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
+    async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         offset: Any = "first" if since is None else since - _CLOCK_SKEW
         while True:
             try:
@@ -77,9 +77,7 @@ class AmqpEvents:
                         seen = incoming.headers.get("x-stream-offset")
                         if isinstance(seen, int):
                             offset = seen + 1
-                        for event in _events(incoming):
-                            if since is None or event.time >= since:
-                                yield event
+                        yield incoming.body
                 if not follow:
                     return
             except TransientError as error:
@@ -158,14 +156,6 @@ class AmqpTransport:
             await channel.declare_queue(self._link.topology.lane("live"), passive=True)
 
         await self._link.call(declared)
-
-
-def _events(incoming: AbstractIncomingMessage) -> Sequence[ConversionEvent]:
-    try:
-        return decode_events(incoming.body)
-    except ValidationError:
-        _log.warning("an unreadable event is skipped (offset %s)", incoming.headers.get("x-stream-offset"))
-        return ()
 
 
 @asynccontextmanager

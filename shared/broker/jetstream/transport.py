@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nats.js.errors
-from pydantic import ValidationError
 
 from shared.broker.api import BrokerStats
+from shared.broker.event_stream import EventReading
 from shared.broker.jetstream.dead_letters import JetStreamDeadLetters
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.publisher import Publisher
 from shared.broker.jetstream.reader import messages_of
 from shared.broker.jetstream.topology import ACK_WAIT, Names, Retention
 from shared.broker.jetstream.work import JetStreamTaken, subscription
-from shared.broker.wire import PUBLISHED_AT, WireMessage, decode_events, encode_events
+from shared.broker.wire import PUBLISHED_AT, WireMessage, encode_events
 from shared.events import ConversionEvent
 from shared.messages import Priority
 
-logger = logging.getLogger(__name__)
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
-class JetStreamEvents:
+class JetStreamEvents(EventReading):
     """See :class:`shared.broker.api.EventStream`."""
 
     def __init__(self, link: NatsLink, publisher: Publisher) -> None:
@@ -39,21 +37,12 @@ class JetStreamEvents:
             headers = {"Nats-Msg-Id": f"event-{hashlib.sha256(body).hexdigest()}"}
             await self._publisher.publish(self._link.names.event, body, headers)
 
-    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
-        # The server knows when it stored an event, not when it happened on a clock that may differ: start early, then filter.
+    async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
+        # The server knows when it stored an event, not when it happened on a clock that may differ: start early.
         start = None if since is None else since - _CLOCK_SKEW
         async with aclosing(messages_of(self._link, self._link.names.events, since=start, follow=follow)) as messages:
             async for message in messages:
-                try:
-                    events = decode_events(message.data)
-                except ValidationError:
-                    logger.warning(
-                        "an unreadable event is skipped (stream sequence %s)", message.metadata.sequence.stream
-                    )
-                    continue
-                for event in events:
-                    if since is None or event.time >= since:
-                        yield event
+                yield message.data
 
 
 class JetStreamTransport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
@@ -38,6 +38,9 @@ class Stream:
         self.told.append(events)
 
     def read(self, **_: object) -> AsyncIterator[ConversionEvent]:
+        raise NotImplementedError("it is only told")
+
+    def bodies(self, **_: object) -> AsyncGenerator[bytes]:
         raise NotImplementedError("it is only told")
 
 

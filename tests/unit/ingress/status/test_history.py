@@ -16,11 +16,13 @@ from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.monitor import BrokerMonitor
 from ingress.status.query import ConversionFilter, search
+from ingress.status.stored_event import StoredEvent, decode_stored
 from shared.broker.api import BrokerStats
 from shared.broker.memory import MemoryServer, MemoryTransport
 from shared.broker.queue import QueueBroker
+from shared.broker.wire import encode_events
 from shared.errors import TransientError
-from shared.events import ConversionEvent, EventType, Stage, conversion_event
+from shared.events import EventType, Stage, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.telemetry.metrics import Metrics
@@ -41,17 +43,24 @@ def request(number: int = 1, name: str = "library/redis", tag: str = "7", age: f
     )
 
 
-def event(kind: EventType, at: float = 0, r: ConversionRequest | None = None, **data: Any) -> ConversionEvent:
-    """``at``: seconds after the request."""
+def event(kind: EventType, at: float = 0, r: ConversionRequest | None = None, **data: Any) -> StoredEvent:
+    """As it comes from the broker. ``at``: seconds after the request."""
     r = r or request()
-    return conversion_event(kind, r, **data).model_copy(update={"time": r.requested_at + timedelta(seconds=at)})
+    told = conversion_event(kind, r, **data).model_copy(update={"time": r.requested_at + timedelta(seconds=at)})
+    (body,) = encode_events([told])
+    (stored,) = decode_stored(body)
+    return stored
 
 
-def told(*events: ConversionEvent) -> Conversion:
+def tell(c: Conversion, event: StoredEvent) -> bool:
+    return c.apply(event, event["type"].rpartition(".")[2], event["time"].timestamp())
+
+
+def told(*events: StoredEvent) -> Conversion:
     history = History()
     for each in events:
         history.apply(each)
-    found = history.get(events[0].subject)
+    found = history.get(events[0]["subject"])
     assert found is not None
     return found
 
@@ -89,7 +98,7 @@ def test_a_backfill_that_made_room_is_queued_again_and_ends_as_one_conversion() 
     assert found.status == "queued"
     assert history.counts["queued"] == 1
     assert history.oldest_waiting(1) is not None
-    assert history.converting(0) == 0
+    assert history.converting() == 0
     ended = told(
         *backfill, event("started", 5, consumer="b"), event("succeeded", 9, consumer="b", duration_seconds=4.0)
     )
@@ -112,11 +121,11 @@ def test_a_conversion_is_known_with_its_stages_after_it_has_been_packed() -> Non
 
 
 @given(st.lists(st.sampled_from(SUCCESS), max_size=12))
-def test_duplicates_change_nothing(noise: list[ConversionEvent]) -> None:
+def test_duplicates_change_nothing(noise: list[StoredEvent]) -> None:
     history = History()
     for each in (*SUCCESS, *noise):
         history.apply(each)
-    c = history.get(SUCCESS[0].subject)
+    c = history.get(SUCCESS[0]["subject"])
     assert c is not None
     assert (c.status, len(c.attempts), c.attempt) == ("succeeded", 1, 1)
     assert {k: v for k, v in history.counts.items() if v} == {"succeeded": 1}
@@ -136,9 +145,9 @@ def test_retries_are_attempts_and_wait_for_their_time() -> None:
     )
     assert (c.status, c.code, c.finished) == ("retrying", "registry_timeout", None)
     assert c.retry_at == pytest.approx(c.created + 33)
-    c.apply(event("started", 40, attempt=2, consumer="b/1"))
+    tell(c, event("started", 40, attempt=2, consumer="b/1"))
     assert (c.status, c.retry_at, c.consumer) == ("converting", None, "b/1")
-    c.apply(event("succeeded", 45, attempt=2, consumer="b/1", duration_seconds=5.0))
+    tell(c, event("succeeded", 45, attempt=2, consumer="b/1", duration_seconds=5.0))
     assert [(a.number, a.outcome) for a in c.attempts] == [(1, "retrying"), (2, "succeeded")]
     assert (c.status, c.code) == ("succeeded", "")
 
@@ -177,7 +186,7 @@ def test_history_survives_a_replay_and_counts_on() -> None:
 def test_a_replay_may_start_before_it_is_told() -> None:
     c = told(*DEATH, event("started", 11, consumer="b/1"), event("replayed", 10.9, actor="boss"))
     assert (c.status, c.run, len(c.extra["replays"])) == ("converting", 2, 1)
-    assert not c.apply(event("replayed", 10.9, actor="boss"))
+    assert not tell(c, event("replayed", 10.9, actor="boss"))
 
 
 def test_discarded_by_a_person_differs_from_failed() -> None:
@@ -329,13 +338,50 @@ def test_a_replayed_conversion_waits_since_its_replay() -> None:
     assert history.oldest_waiting(1) == r.requested_at.timestamp() + 4000
 
 
-def test_what_is_under_way_for_too_long_counts_no_more() -> None:
+def test_a_conversion_whose_end_nobody_told_is_under_way_no_more() -> None:
     history = History()
     for number, age in ((1, 5000.0), (2, 100.0)):
         history.apply(event("started", 1, request(number, age=age), consumer="a/1"))
-    assert history.converting(NOW.timestamp() - 1600) == 1
+    history.apply(event("progress", 2, request(1, age=5000), progress={"layer": "x", "done": 5, "total": 10}))
+    assert history.converting() == 2
+    (lost,) = history.lose_sight(NOW.timestamp() - 1600)
+    assert (lost.id, lost.status, lost.settled) == (f"{1:032x}", "lost", False)
+    assert [each.outcome for each in lost.attempts] == ["lost"]
+    assert (+history.counts, history.converting()) == ({"lost": 1, "converting": 1}, 1)
+    assert history.consumers["a/1"].running == {f"{2:032x}"}
+    assert history.progress(lost.id) == (0, 0)
+    assert history.lose_sight(NOW.timestamp() - 1600) == []
     history.apply(event("succeeded", 5, request(2), consumer="a/1"))
-    assert history.converting(NOW.timestamp() - 1600) == 0
+    assert history.converting() == 0
+
+
+@pytest.mark.parametrize(
+    ("later", "status", "outcomes"),
+    [
+        (event("succeeded", 9, consumer="a/1", duration_seconds=8.0), "succeeded", ["succeeded"]),
+        (event("retrying", 9, consumer="a/1", failure=AWAY), "retrying", ["retrying"]),
+        (event("preempted", 9, consumer="a/1"), "queued", ["preempted"]),
+        (event("started", 9, consumer="b/1"), "converting", ["interrupted", "running"]),
+    ],
+)
+def test_what_is_heard_of_a_lost_conversion_counts_however_late(
+    later: StoredEvent, status: str, outcomes: list[str]
+) -> None:
+    history = History()
+    history.apply(event("started", 1, consumer="a/1"))
+    (lost,) = history.lose_sight(NOW.timestamp())
+    history.apply(later)
+    assert lost.status == status
+    assert [each.outcome for each in lost.attempts] == outcomes
+    assert +history.counts == {status: 1}
+
+
+def test_a_conversion_that_was_forgotten_is_not_lost() -> None:
+    history = History(max_age=1000)
+    history.apply(event("started", 1, request(age=999.9), consumer="a/1"))
+    history._max_age = 1
+    history.expire()
+    assert (len(history), history.lose_sight(NOW.timestamp()), history.converting()) == (0, [], 0)
 
 
 class Reticent(MemoryTransport):
@@ -350,7 +396,7 @@ async def test_what_the_broker_cannot_tell_the_history_does() -> None:
     waiting = request(1, age=500)
     history.apply(event("requested", r=waiting))
     history.apply(event("started", 1, request(2), consumer="a/1"))
-    monitor = BrokerMonitor(QueueBroker(Reticent(MemoryServer()), delivery_limit=3), history, metrics, longest=10**6)
+    monitor = BrokerMonitor(QueueBroker(Reticent(MemoryServer()), delivery_limit=3), history, metrics)
     await monitor.look()
     stats = monitor.snapshot.stats
     assert stats.in_flight == 1

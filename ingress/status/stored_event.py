@@ -1,0 +1,117 @@
+"""A conversion event as the read model takes it in: validated, but as plain dictionaries, and only where the read model looks.
+
+A starting replica reads hundreds of thousands of them, and models of all their parts would cost it more than everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+
+class StoredStage(TypedDict):
+    name: str
+    subject: str
+    start_seconds: float
+    duration_seconds: float
+    bytes: int
+
+
+class _Driver(TypedDict):
+    type: str
+
+
+class StoredDriver(_Driver, total=False):
+    config: dict[str, Any]
+
+
+class _Request(TypedDict):
+    id: str
+    source: str
+    target: str
+    driver: StoredDriver
+    requested_at: datetime
+
+
+class StoredRequest(_Request, total=False):
+    """See :class:`shared.messages.ConversionRequest`; references as they were written."""
+
+    rule: str
+    platforms: list[str]
+    event_id: str
+    harbor_request_id: str
+    operator: str
+    priority: str
+
+
+class _Failure(TypedDict):
+    code: str
+    kind: Literal["transient", "permanent"]
+    message: str
+
+
+class StoredFailure(_Failure, total=False):
+    details: dict[str, str | int | float]
+
+
+class StoredData(TypedDict, total=False):
+    """See :class:`shared.events.EventData`."""
+
+    request: StoredRequest | None
+    attempt: int
+    consumer: str
+    trace_id: str
+    reason: str
+    failure: StoredFailure | None
+    retry_in_seconds: float | None
+    queue_seconds: float | None
+    duration_seconds: float | None
+    target_digest: str
+    source_size: int | None
+    target_size: int | None
+    layers_total: int | None
+    layers_reused: int | None
+    stages: list[StoredStage]
+    progress: dict[str, Any] | None
+    dead_letter_id: str
+    actor: str
+
+
+class _Event(TypedDict):
+    id: str
+    type: str
+    subject: str
+    time: datetime
+    data: StoredData
+
+
+class StoredEvent(_Event, total=False):
+    """See :class:`shared.events.ConversionEvent`."""
+
+    specversion: Literal["1.0"]
+    traceparent: str
+
+
+_ONE = TypeAdapter(StoredEvent)
+_SEVERAL = TypeAdapter(list[StoredEvent])
+
+
+def written_reference(text: str) -> tuple[str, str, str]:
+    """``registry/repository``, tag and digest of a reference as ``str`` wrote it; what is missing is empty."""
+    name, _, digest = text.partition("@")
+    head, slash, last = name.rpartition("/")
+    repository, _, tag = last.partition(":")
+    return f"{head}{slash}{repository}", tag, digest
+
+
+def decode_stored(body: bytes) -> Sequence[StoredEvent]:
+    """The events of one message of the stream.
+
+    Raises:
+        ValidationError: whatever else the bytes are.
+    """
+    return _SEVERAL.validate_json(body) if body.startswith(b"[") else (_ONE.validate_json(body),)
