@@ -47,7 +47,7 @@ def merge(
             order.setdefault(blob.id, len(order))
     if share_chunks and len(order) > 1:
         share_equal_chunks(overlay.root, order)
-    blobs = used_blobs(overlay.root)
+    blobs = used_blobs(overlay.root, len(order))
     if len(blobs) > MAXIMUM_BLOBS:
         raise UnsupportedError(f"{len(blobs)} layers with data; RAFS v6 can name {MAXIMUM_BLOBS}")
     return Bootstrap(
@@ -78,10 +78,17 @@ def share_equal_chunks(root: Inode, order: Mapping[str, int]) -> None:
         inode.chunks = tuple([lowest[chunk.digest] for chunk in inode.chunks])
 
 
-def used_blobs(root: Inode) -> list[Blob]:
-    """The blobs that files refer to, in order of first use in the tree's order; without the mark of inline bootstraps."""
+def used_blobs(root: Inode, known: int) -> list[Blob]:
+    """The blobs that files refer to, in order of first use in the tree's order; without the mark of inline bootstraps.
+
+    Args:
+        root: the image's.
+        known: how many there can be; once all are found, the rest of the tree need not be looked at.
+    """
     blobs: dict[str, Blob] = {}
     for _, inode in walk(root):
+        if len(blobs) == known:
+            break
         for chunk in inode.chunks:
             if chunk.blob.id not in blobs:
                 blob = copy(chunk.blob)

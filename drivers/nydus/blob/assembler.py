@@ -85,44 +85,35 @@ class BlobAssembler:
         Raises:
             UnsupportedError: the layer has more chunks or data than a blob can hold.
         """
-        known = self.known
-        packed = batch.data
-        chunk_size = self._parameters.chunk_size
+        known, blob = self.known, self._blob
+        packed, chunk_size = batch.data, self._parameters.chunk_size
+        position, uncompressed = self._size, self._uncompressed
         fresh = []
         for inode, digest, size in zip(inodes, batch.digests, batch.sizes, strict=True):
             small = inode.size <= chunk_size
             chunk = known.get(digest)
             if chunk is None:
+                index = len(known)
+                if index >= _MAXIMUM_CHUNKS or position >= _MAXIMUM_DATA:
+                    raise UnsupportedError(f"more than {index} chunks or {position} bytes in one layer")
                 data = packed[digest]
                 fresh.append(data)
+                csize = len(data)
+                flags = _COMPRESSED if csize != size else 0
                 file_offset = 0 if small else self._file_offset(inode)
-                chunk = known[digest] = self._append(digest, size, len(data), file_offset)
+                chunk = known[digest] = Chunk(
+                    blob, index, digest, flags, csize, size, position, uncompressed, file_offset
+                )
+                position += csize
+                uncompressed += (size + BLOCK - 1) & -BLOCK
             if small:
                 inode.chunks = (chunk,)
             else:
                 self._add_to_large(inode, chunk)
+        self._size, self._uncompressed = position, uncompressed
         joined = b"".join(fresh)
         self._data_hash.update(joined)
         return joined
-
-    def _append(self, digest: bytes, size: int, compressed_size: int, file_offset: int) -> Chunk:
-        index = len(self.known)
-        if index >= _MAXIMUM_CHUNKS or self._size >= _MAXIMUM_DATA:
-            raise UnsupportedError(f"more than {index} chunks or {self._size} bytes in one layer")
-        chunk = Chunk(
-            self._blob,
-            index,
-            digest,
-            _COMPRESSED if compressed_size != size else 0,
-            compressed_size,
-            size,
-            self._size,
-            self._uncompressed,
-            file_offset,
-        )
-        self._size += compressed_size
-        self._uncompressed += (size + BLOCK - 1) & -BLOCK
-        return chunk
 
     def _file_offset(self, inode: Inode) -> int:
         return len(self._large_chunks) * self._parameters.chunk_size if inode is self._large else 0

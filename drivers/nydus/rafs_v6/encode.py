@@ -85,6 +85,7 @@ class _Encoder:
         self._place_tree()
         for listing in self.listings:
             self._write_listing(listing)
+        self.listings.clear()
         for inode, more in self.more_names.items():
             at = self.meta + self.position[inode] + _NLINK_OFFSET
             self.file[at : at + 4] = (1 + more).to_bytes(4, "little")
@@ -224,11 +225,11 @@ class _Encoder:
         bootstrap = self.bootstrap
         file = self.file
         records = encode_chunk_table(self.chunks.values(), self.blob_number)
+        self.chunks.clear()
         chunk_table = align(self.meta + self.allocator.position, BLOCK)
         size = align(chunk_table + len(records), BLOCK)
-        self._grow(size)
-        del file[size:]
-        file[chunk_table : chunk_table + len(records)] = records
+        self._grow(chunk_table)
+        del file[chunk_table:]
         devices, blocks = encode_devices(bootstrap.blobs, size)
         encode_superblock(file, bootstrap, entries=self.entries, meta=self.meta, blocks=blocks)
         encode_extended(
@@ -246,7 +247,8 @@ class _Encoder:
         for slot, inode in enumerate(self.prefetch):
             at = self.prefetch_table + 4 * slot
             file[at : at + 4] = (self.position[inode] // SLOT).to_bytes(4, "little")
-        return bytes(file)
+        self.position.clear()
+        return b"".join((file, records, bytes(size - chunk_table - len(records))))
 
 
 def _chunk_format(chunk_size: int) -> int:
