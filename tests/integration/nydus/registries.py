@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from consumer.budget import KeyedLocks, MemoryBudget
 from consumer.content import StoreContent
-from drivers.api import Source
+from drivers.api import Result, Source
 from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
 from drivers.testing.content import NoProgress, Repository
-from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
 from shared.registry.client import RegistryClient
@@ -26,7 +25,7 @@ async def upload(client: RegistryClient, repository: Repository, root: ImageMani
     await client.put_manifest(where, root)
 
 
-async def convert(client: RegistryClient, source: Reference, target: Reference, option: NydusOptions) -> Descriptor:
+async def convert(client: RegistryClient, source: Reference, target: Reference, option: NydusOptions) -> Result:
     content = StoreContent(
         source,
         target,
@@ -40,4 +39,5 @@ async def convert(client: RegistryClient, source: Reference, target: Reference, 
     )
     manifest = await client.manifest(source)
     result = await NydusDriver().convert(Source(source, manifest), content, option)
-    return await client.put_manifest(target, result.root)
+    await client.put_manifest(target, result.root)
+    return result

@@ -93,6 +93,31 @@ async def test_a_reference_to_real_layers_is_read_back_at_random(
         assert report.chunks > 500
 
 
+async def test_the_build_cache_serves_references_and_keeps_them_apart_from_blobs(
+    client: tuple[RegistryClient, str],
+) -> None:
+    """Both kinds of one layer stand in one record; each conversion takes its own, and a node reads it."""
+    registry, host = client
+    source = parse_reference(f"{host}/library/app:1")
+    repository = Repository()
+    layers = [Tar().file("a", b"a" * 70000).bytes(), Tar().bytes(), Tar().hardlink("b", "a").bytes()]
+    image = add_image(repository, layers)
+    await upload(registry, repository, image, source)
+    roots = []
+    for tag, reference, reused in (("1", True, 0), ("2", False, 0), ("3", True, 3), ("4", False, 3)):
+        target = parse_reference(f"{host}/lazy/app:{tag}")
+        result = await convert(registry, source, target, NydusOptions(build_cache_tag="cache", oci_ref=reference))
+        assert (result.layers_total, result.layers_reused) == (3, reused)
+        report = await check_image(registry, target)
+        assert (report.findings, report.compared) == ([], True)
+        roots.append(result.root.raw)
+    assert roots[0] == roots[2]
+    assert roots[1] == roots[3]
+    record = await registry.manifest(parse_reference(f"{host}/lazy/app:cache"))
+    assert isinstance(record, ImageManifest)
+    assert len({layer.digest for layer in record.layers}) == len(record.layers) == 6
+
+
 async def test_the_index_with_originals_is_accepted_by_the_registry(client: tuple[RegistryClient, str]) -> None:
     registry, host = client
     source, target = parse_reference(f"{host}/library/app:1"), parse_reference(f"{host}/lazy/app:1")
