@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -61,17 +62,20 @@ def push_event(number: int) -> PushEvent:
 
 
 def load(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Send ``count`` webhooks, numbered from ``first``, to ``url`` over ``connections``; what was answered, and how fast."""
+    """Send ``count`` webhooks, numbered from ``first``, over ``connections`` that ``urls`` take in turns; what was answered, and
+    how fast.
+    """
     return uvloop.run(_load(arguments))
 
 
 async def _load(arguments: dict[str, Any]) -> dict[str, Any]:
-    url = urlsplit(arguments["url"])
+    urls = [urlsplit(url) for url in arguments["urls"]]
     first, count = arguments["first"], arguments["count"]
-    requests = iter([_request(url.netloc, url.path, body(number)) for number in range(first, first + count)])
+    host, path = urls[0].netloc, urls[0].path
+    requests = iter([_request(host, path, body(number)) for number in range(first, first + count)])
     loop = asyncio.get_running_loop()
     senders = [_Sender(requests, loop.create_future()) for _ in range(min(arguments["connections"], count))]
-    for sender in senders:
+    for sender, url in zip(senders, cycle(urls), strict=False):
         await loop.create_connection(lambda sender=sender: sender, url.hostname, url.port)  # type: ignore[misc]
     before, start = usage.cpu_seconds(), time.perf_counter()
     for sender in senders:
