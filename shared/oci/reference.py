@@ -24,6 +24,8 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _VISIBLE = re.compile(r"[!-~]{1,1024}")
 _IDENTIFIER = re.compile(r"[0-9a-f]{64}")
 """A local image id; Docker never takes one for a name."""
+_KNOWN = 2048
+"""Names that are remembered: webhooks, messages and events name the same registries and repositories again and again."""
 _LEGACY_DIGEST = re.compile(r"(.+):(sha256:[0-9a-f]{64})")
 
 
@@ -77,8 +79,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
         raise _invalid(f"not an image reference: {text[:150]!r}")
     if _IDENTIFIER.fullmatch(text):
         raise _invalid(f"an image id, not a reference: {text}")
-    legacy = _LEGACY_DIGEST.fullmatch(text)
-    if legacy and "@" not in text:
+    if "@" not in text and (legacy := _LEGACY_DIGEST.fullmatch(text)):
         text = f"{legacy[1]}@{legacy[2]}"
     name, _, digest_text = text.partition("@")
     head, slash, rest = name.partition("/")
@@ -124,11 +125,13 @@ def _is_host_to_people(head: str) -> bool:
     return "." in head or ":" in head or head == "localhost" or head.lower() != head
 
 
+@lru_cache(maxsize=_KNOWN)
 def is_registry(text: str) -> bool:
     """Whether ``text`` is a ``host[:port]``."""
     return _HOST.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=_KNOWN)
 def is_repository(text: str) -> bool:
     """Whether ``text`` can name a repository within a registry."""
     return len(text) <= 255 and _REPOSITORY.fullmatch(text) is not None
@@ -142,7 +145,7 @@ def _invalid(message: str) -> PermanentError:
     return PermanentError(message, code="invalid_reference")
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=_KNOWN)
 def _from_text(text: str) -> Reference:
     """Of messages and events: one conversion names its source and target in each of them."""
     try:
