@@ -45,6 +45,7 @@ class HeaderReader:
 
     def __init__(self) -> None:
         self._numbers = _Cache(_number)
+        self._sizes = _Cache(_number)
         self._names = _Cache(_text)
         self._checksums = _Cache(_adler_half)
 
@@ -77,7 +78,7 @@ class HeaderReader:
                         name_text = f"{head}/{name_text}"
             if kind == b"\0":
                 kind = DIRECTORY if name_text.endswith("/") else REGULAR
-            payload = _number(size)
+            payload = self._sizes[size]
             entry = TarEntry(
                 kind,
                 name_text,
@@ -184,4 +185,4 @@ def _no_number(fields: Mapping[str, bytes], offset: int) -> CorruptLayerError:
 
 
 def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
