@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 
 from drivers.nydus.overlay import Overlay
@@ -14,7 +14,7 @@ from shared.errors import CorruptLayerError, UnsupportedError
 
 
 def merge(
-    layers: Iterable[Bootstrap],
+    layers: Sequence[Bootstrap],
     *,
     chunk_size: int,
     compressor: Compressor,
@@ -25,7 +25,7 @@ def merge(
     """Overlay the layers, lowest first. Takes their trees over and leaves them empty: an image's is held once in memory.
 
     Args:
-        layers: may be lazy, one is looked at at a time.
+        layers: one that stands there twice is applied twice.
         chunk_size: of the image, in bytes.
         compressor: for the superblock; each blob keeps its own.
         digester: likewise.
@@ -38,11 +38,13 @@ def merge(
     """
     overlay = Overlay()
     order: dict[str, int] = {}
-    for layer in layers:
+    last = {id(layer): position for position, layer in enumerate(layers)}
+    for position, layer in enumerate(layers):
         if layer.blobs and layer.chunk_size != chunk_size:
             raise UnsupportedError(f"a layer has chunks of {layer.chunk_size} bytes, the image of {chunk_size}")
         overlay.apply(layer.root)
-        layer.root = directory()
+        if last[id(layer)] == position:
+            layer.root, layer.prefetch = directory(), []
         for blob in layer.blobs:
             order.setdefault(blob.id, len(order))
     if share_chunks and len(order) > 1:

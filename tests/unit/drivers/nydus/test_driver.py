@@ -164,6 +164,17 @@ async def test_a_damaged_cached_layer_is_converted_again() -> None:
     assert fresh.target_repository.blobs[digest] == data
 
 
+async def test_a_layer_that_comes_again_puts_back_what_the_one_between_removed() -> None:
+    repository = Repository()
+    layer = Tar().folder("./", mode=0o700, uid=7).file("x", b"x" * 50).bytes()
+    content = MemoryContent(repository)
+    image = await convert(
+        content, add_image(repository, [layer, Tar().file(".wh.x").bytes(), layer, Tar().bytes(), Tar().bytes()])
+    )
+    root = validate_bootstrap(bootstrap_of(content.target_repository, image_of(image))).root
+    assert (list(root.children or {}), root.mode & 0o7777, root.uid) == ([b"x"], 0o700, 7)
+
+
 async def test_equal_layers_are_converted_once_and_named_twice() -> None:
     repository = Repository()
     content = MemoryContent(repository)

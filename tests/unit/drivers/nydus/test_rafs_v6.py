@@ -73,6 +73,7 @@ def test_layers_of_the_reference_builder_merge_into_its_own_bytes() -> None:
         prefetch_patterns=recipe["prefetch"],
     )
     assert encode_bootstrap(merged) == (folder / "merged.boot").read_bytes()
+    assert [(layer.root.children, layer.prefetch) for layer in layers] == [({}, [])] * len(layers)  # held once
 
 
 @given(directories())
