@@ -193,6 +193,34 @@ async def test_a_broker_that_hangs_is_answered_in_time(ingress: Ingress, monkeyp
     assert (await ingress.post(push())).status_code == 503
 
 
+@pytest.mark.parametrize(("after", "status"), [("nothing", 408), ("disconnect", 400)])
+async def test_a_body_that_does_not_come_is_refused_and_nothing_is_queued(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch, after: str, status: int
+) -> None:
+    monkeypatch.setattr(intake, "BODY_SHARE", 0.05)
+    first = iter([{"type": "http.request", "body": b'{"type":', "more_body": True}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if message := next(first, None):
+            return message
+        if after == "nothing":
+            await asyncio.sleep(3600)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/conversion", "scheme": "http", "query_string": b"", "client": None,
+        "headers": [(b"authorization", AUTH["Authorization"].encode()), (b"content-length", b"500")],
+    }  # fmt: skip
+    await ingress.app(scope, receive, send)
+    assert sent[0]["status"] == status
+    assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
+    assert (await ingress.broker.stats()).ready == 0
+
+
 async def test_health_follows_the_broker(ingress: Ingress) -> None:
     assert (await ingress.http.get("/health")).status_code == 204
     ingress.server.available = False
