@@ -92,8 +92,8 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     async def conversion(request: Request) -> Response:
         return await take(request)
 
-    app.express_paths = {settings.endpoint, settings.console.path_prefix + settings.endpoint}
-    app.express = take
+    for path in (settings.endpoint, settings.console.path_prefix + settings.endpoint):
+        app.express(path, take)
 
     @app.get(
         "/health",

@@ -4,27 +4,32 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
+Take = Callable[[Request], Awaitable[Response]]
+
 
 class ExpressLane(FastAPI):
-    """An application whose POSTs to ``express_paths`` go to ``express`` and round everything else; its own route to the same
-    handler is what the API's description is made of.
+    """An application with paths whose POSTs go round everything else in it. A route of its own to the same handler is what the API's
+    description is made of.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.express_paths: Collection[str] = ()
-        self.express: Callable[[Request], Awaitable[Response]]
-        """Answers the request, whatever is wrong with it."""
+        self._express: dict[str, Take] = {}
+
+    def express(self, path: str, take: Take) -> None:
+        """``take`` answers every POST to ``path``, whatever is wrong with it."""
+        self._express[path] = take
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in self.express_paths and scope["method"] == "POST":
-            response = await self.express(Request(scope, receive))
-            await response(scope, receive, send)
-        else:
+        take = self._express.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if take is None:
             await super().__call__(scope, receive, send)
+        else:
+            response = await take(Request(scope, receive))
+            await response(scope, receive, send)
