@@ -14,7 +14,7 @@ Take = Callable[[Request], Awaitable[Response]]
 
 
 class ExpressLane(FastAPI):
-    """An application with paths whose POSTs go round everything else in it. A route of its own to the same handler is what the API's
+    """An application with paths whose POSTs go round everything else in it. A route to the same handler is what the API's
     description is made of.
     """
 
