@@ -26,12 +26,13 @@ from drivers.nydus.rafs_v6.layout import (
     LAYOUT_INLINE,
     LAYOUT_PLAIN,
     MAXIMUM_SYMLINK,
+    PLAIN,
     SLOT,
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
     BlobFeatures,
 )
-from drivers.nydus.rafs_v6.plain_files import PLAIN, PlainFiles
+from drivers.nydus.rafs_v6.plain_files import PlainFiles
 from drivers.nydus.rafs_v6.superblock import Header, decode_header
 from drivers.nydus.rafs_v6.xattrs import area_size, decode_xattrs
 from drivers.nydus.tree import S_IFMT, Blob, Chunk, Inode, Mark

@@ -34,6 +34,8 @@ EXTENDED: Final = Struct("<QQIIQQQII200s")
 DEVICE: Final = Struct("<64sII56s")
 BLOB: Final = Struct("<64sIIIIIIQQIIQQQ32s32sQ8sI36s")
 INODE: Final = Struct("<HHHHQIIIIQII16s")
+PLAIN: Final = Struct(f"{INODE.format}Q")
+"""The inode of a file without attributes, and the index of its one chunk."""
 COMPACT_INODE: Final = Struct("<HHHHIIIIHHI")
 DIRENT: Final = Struct("<QHBB")
 CHUNK: Final = Struct("<32sIIIIQQQII")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping, Sequence
-from struct import Struct
 from typing import Final
 
 from drivers.nydus.rafs_v6.encode import MARKS
@@ -15,15 +14,13 @@ from drivers.nydus.rafs_v6.layout import (
     CHUNK_FORMAT_INDEXES,
     FILE_TYPES,
     FORMAT_EXTENDED,
-    INODE,
     LAYOUT_CHUNKED,
+    PLAIN,
     SLOT,
 )
 from drivers.nydus.rafs_v6.superblock import Header
 from drivers.nydus.tree import S_IFMT, Chunk, Inode, Mark
 
-PLAIN: Final = Struct(f"{INODE.format}Q")
-"""The inode, and the index of its one chunk."""
 _REGULAR: Final = stat.S_IFREG
 _KIND: Final = FILE_TYPES[_REGULAR]
 _CHUNKED: Final = FORMAT_EXTENDED | LAYOUT_CHUNKED << 1
