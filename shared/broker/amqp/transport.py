@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
 
 from shared.broker.amqp.dead_letters import AmqpDeadLetters
 from shared.broker.amqp.link import AmqpLink
+from shared.broker.amqp.stream import PREFETCH, START, stream_messages, stream_offset
 from shared.broker.amqp.topology import RETRY_STEPS, Topology
 from shared.broker.amqp.work import AmqpTaken, subscription
 from shared.broker.api import BrokerStats
@@ -24,13 +25,8 @@ from shared.events import ConversionEvent
 from shared.messages import Priority
 from shared.settings.model import BrokerSettings
 
-EVENT_PREFETCH = 1000
-END_OF_STREAM = 1.0
-"""Seconds without a message after which a reader that does not follow has seen all: AMQP does not tell a stream's end."""
 PUBLISH_AGAIN = (0.2, 0.5)
 """Seconds between the tries for an event: a stream that was declared a moment ago is not there yet."""
-STREAM_START = 30.0
-"""Seconds; a stream takes its time to elect a leader after its node was killed."""
 _CLOCK_SKEW = timedelta(minutes=5)
 _log = logging.getLogger(__name__)
 
@@ -70,14 +66,17 @@ class AmqpEvents(EventReading):
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         offset: Any = "first" if since is None else since - _CLOCK_SKEW
+        stream = self._link.topology.events
         while True:
             try:
-                async with self._reading.channel(prefetch=EVENT_PREFETCH) as channel:
-                    async for incoming in self._messages(channel, offset, follow=follow):
-                        seen = incoming.headers.get("x-stream-offset")
-                        if isinstance(seen, int):
-                            offset = seen + 1
-                        yield incoming.body
+                async with self._reading.channel(prefetch=PREFETCH) as channel:
+                    async with asyncio.timeout(START):
+                        await self._link.topology.declare_events(channel)
+                    async with aclosing(stream_messages(channel, stream, offset, follow=follow)) as messages:
+                        async for message in messages:
+                            seen = stream_offset(message)
+                            offset = offset if seen is None else seen + 1
+                            yield message.body
                 if not follow:
                     return
             except TransientError as error:
@@ -85,31 +84,6 @@ class AmqpEvents(EventReading):
                     raise
                 _log.info("the event stream is interrupted: %s", error.message)
             await asyncio.sleep(1)
-
-    async def _messages(
-        self, channel: AbstractChannel, offset: Any, *, follow: bool
-    ) -> AsyncIterator[AbstractIncomingMessage]:
-        arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
-        async with asyncio.timeout(STREAM_START):
-            await self._link.topology.declare_events(channel)
-            queue = await channel.get_queue(self._link.topology.events, ensure=False)
-            await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
-        unacknowledged = 0
-        while True:
-            try:
-                async with asyncio.timeout(None if follow else END_OF_STREAM):
-                    incoming = await arrived.get()
-            except TimeoutError:
-                return
-            if incoming is None:
-                return
-            yield incoming
-            unacknowledged += 1
-            # One by one, acknowledgements would take longer than the reading.
-            if arrived.empty() or unacknowledged >= EVENT_PREFETCH // 4:
-                await incoming.ack(multiple=True)
-                unacknowledged = 0
 
 
 class AmqpTransport:

@@ -379,6 +379,16 @@ async def test_events_that_are_told_together_arrive_in_order(kind: Kind) -> None
         assert told == [request(number).id for number in range(1000)]
 
 
+async def test_a_history_longer_than_any_window_is_read_whole(kind: Kind) -> None:
+    async with kind.connect() as broker:
+        await broker.events.publish(conversion_event("requested", request(0)))
+        for number in range(1, 1301, 50):
+            told = (conversion_event("started", request(each)) for each in range(number, number + 50))
+            await asyncio.gather(*(broker.events.publish(each) for each in told))
+        seen = [event.subject async for event in broker.events.read(follow=False)]
+        assert sorted(seen) == sorted(request(number).id for number in range(1301))
+
+
 CHILD = """
 import asyncio, os, signal, sys
 from drivers.api import DriverOptions
