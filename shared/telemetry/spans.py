@@ -7,6 +7,8 @@
         └── process ics.conversions  consumer   links: earlier attempts, the conversion that is replayed
             └── resolve, pull, convert, push, manifest, tag     internal
 
+A backfill's queue is ``ics.conversions.backfill``.
+
 Errors end a span with ``error.type`` = the stable code and ``ics.error.kind``; texts of unknown exceptions are left out, since
 they may hold what is secret.
 """
@@ -70,7 +72,7 @@ def publish_span(
     tracing: Tracing, request: ConversionRequest, queue: WorkQueue, *, links: Sequence[Link] = ()
 ) -> CurrentSpan:
     """The producer span of one conversion request; inject it into the message's headers."""
-    name = f"publish {queue.name}"
+    name = f"publish {queue.lane(request.priority)}"
     if not tracing.collected:
         return tracing.span(name)
     attributes = _messaging(request, queue) | {
@@ -106,7 +108,14 @@ def process_span(
     candidates = [link(attempt.traceparent, "retried") for attempt in attempts]
     candidates.append(link(request.replayed_trace, "replayed"))
     links = [found for found in candidates if found is not None]
-    return _span(tracing, f"process {queue.name}", SpanKind.CONSUMER, attributes, context=extract(headers), links=links)
+    return _span(
+        tracing,
+        f"process {queue.lane(request.priority)}",
+        SpanKind.CONSUMER,
+        attributes,
+        context=extract(headers),
+        links=links,
+    )
 
 
 def stage_span(
@@ -151,6 +160,7 @@ def _span(
 def _messaging(request: ConversionRequest, queue: WorkQueue) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         **queue.attributes,
+        "messaging.destination.name": queue.lane(request.priority),
         "messaging.message.id": request.id,
         "ics.source": str(request.source),
         "ics.target": str(request.target),

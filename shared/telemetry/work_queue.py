@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.util.types import AttributeValue
 
+from shared.messages import Priority
 from shared.settings.broker_url import server_urls
 from shared.settings.model import Settings
 
@@ -17,10 +18,14 @@ _PORTS = {"amqp": 5672, "amqps": 5671, "nats": 4222, "tls": 4222}
 
 @dataclass(frozen=True)
 class WorkQueue:
-    """``name`` of the queue, and what OpenTelemetry's semantic conventions for messaging want to know of it."""
+    """``name`` of the live queue, and what OpenTelemetry's semantic conventions for messaging want to know of it."""
 
     name: str
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+    def lane(self, priority: Priority) -> str:
+        """The name of the queue in which work of this priority waits."""
+        return self.name if priority == "live" else f"{self.name}.{priority}"
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -30,7 +35,7 @@ class WorkQueue:
         server = urlsplit(servers[0])
         scheme = server.scheme
         system = "rabbitmq" if scheme in {"amqp", "amqps"} else "memory" if scheme == "memory" else "nats"
-        found: dict[str, AttributeValue] = {"messaging.system": system, "messaging.destination.name": name}
+        found: dict[str, AttributeValue] = {"messaging.system": system}
         if scheme in _PORTS and len(servers) == 1 and server.hostname:
             found |= {"server.address": server.hostname, "server.port": server.port or _PORTS[scheme]}
         return cls(name, found)

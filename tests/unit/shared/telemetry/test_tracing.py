@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from shared.broker.amqp.topology import Topology
 from shared.errors import PermanentError, SkippedError
 from shared.messages import Attempt, ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
@@ -159,6 +160,15 @@ def test_what_is_no_failure_leaves_the_span_without_error(
     span = named(spans, "resolve")
     assert span.status.status_code is StatusCode.UNSET
     assert "ics.outcome" in attributes(span)
+
+
+def test_a_backfills_spans_name_the_backfills_queue(tracing: Tracing, spans: InMemorySpanExporter) -> None:
+    backfill = request(priority="backfill")
+    with publish_span(tracing, backfill, QUEUE), process_span(tracing, backfill, QUEUE, headers={}, queue_seconds=0):
+        pass
+    for name in ("publish ics.conversions.backfill", "process ics.conversions.backfill"):
+        assert attributes(named(spans, name))["messaging.destination.name"] == "ics.conversions.backfill"
+    assert QUEUE.lane("backfill") == Topology("ics", 3, 60).lane("backfill")
 
 
 def test_a_server_error_marks_the_webhook_span(tracing: Tracing, spans: InMemorySpanExporter) -> None:
