@@ -18,6 +18,7 @@ from ingress.console.console import create_console
 from ingress.dead_letters import create_dead_letter_router
 from ingress.express_lane import ExpressLane
 from ingress.intake import Accepted, Intake
+from ingress.path_prefix import PathPrefix
 from ingress.problem import HttpProblem
 from ingress.status.acceld import answer_in_accelds_words, create_acceld_router
 from ingress.status.api import create_status_router
@@ -50,9 +51,9 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
         version=version("image-conversion-service"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        root_path=settings.console.path_prefix,
     )
     app.state.status = status
+    app.add_middleware(PathPrefix, prefix=settings.console.path_prefix)
 
     @app.exception_handler(HttpProblem)
     async def problem(_request: Request, error: HttpProblem) -> Response:

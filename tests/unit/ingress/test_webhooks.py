@@ -279,13 +279,14 @@ async def test_more_than_can_wait_is_refused_at_once(ingress: Ingress, monkeypat
     assert (await ingress.post(push("later"))).status_code == 202
 
 
-@pytest.mark.filterwarnings("ignore:The `root_path` parameter")
 @pytest.mark.parametrize("path", ["/conversion", "/ics/conversion"])
 async def test_webhooks_arrive_with_and_without_a_proxys_prefix(path: str) -> None:
     async with running(settings_for(ICS_CONSOLE__PATH_PREFIX="/ics")) as ingress:
         answer = await ingress.http.post(path, json=push(), headers=AUTH)
         assert answer.status_code == 202
         assert (await ingress.http.get(path)).status_code == 405
+        described = (await ingress.http.get("/ics/openapi.json")).json()
+        assert described["servers"][0]["url"] == "/ics"
 
 
 async def test_accelds_clients_get_accelds_answers(ingress: Ingress) -> None:
