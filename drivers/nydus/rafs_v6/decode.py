@@ -100,7 +100,7 @@ class _Decoder:
         if self.entries > self.header.entries:
             raise InvalidNydusError("superblock.inos", f"is {self.header.entries}, the tree has more")
         others = self.plain.take(entries, inodes, children if self.keep else None)
-        self.left -= PLAIN.size * (len(entries) - len(others))
+        self._spend(nid, PLAIN.size * (len(entries) - len(others)))
         for name, child_nid, kind in others:
             if name in _DOTS:
                 expected = nid if name == b"." else parent_nid
@@ -126,6 +126,12 @@ class _Decoder:
         require(nlink == 2 + subdirectories, f"inode[{nid}].nlink", f"is {nlink} with {subdirectories} subdirectories")
         if self.keep:
             inode.children = children
+
+    def _spend(self, nid: int, taken: int) -> None:
+        """``taken`` bytes of the file belong to the inode ``nid``, or to the plain files in it."""
+        self.left -= taken
+        if self.left < 0:
+            raise InvalidNydusError(f"inode[{nid}]", "the inodes and their data overlap: the file has fewer bytes")
 
     def _inode(self, nid: int, name: bytes) -> tuple[Inode, bytes]:
         """The inode and, of a directory, its data."""
@@ -176,9 +182,7 @@ class _Decoder:
             require(layout == LAYOUT_PLAIN, f"inode[{nid}].format", f"data layout {layout} for a special file")
             if kind in _DEVICES:
                 inode.rdev = union
-        self.left -= taken
-        if self.left < 0:
-            raise InvalidNydusError(f"inode[{nid}]", "the inodes and their data overlap: the file has fewer bytes")
+        self._spend(nid, taken)
         self.inodes[nid] = inode
         if nlink != 1:
             self.nlinks[nid] = nlink
