@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from consumer.budget import LAYER_SHARE, KeyedLocks, MemoryBudget
+from consumer.claims import LayerClaims
 from consumer.layer_cache import LayerCache
 from drivers.api import BlobWriter, ConvertedLayer, Progress
 from shared.errors import LimitExceededError, PermanentError
@@ -36,6 +37,7 @@ class StoreContent:
         cache: None when nothing is remembered.
         locks: shared by all conversions of the process.
         budget: shared by all conversions of the process.
+        claims: shared with other consumers; None where there are none. They are of use with a cache only.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class StoreContent:
         cache: LayerCache | None,
         locks: KeyedLocks,
         budget: MemoryBudget,
+        claims: LayerClaims | None = None,
     ) -> None:
         self.source = source
         self.target = target
@@ -60,6 +63,7 @@ class StoreContent:
         self._cache = cache
         self._locks = locks
         self._budget = budget
+        self._claims = claims
 
     async def manifest(self, descriptor: Descriptor) -> ImageManifest | Index:
         return await self._from.manifest(self.source.with_digest(descriptor.digest))
@@ -142,6 +146,16 @@ class StoreContent:
 
     def layer_lock(self, source: Descriptor, fingerprint: str) -> AbstractAsyncContextManager[None]:
         return self._locks.hold((source.digest, fingerprint))
+
+    def layer_claim(self, source: Descriptor, fingerprint: str) -> AbstractAsyncContextManager[bool]:
+        if self._cache is None or self._claims is None:
+            return nullcontext(True)
+        return self._claims.hold(self._cache.record(source, fingerprint))
+
+    async def layer_elsewhere(self, source: Descriptor, fingerprint: str) -> None:
+        if self._cache is not None and self._claims is not None:
+            async with self.progress.stage("wait", source.digest):
+                await self._claims.wait(self._cache.record(source, fingerprint))
 
     @asynccontextmanager
     async def layer_memory(self) -> AsyncIterator[None]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from consumer.budget import KeyedLocks, MemoryBudget
+from consumer.claims import LayerClaims
 from consumer.content import StoreContent, manifest_or_none
 from consumer.layer_cache import DEFAULT_REPOSITORY, LayerCache
 from drivers.api import (
@@ -68,6 +69,7 @@ class Converter:
     Args:
         drivers: driver type → driver.
         stores: where source and target are; one registry client in a consumer.
+        claims: where there are other consumers that share the cache.
         replace_foreign: whether a target tag that no converter made may be replaced.
     """
 
@@ -80,6 +82,7 @@ class Converter:
         limits: Limits,
         cache: Cache,
         metrics: Metrics,
+        claims: LayerClaims | None = None,
         replace_foreign: bool = False,
     ) -> None:
         self._drivers = drivers
@@ -88,6 +91,7 @@ class Converter:
         self._limits = limits
         self._cache = cache
         self._metrics = metrics
+        self._claims = claims
         self._replace_foreign = replace_foreign
         self._locks = KeyedLocks()
         self._targets = KeyedLocks()
@@ -142,6 +146,7 @@ class Converter:
             cache=self._layer_cache(request.target),
             locks=self._locks,
             budget=self._budget,
+            claims=self._claims,
         )
         platforms = tuple(Platform.parse(text) for text in request.platforms)
         async with self._wanted(request):

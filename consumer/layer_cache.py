@@ -53,10 +53,14 @@ class LayerCache:
         self._repository = repository
         self._copies = copies
 
+    def record(self, source: Descriptor, fingerprint: str) -> Reference:
+        """Where the record of a layer is, or would be."""
+        return self._repository.with_tag(record_tag(source.digest, fingerprint))
+
     async def find(self, source: Descriptor, fingerprint: str, target: Reference) -> ConvertedLayer | None:
         """A layer converted before, made available in ``target``; None if there is no usable record."""
         try:
-            record = await self._store.manifest(self._repository.with_tag(record_tag(source.digest, fingerprint)))
+            record = await self._store.manifest(self.record(source, fingerprint))
             layer = _parse(record, source.digest, fingerprint)
             if layer is None or not await self._provide(layer.descriptor, target):
                 return None
@@ -90,7 +94,7 @@ class LayerCache:
                     "annotations": annotations,
                 }
             )
-            await self._store.put_manifest(self._repository.with_tag(record_tag(source.digest, fingerprint)), record)
+            await self._store.put_manifest(self.record(source, fingerprint), record)
         except IcsError as error:
             _log.info("layer cache: %s is not recorded: %s", source.digest, error.code)
 

@@ -10,6 +10,7 @@ import orjson
 
 from consumer.attempt import CONSUMER, Workshop
 from consumer.circuit import CircuitBreaker
+from consumer.claims import LayerClaims
 from consumer.conversion import Converter
 from consumer.health import HealthCheck, serve_health
 from consumer.upload_journal import UploadJournal
@@ -69,7 +70,13 @@ async def run_consumer(
         workshop = Workshop(
             settings=settings,
             converter=Converter(
-                drivers, registry, registry, limits=settings.limits, cache=settings.cache, metrics=metrics
+                drivers,
+                registry,
+                registry,
+                limits=settings.limits,
+                cache=settings.cache,
+                metrics=metrics,
+                claims=LayerClaims.of(broker, settings.timeouts),
             ),
             circuits=CircuitBreaker(metrics),
             ask=registry.resolve,

@@ -148,6 +148,19 @@ class Content(Protocol):
         """
         ...
 
+    def layer_claim(self, source: Descriptor, fingerprint: str) -> AbstractAsyncContextManager[bool]:
+        """Held while a layer is converted so that other consumers do not convert it too; taken last, once nothing else is
+        waited for. False: another consumer converts it, leave. Never raises.
+        """
+        ...
+
+    async def layer_elsewhere(self, source: Descriptor, fingerprint: str) -> None:
+        """Wait, for a bounded time, until the other consumer is done with a layer; then :meth:`cached_layer` may know it.
+
+        Hold nothing that is scarce meanwhile. Never raises.
+        """
+        ...
+
     def layer_memory(self) -> AbstractAsyncContextManager[None]:
         """A layer's share of ``limits.memory``, held while it is converted; waits until there is one."""
         ...

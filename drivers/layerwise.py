@@ -9,10 +9,10 @@ which may not exist in the target repository; platforms that are not selected. E
 from __future__ import annotations
 
 import asyncio
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from drivers.api import (
@@ -40,6 +40,7 @@ from drivers.image import (
     parse_config,
     selected,
 )
+from drivers.once import converted_once
 from shared.errors import PermanentError, SkippedError, UnsupportedError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
@@ -50,8 +51,6 @@ LAYERS_AT_ONCE = 4
 """Per conversion: while one downloads and one computes, another finishes its upload."""
 LOOKS_AT_ONCE = 16
 """Per conversion, into the layer cache: an image of known layers is done in a blink, and no registry is flooded."""
-LOOK_AGAIN_AFTER = 1.0
-"""Seconds in a queue after which the cache is asked once more: another consumer may have converted the layer meanwhile."""
 
 
 class LayerwiseDriver(ABC):
@@ -282,17 +281,19 @@ class _Conversion:
         if self._driver.recognises_layer(layer):
             async with self._slots, content.layer_memory():
                 return await self._as_it_is(layer)
-        async with content.layer_lock(layer, self._fingerprint):
-            async with self._looks:
-                found = await content.cached_layer(layer, self._fingerprint)
-            if found is None:
-                asked = time.monotonic()
-                async with self._slots, content.layer_memory():
-                    if time.monotonic() - asked > LOOK_AGAIN_AFTER:
-                        found = await content.cached_layer(layer, self._fingerprint)
-                    if found is None:
-                        return await self._converted(layer)
-        return _Layer(_described(layer, found), found.diff_id, reused=True)
+        return await converted_once(
+            content,
+            layer,
+            self._fingerprint,
+            slots=self._slots,
+            find=partial(self._cached, layer),
+            convert=partial(self._converted, layer),
+        )
+
+    async def _cached(self, layer: Descriptor) -> _Layer | None:
+        async with self._looks:
+            found = await self._content.cached_layer(layer, self._fingerprint)
+        return None if found is None else _Layer(_described(layer, found), found.diff_id, reused=True)
 
     async def _converted(self, layer: Descriptor) -> _Layer:
         content = self._content

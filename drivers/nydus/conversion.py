@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from drivers.api import ANNOTATION_SOURCE_DIGEST, Content, ConvertedLayer, Result, Source
 from drivers.image import MAXIMUM_CONFIG_SIZE, Config, is_attestation, is_image, parse_config, selected
@@ -23,6 +24,7 @@ from drivers.nydus.manifests import (
 )
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.zran.builder import reference_marks
+from drivers.once import converted_once
 from shared.errors import PermanentError, SkippedError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
@@ -63,6 +65,7 @@ class Conversion:
         self._cache = cache
         self._left_out: list[str] = []
         self._slots = asyncio.Semaphore(_LAYERS_AT_ONCE)
+        self._looks = asyncio.Semaphore(_LAYERS_AT_ONCE)
 
     async def run(self) -> Result:
         """Raises SkippedError if there is nothing to convert."""
@@ -185,42 +188,55 @@ class Conversion:
 
     async def _layer(self, layer: Descriptor) -> BlobLayer:
         content = self._content
-        async with self._slots, content.layer_lock(layer, self._fingerprint), content.layer_memory():
-            if self._option.oci_ref:
+        if self._option.oci_ref:
+            async with self._slots, content.layer_memory():
                 await content.copy(layer)
-            reused = await self._reuse(layer)
-            if reused is None:
-                async with content.progress.stage("convert", layer.digest) as stage:
-                    blob, found = await self._builder.convert_layer(layer, content, self._option.parameters)
-                    stage.bytes = layer.size
-                converted = BlobLayer(blob, found, reused=False)
-            else:
-                converted = reused
-            await content.remember_layer(
-                layer, self._fingerprint, ConvertedLayer(converted.descriptor, converted.descriptor.digest)
-            )
+        converted = await converted_once(
+            content,
+            layer,
+            self._fingerprint,
+            slots=self._slots,
+            find=partial(self._known, layer),
+            convert=partial(self._built, layer),
+        )
         if self._cache is not None:
             self._cache.add(layer.digest, self._fingerprint, converted.descriptor)
         return converted
 
-    async def _reuse(self, layer: Descriptor) -> BlobLayer | None:
+    async def _built(self, layer: Descriptor) -> BlobLayer:
+        content = self._content
+        async with content.progress.stage("convert", layer.digest) as stage:
+            blob, found = await self._builder.convert_layer(layer, content, self._option.parameters)
+            stage.bytes = layer.size
+        await self._remember(layer, blob)
+        return BlobLayer(blob, found, reused=False)
+
+    async def _known(self, layer: Descriptor) -> BlobLayer | None:
         """From the layer cache, else from the build cache; a damaged one is converted again."""
-        cached = await self._content.cached_layer(layer, self._fingerprint)
-        candidates = [cached.descriptor] if cached is not None else []
-        known = self._cache.lookup(layer.digest, self._fingerprint) if self._cache is not None else None
-        if known is not None:
-            candidates.append(known)
-        for found in candidates:
-            marks = reference_marks(layer) if self._option.oci_ref else {media.NYDUS_BLOB: "true"}
-            descriptor = replace(found, media_type=media.BLOB_LAYER, annotations=marks)
-            try:
-                return BlobLayer(descriptor, await read_layer(descriptor, self._content.read_back), reused=True)
-            except PermanentError as error:
-                _log.warning(
-                    "a cached layer cannot be used",
-                    extra={"layer": layer.digest, "error": error.code, "reason": error.message},
-                )
+        async with self._looks:
+            cached = await self._content.cached_layer(layer, self._fingerprint)
+            if cached is not None and (reused := await self._reuse(layer, cached.descriptor)) is not None:
+                return reused
+            known = self._cache.lookup(layer.digest, self._fingerprint) if self._cache is not None else None
+            if known is not None and (reused := await self._reuse(layer, known)) is not None:
+                await self._remember(layer, reused.descriptor)
+                return reused
         return None
+
+    async def _reuse(self, layer: Descriptor, found: Descriptor) -> BlobLayer | None:
+        marks = reference_marks(layer) if self._option.oci_ref else {media.NYDUS_BLOB: "true"}
+        descriptor = replace(found, media_type=media.BLOB_LAYER, annotations=marks)
+        try:
+            return BlobLayer(descriptor, await read_layer(descriptor, self._content.read_back), reused=True)
+        except PermanentError as error:
+            _log.warning(
+                "a cached layer cannot be used",
+                extra={"layer": layer.digest, "error": error.code, "reason": error.message},
+            )
+        return None
+
+    async def _remember(self, layer: Descriptor, blob: Descriptor) -> None:
+        await self._content.remember_layer(layer, self._fingerprint, ConvertedLayer(blob, blob.digest))
 
     async def _index(self, originals: list[_Original], images: list[NydusImage]) -> Index:
         content = self._content

@@ -14,6 +14,8 @@ Promises that every implementation keeps, and that one conformance suite (``test
 - Live messages go before backfill, and do not wait for one to end: if backfill holds the last slot, its youngest delivery is
   ``recalled``.
 - Lost connections are re-established without the caller's help; iterators go on.
+- A claim has one holder among all connections to the broker. It ends when it is left, and with the holder's process or
+  connection. It saves work and guards nothing: where the broker cannot tell, everybody goes on.
 """
 
 from __future__ import annotations
@@ -148,7 +150,19 @@ class EventStream(Protocol):
         ...
 
 
-class Broker(Protocol):
+class Claims(Protocol):
+    """Who does what, among all consumers of one broker."""
+
+    def claim(self, key: str, patience: float) -> AbstractAsyncContextManager[bool]:
+        """Claim ``key`` until leaving; wait up to ``patience`` seconds for whoever has it (0: not at all).
+
+        False: another has it still. True: go on, either as the holder or because the broker cannot tell. Never raises, and
+        takes at most a few seconds beside the patience.
+        """
+        ...
+
+
+class Broker(Claims, Protocol):
     """An open connection; ``async with open_broker(...) as broker``."""
 
     extend_interval: float

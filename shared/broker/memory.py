@@ -17,6 +17,7 @@ from functools import partial
 
 from shared.broker.api import BrokerStats
 from shared.broker.event_stream import EventReading
+from shared.broker.memory_claims import MemoryClaims
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage, decode_dead_letter, encode_events
@@ -42,6 +43,7 @@ class MemoryServer:
         self.lanes: dict[Priority, deque[_Stored]] = {"live": deque(), "backfill": deque()}
         self.dead: dict[str, tuple[WireMessage, str]] = {}
         self.events: list[bytes] = []
+        self.claimed: set[str] = set()
         self.retrying: dict[int, tuple[_Stored, asyncio.TimerHandle]] = {}
         self.in_flight = 0
         self.consumers = 0
@@ -123,8 +125,10 @@ class MemoryTransport:
         self.holding: dict[int, _Stored] = {}
         self.dead = _MemoryDeadLetters(server)
         self.events = _MemoryEvents(server)
+        self.claims = MemoryClaims(server)
 
     async def close(self) -> None:
+        self.claims.close()
         for stored in reversed(list(self.holding.values())):
             self.hand_back(stored)
 

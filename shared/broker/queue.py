@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from shared.broker.api import BrokerStats, EventStream, Headers
+from shared.broker.claims import ClaimDesk
 from shared.broker.dead_letters import DeadLetterBox
 from shared.broker.delivery import QueuedDelivery, finish
 from shared.broker.transport import Taken, Transport
@@ -43,6 +44,7 @@ class QueueBroker:
         self._transport = transport
         self._delivery_limit = delivery_limit
         self._dead_letters = DeadLetterBox(transport)
+        self._claims = ClaimDesk(transport.claims)
         self.extend_interval = transport.extend_interval
 
     @property
@@ -64,6 +66,9 @@ class QueueBroker:
             raise ValueError("prefetch must be at least 1")
         async with self._transport.subscribe(prefetch) as taken, aclosing(self._handed_out(taken)) as deliveries:
             yield deliveries
+
+    def claim(self, key: str, patience: float) -> AbstractAsyncContextManager[bool]:
+        return self._claims.claim(key, patience)
 
     async def stats(self) -> BrokerStats:
         return await self._transport.stats()

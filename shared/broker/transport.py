@@ -82,6 +82,22 @@ class TakenLetter(Protocol):
         ...
 
 
+class HeldClaim(Protocol):
+    async def release(self) -> None:
+        """The next holder may come. Called once; may fail."""
+        ...
+
+
+class ClaimStore(Protocol):
+    """What :class:`shared.broker.claims.ClaimDesk` needs of a broker. Errors may be of any kind."""
+
+    async def acquire(self, key: str, patience: float) -> HeldClaim | None:
+        """Hold ``key`` (32 hex digits); None if another held it for ``patience`` seconds, 0 for at once. A holder that is gone
+        without releasing holds nothing any more some seconds later.
+        """
+        ...
+
+
 class Transport(Protocol):
     extend_interval: float
 
@@ -99,5 +115,7 @@ class Transport(Protocol):
     def dead(self) -> DeadLetterStore: ...
     @property
     def events(self) -> EventStream: ...
+    @property
+    def claims(self) -> ClaimStore: ...
     async def stats(self) -> BrokerStats: ...
     async def check_health(self) -> None: ...

@@ -37,7 +37,7 @@ REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2, 4)
 """Converted size : source size."""
 
-STAGES = ("resolve", "pull", "convert", "push", "manifest", "tag")
+STAGES = ("resolve", "wait", "pull", "convert", "push", "manifest", "tag")
 _CODES = 100
 _CIRCUIT = {"closed": 0, "half_open": 1, "open": 2}
 

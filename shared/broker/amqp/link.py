@@ -133,12 +133,12 @@ class AmqpLink:
                 if shared.refused and not shared.uses:
                     await attempted(shared.channel.close(), self.timeout)
 
-    @asynccontextmanager
-    async def channel(self, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
-        """A channel of one's own; closing it hands back whatever it holds.
+    async def open_channel(self, *, prefetch: int = 0) -> AbstractChannel:
+        """A channel of the caller's own, to be closed by him, which hands back whatever it holds.
 
         Raises:
-            TransientError: ``broker_unavailable``, also for what goes wrong with the connection inside.
+            TransientError: ``broker_unavailable``.
+            PermanentError: ``broker_refused``, ``broker_mismatch``.
         """
         try:
             async with asyncio.timeout(self.timeout):
@@ -147,11 +147,17 @@ class AmqpLink:
                     channel = await connection.channel()
                     if prefetch:
                         await channel.set_qos(prefetch_count=prefetch)
+                    return channel
         except RuntimeError as error:
             self._forget(self._connection)
             raise unavailable(self._reason(error)) from error
         except _LOST as error:
             raise unavailable(self._reason(error)) from error
+
+    @asynccontextmanager
+    async def channel(self, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
+        """The same, closed at the end. Raises TransientError also for what goes wrong with the connection inside."""
+        channel = await self.open_channel(prefetch=prefetch)
         try:
             with honouring_cancellation():
                 yield channel

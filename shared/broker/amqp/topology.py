@@ -50,6 +50,9 @@ class Topology:
     def events(self) -> str:
         return f"{self.prefix}.events"
 
+    def claim(self, key: str) -> str:
+        return f"{self.prefix}.claim.{key}"
+
     async def declare(self, connection: AbstractConnection) -> None:
         """Idempotent. Raises ``ChannelPreconditionFailed`` where something of the name is different."""
         channel = await connection.channel()

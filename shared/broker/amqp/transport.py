@@ -12,6 +12,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel
 
+from shared.broker.amqp.claims import AmqpClaims
 from shared.broker.amqp.dead_letters import AmqpDeadLetters
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.stream import PREFETCH, START, stream_messages, stream_offset
@@ -91,10 +92,11 @@ class AmqpTransport:
 
     extend_interval = 60.0
 
-    def __init__(self, link: AmqpLink, events: AmqpEvents) -> None:
+    def __init__(self, link: AmqpLink, events: AmqpEvents, claims: AmqpClaims) -> None:
         self._link = link
         self.dead = AmqpDeadLetters(link)
         self.events = events
+        self.claims = claims
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
         del deduplicate  # RabbitMQ has no window: a second message is delivered, and the consumer converges
@@ -144,12 +146,13 @@ async def open_amqp(url: str, settings: BrokerSettings) -> AsyncIterator[AmqpTra
     def connection() -> AmqpLink:
         return AmqpLink(url, topology, timeout=settings.publish_timeout, ca=settings.ca)
 
-    # A stream that is not ready makes RabbitMQ close the whole connection: the history has connections of its own.
-    link, writing, reading = connection(), connection(), connection()
-    transport = AmqpTransport(link, AmqpEvents(writing, reading))
+    # A stream that is not ready makes RabbitMQ close the whole connection: the history has connections of its own, and so
+    # have the claims, which hold channels in any number.
+    link, writing, reading, claiming = connection(), connection(), connection(), connection()
+    transport = AmqpTransport(link, AmqpEvents(writing, reading), AmqpClaims(claiming))
     try:
         yield transport
     finally:
         await transport.dead.close()
-        for each in (link, writing, reading):
+        for each in (link, writing, reading, claiming):
             await each.close()

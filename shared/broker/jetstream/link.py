@@ -40,7 +40,7 @@ class NatsLink:
         self._url = url
         self._ca = ca
         self.names = names
-        self._retention = retention
+        self.retention = retention
         self.timeout = timeout
         self.client = Client()
         self._ready = asyncio.Event()
@@ -171,7 +171,7 @@ class NatsLink:
     async def _declare_until_done(self) -> None:
         while self.client.is_connected:
             try:
-                await declare(self.js, self.names, self._retention)
+                await declare(self.js, self.names, self.retention)
             except PermanentError as error:
                 self._refused = error
                 self._ready.set()

@@ -21,6 +21,8 @@ from shared.errors import PermanentError, TransientError
 ACK_WAIT = 15.0
 """Seconds without ``extend`` after which NATS hands a message to another consumer."""
 DUPLICATE_WINDOW = 120.0
+CLAIM_AGE = 10.0
+"""Seconds that a claim outlives a holder that is gone."""
 _ALREADY_EXISTS = {10058, 10013, 10148}
 """JetStream's err_code: stream name in use with another configuration; consumer name in use; consumer exists."""
 
@@ -55,6 +57,13 @@ class Names:
     @property
     def event(self) -> str:
         return f"{self.prefix}.events"
+
+    @property
+    def claims(self) -> str:
+        return f"{self.prefix}-claims"
+
+    def claim(self, key: str) -> str:
+        return f"{self.prefix}.claims.{key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,22 @@ async def declare(js: JetStreamContext, names: Names, retention: Retention) -> N
                 num_replicas=replicas,
             ),
         )
+
+
+async def declare_claims(js: JetStreamContext, names: Names, retention: Retention) -> None:
+    """The claims' stream, apart from the rest: where it may not be, work goes on without. Raises what :func:`declare` raises."""
+    await _stream(
+        js,
+        StreamConfig(
+            name=names.claims,
+            subjects=[names.claim("*")],
+            storage=StorageType.MEMORY,
+            num_replicas=retention.replicas,
+            max_age=CLAIM_AGE,
+            max_msgs_per_subject=1,
+            duplicate_window=CLAIM_AGE,
+        ),
+    )
 
 
 async def _stream(js: JetStreamContext, config: StreamConfig) -> None:

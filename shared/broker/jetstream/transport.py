@@ -12,6 +12,7 @@ import nats.js.errors
 
 from shared.broker.api import BrokerStats
 from shared.broker.event_stream import EventReading
+from shared.broker.jetstream.claims import JetStreamClaims
 from shared.broker.jetstream.dead_letters import JetStreamDeadLetters
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.publisher import Publisher
@@ -55,6 +56,7 @@ class JetStreamTransport:
         self._publisher = Publisher(link)
         self.dead = JetStreamDeadLetters(link)
         self.events = JetStreamEvents(link, self._publisher)
+        self.claims = JetStreamClaims(link)
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
         names = self._link.names

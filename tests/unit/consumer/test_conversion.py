@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from consumer.content import StoreContent
-from drivers import layerwise
+from drivers import layerwise, once
 from drivers.api import ANNOTATION_DRIVER_NAME, ANNOTATION_SOURCE_DIGEST, ConvertedLayer
 from shared.errors import LimitExceededError, PermanentError, SkippedError, SupersededError, TransientError
 from shared.messages import DriverChoice
@@ -298,7 +298,7 @@ async def test_a_layer_that_another_consumer_converted_while_this_one_waited_is_
         return await look(self, layer, fingerprint) if looks.count(layer) > 1 else None
 
     monkeypatch.setattr(StoreContent, "cached_layer", too_early)
-    monkeypatch.setattr(layerwise, "LOOK_AGAIN_AFTER", -1.0)
+    monkeypatch.setattr(once, "LOOK_AGAIN_AFTER", -1.0)
     again = request(image, target=target("again", "library/again"))
     result = (await converter(store, cache=True).convert(again, progress())).result
     assert result.layers_reused == result.layers_total == 2
