@@ -96,8 +96,13 @@ def small_index(number: int) -> SmallIndex:
 
 def small_image(number: int, platform: Platform = _PLATFORM) -> SmallImage:
     """A base layer shared by ten images each, and a layer of its own, another one for another platform."""
+    return image_over(layer_tar(1_000_000 + number // 10, 12), number, platform)
+
+
+def image_over(base: bytes, number: int, platform: Platform = _PLATFORM) -> SmallImage:
+    """A layer of its own over the tar ``base``."""
     own = number if platform == _PLATFORM else 2_000_000 + number
-    tars = [layer_tar(1_000_000 + number // 10, 12), layer_tar(own, 6)]
+    tars = [base, layer_tar(own, 6)]
     packed = [gzip.compress(tar, 6, mtime=0) for tar in tars]
     config = orjson.dumps(
         {
