@@ -16,10 +16,13 @@ from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
 from shared.dead_letter_operations import Operation
 from shared.messages import DeadLetter
+from shared.time_limit import TimeLimit
 
 PAGE = 100
 IMPORT_LIMIT = 64 << 20
 """Bytes of one import."""
+IMPORT_SECONDS = 60
+"""Until all of them are here."""
 
 
 class Selection(BaseModel):
@@ -94,7 +97,7 @@ def create_dead_letter_router(status: Status) -> APIRouter:
 
     @router.post("/import", summary="Add exported letters (JSON lines)")
     async def importing(request: Request, actor: str = operator) -> dict[str, Any]:
-        body = await read_body(request, limit=IMPORT_LIMIT, timeout=60)
+        body = await read_body(request, limit=IMPORT_LIMIT, within=TimeLimit(IMPORT_SECONDS))
         letters: list[DeadLetter] = []
         for number, line in enumerate(body.splitlines(), 1):
             if line.strip():

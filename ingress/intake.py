@@ -29,6 +29,7 @@ from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics, WebhookOutcome
 from shared.telemetry.spans import record_response, webhook_span
 from shared.telemetry.tracing import Tracing, trace_id
+from shared.time_limit import TimeLimit
 
 BUDGET = 2.5
 """Seconds for the whole answer."""
@@ -65,6 +66,7 @@ class Intake:
         self._planner = Planner(settings)
         self._auth = AuthHeader(settings.auth_header)
         self._body_limit = settings.limits.webhook_body
+        self._budget, self._body_share = TimeLimit(BUDGET), TimeLimit(BODY_SHARE)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._open = 0
 
@@ -80,13 +82,14 @@ class Intake:
         status = 503
         scope = request.scope
         client = scope.get("client")
-        server, server_port = server_of(request.headers.get("host", ""))
+        headers = request.headers
+        server, server_port = server_of(headers.get("host", "")) if self._tracing.collected else ("", None)
         with webhook_span(
             self._tracing,
             method=scope["method"],
             route=scope["path"],
             scheme=scope["scheme"],
-            headers=request.headers,
+            headers=headers,
             server=server,
             server_port=server_port,
             client=client[0] if client else "",
@@ -95,7 +98,7 @@ class Intake:
             try:
                 if self._open > AT_ONCE + WAITING:
                     raise _unavailable("too many webhooks at once")
-                async with asyncio.timeout(BUDGET):
+                with self._budget():
                     accepted = await self._take(request, span)
                 outcome = "accepted" if accepted.requests else "ignored"
                 status = 202 if accepted.requests else 200
@@ -117,7 +120,7 @@ class Intake:
     async def _take(self, request: Request, span: Span) -> Accepted:
         self._auth.check(request)
         async with self._slots:
-            body = await read_body(request, limit=self._body_limit, timeout=BODY_SHARE)
+            body = await read_body(request, limit=self._body_limit, within=self._body_share)
             try:
                 notice = read_webhook(body)
             except MalformedWebhookError as error:

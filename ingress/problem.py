@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Sequence
 from hashlib import sha256
@@ -11,7 +10,8 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from pydantic import SecretStr
-from starlette.requests import ClientDisconnect
+
+from shared.time_limit import TimeLimit
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body or a parameter cannot be used; `detail` says why (problem+json)"},
@@ -67,26 +67,30 @@ class AuthHeader:
             )
 
 
-async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109  part of a whole budget
-    """The body, never more than ``limit`` bytes of it, within ``timeout`` seconds.
+async def read_body(request: Request, *, limit: int, within: TimeLimit) -> bytes:
+    """The body, never more than ``limit`` bytes of it.
 
     Raises:
         HttpProblem: 413, 408, 400.
     """
     if int(request.headers.get("content-length") or 0) > limit:
         raise _too_large(limit)
-    body = bytearray()
+    pieces: list[bytes] = []
+    size, more = 0, True
     try:
-        async with asyncio.timeout(timeout):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > limit:
+        with within():
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise HttpProblem(400, "the sender went away before its body was complete")
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > limit:
                     raise _too_large(limit)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise HttpProblem(408, "the body took too long to arrive") from None
-    except ClientDisconnect:
-        raise HttpProblem(400, "the sender went away before its body was complete") from None
-    return bytes(body)
+    return b"".join(pieces)
 
 
 def _too_large(limit: int) -> HttpProblem:

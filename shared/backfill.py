@@ -9,7 +9,6 @@ already cost one request to the registry each.
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,7 +186,4 @@ async def backfill(
 
 def matches(name: str, globs: Globs | None) -> bool:
     """Whether ``name`` is included and not excluded; ``*`` crosses slashes."""
-    if globs is None:
-        return True
-    included = any(fnmatch.fnmatchcase(name, pattern) for pattern in globs.include)
-    return included and not any(fnmatch.fnmatchcase(name, pattern) for pattern in globs.exclude)
+    return globs is None or globs.pattern.match(name) is not None

@@ -8,12 +8,12 @@ dead-letter operations.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from secrets import token_hex
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.messages import ConversionRequest, Failure
+from shared.unique import unique_id
 
 EventType = Literal[
     "requested",
@@ -49,7 +49,7 @@ class ConversionEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     specversion: Literal["1.0"] = "1.0"
-    id: str = Field(default_factory=lambda: token_hex(16))
+    id: str = Field(default_factory=unique_id)
     source: str = "/ics"
     type: str
     """``io.goharbor.ics.conversion.<EventType>``."""

@@ -161,12 +161,14 @@ class History:
 
     def _note_status(self, conversion: Conversion, before: Status, time: float) -> None:
         now = conversion.status
+        if now == "queued":
+            self._waiting.setdefault(conversion.id, time)
+            if before == "queued":
+                return
+        else:
+            self._waiting.pop(conversion.id, None)
         self.counts[before] -= 1
         self.counts[now] += 1
-        if now != "queued":
-            self._waiting.pop(conversion.id, None)
-        elif conversion.id not in self._waiting:
-            self._waiting[conversion.id] = time
         if now == "converting" and conversion.started is not None:
             self._running[conversion.id] = conversion.started
         else:

@@ -11,13 +11,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from secrets import token_hex
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from shared.errors import PermanentError
 from shared.events import ConversionEvent
 from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure, Message
+from shared.unique import unique_id
 
 MAX_REQUEST = 256 * 1024
 """Bytes of a request's JSON; with attempts and wrapping it stays under NATS' ``max_payload`` of 1 MiB."""
@@ -63,7 +63,7 @@ class Queued:
     attempts: tuple[Attempt, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     """The caller's, without our own."""
-    uid: str = field(default_factory=lambda: token_hex(16))
+    uid: str = field(default_factory=unique_id)
     """One accepted publish; retries and hand-backs keep it, a replay gets a new one."""
     published_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     not_before: datetime | None = None

@@ -6,6 +6,9 @@ passes in, since ``shared`` knows no driver) live in :mod:`shared.settings.load`
 
 from __future__ import annotations
 
+import re
+from fnmatch import translate
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,6 +94,12 @@ class Globs(Section):
     """One of these must fit."""
     exclude: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     """None of these may fit."""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches what is included and not excluded."""
+        excluded, included = ("|".join(map(translate, globs)) or "(?!)" for globs in (self.exclude, self.include))
+        return re.compile(f"(?!{excluded})(?:{included})")
 
 
 class Match(Section):

@@ -10,6 +10,7 @@ import platform
 import threading
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 
@@ -140,9 +141,9 @@ class Metrics:
         """One request; ``ref`` and ``tag`` empty where the body named none (such a request gets no series of its own)."""
         exemplar = _exemplar(trace_id)
         self._webhook_total.inc(exemplar=exemplar)
-        self._webhook_outcomes.labels(outcome).inc(exemplar=exemplar)
+        self._webhooks_answered(outcome).inc(exemplar=exemplar)
         pair = self._labels.admit(ref, tag) if outcome == "accepted" else ("", "")
-        self._webhook_duration.labels(*pair).observe(seconds, exemplar=exemplar)
+        self._webhook_duration(*pair).observe(seconds, exemplar=exemplar)
         self._webhook_seconds.observe(seconds, exemplar=exemplar)
 
     # -- broker --------------------------------------------------------------------------------------------------------
@@ -244,20 +245,24 @@ class Metrics:
             (self._attempts, get_args(Outcome)),
             (self._stage, STAGES),
             (self._layers, ("converted", "reused")),
-            (self._webhook_outcomes, get_args(WebhookOutcome)),
             (self._operations, ("replayed", "discarded")),
             (self._notifications, ("delivered", "failed", "dropped")),
         ):
             for value in values:
                 metric.labels(value)
+        for answer in get_args(WebhookOutcome):
+            self._webhooks_answered(answer)
 
     def _define_webhook_metrics(self) -> None:
         self._webhook_total = self._counter("webhook_request_total", "Webhook requests")
-        self._webhook_duration = self._histogram(
+        durations = self._histogram(
             "webhook_request_duration_seconds", "Webhook requests", WEBHOOK_BUCKETS, "ref", "tag"
         )
+        # What finds a series by its labels costs more than what counts in it; the cap bounds how many there are.
+        self._webhook_duration = cache(durations.labels)
         self._webhook_seconds = self._histogram("ics_webhook_seconds", "The same of all together", WEBHOOK_BUCKETS)
-        self._webhook_outcomes = self._counter("ics_webhook_requests_total", "Webhook requests by answer", "outcome")
+        outcomes = self._counter("ics_webhook_requests_total", "Webhook requests by answer", "outcome")
+        self._webhooks_answered = cache(outcomes.labels)
 
     def _define_broker_metrics(self) -> None:
         self._broker_up = self._gauge("ics_broker_up", "1 while the broker answers")

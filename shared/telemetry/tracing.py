@@ -35,6 +35,7 @@ from shared.errors import PermanentError
 _PROPAGATOR = TraceContextTextMapPropagator()
 _CARRIED = frozenset(_PROPAGATOR.fields)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NOTHING = Context()
 
 
 class CurrentSpan:
@@ -91,17 +92,11 @@ class Tracing:
         return CurrentSpan(span, failed)
 
     def _unrecorded(self, context: Context | None) -> Span:
-        parent = get_current_span(context).get_span_context()
-        known = parent.is_valid
-        return NonRecordingSpan(
-            SpanContext(
-                parent.trace_id if known else self._ids.generate_trace_id(),
-                self._ids.generate_span_id(),
-                is_remote=False,
-                trace_flags=parent.trace_flags if known else _SAMPLED,
-                trace_state=parent.trace_state if known else None,
-            )
-        )
+        trace, _span, _remote, flags, state, known = get_current_span(context).get_span_context()
+        own = self._ids.generate_span_id()
+        if known:
+            return NonRecordingSpan(SpanContext(trace, own, False, flags, state))
+        return NonRecordingSpan(SpanContext(self._ids.generate_trace_id(), own, False, _SAMPLED))
 
     @classmethod
     def from_environment(cls, service_name: str, *, enabled: bool = True) -> Tracing:
@@ -129,13 +124,17 @@ class Tracing:
 
 def inject(headers: MutableMapping[str, str], span: Span | None = None) -> None:
     """Write ``traceparent`` (and ``tracestate``) of ``span``, or of the current one, into message headers."""
-    _PROPAGATOR.inject(headers, context=set_span_in_context(span) if span is not None else None)
+    trace, own, _remote, flags, state, known = (span or get_current_span()).get_span_context()
+    if known:
+        headers["traceparent"] = f"00-{trace:032x}-{own:016x}-{flags:02x}"
+        if state:
+            headers["tracestate"] = state.to_header()
 
 
 def extract(headers: Mapping[str, str]) -> Context:
     """The context that message or request headers carry; a malformed ``traceparent`` counts as none."""
     carried = {lower: value for name, value in headers.items() if (lower := name.lower()) in _CARRIED}
-    return _PROPAGATOR.extract(carried, context=Context()) if carried else Context()
+    return _PROPAGATOR.extract(carried, context=_NOTHING) if carried else _NOTHING
 
 
 def trace_id(span: Span | None = None) -> str:

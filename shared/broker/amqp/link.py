@@ -29,11 +29,12 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.topology import Topology
-from shared.broker.cancellation import attempted, honouring_cancellation
+from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
 from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage
 from shared.errors import PermanentError
 from shared.settings.broker_url import server_urls
+from shared.time_limit import TimeLimit
 
 T = TypeVar("T")
 HEARTBEAT = 15
@@ -65,6 +66,7 @@ class AmqpLink:
         """Index of the server that answered last."""
         self.topology = topology
         self.timeout = timeout
+        self._limit = TimeLimit(timeout)
         self._ca = ca
         self._connection: AbstractConnection | None = None
         self._shared: _SharedChannel | None = None
@@ -102,7 +104,7 @@ class AmqpLink:
             TransientError: ``broker_unavailable``.
             PermanentError: ``broker_refused``, ``broker_mismatch``.
         """
-        return await self._with_channel(lambda shared: use(shared.channel))
+        return await self._with_channel(lambda shared: cancellable(use(shared.channel)))
 
     async def publish(self, queue: str, message: WireMessage) -> None:
         """Confirmed, within the time-out. Raises what :meth:`call` raises."""
@@ -111,11 +113,12 @@ class AmqpLink:
     async def _with_channel(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
         shared: _SharedChannel | None = None
         try:
-            async with asyncio.timeout(self.timeout):
-                with honouring_cancellation():
-                    shared = await self._channel()
-                    shared.uses += 1
-                    return await use(shared)
+            with self._limit():
+                if (shared := self._at_hand()) is None:
+                    with honouring_cancellation():
+                        shared = await self._channel()
+                shared.uses += 1
+                return await use(shared)
         except DeliveryError as error:
             # A channel that was opened while a quorum queue had no leader goes on to ask the node that died, and every
             # publish on it is refused for ever: the next one gets a new channel.
@@ -190,9 +193,11 @@ class AmqpLink:
         if locking is not None:
             await attempted(locking.close(), self.timeout)
 
+    def _at_hand(self) -> _SharedChannel | None:
+        shared = self._shared
+        return shared if shared is not None and shared.usable and self._alive else None
+
     async def _channel(self) -> _SharedChannel:
-        if self._shared is not None and self._shared.usable and self._alive:
-            return self._shared
         connection = await self._connected()
         async with self._lock:
             if self._shared is None or not self._shared.usable:

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.transport import unavailable
+from shared.time_limit import TimeLimit
 
 _NOT_READY = 0.05
 """Seconds until the next try where nobody answers for the stream yet."""
@@ -26,6 +27,7 @@ class Publisher:
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
+        self._limit = TimeLimit(link.timeout)
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._number = 0
         self._inbox = ""
@@ -38,7 +40,7 @@ class Publisher:
             TransientError: ``broker_unavailable``, within the link's time-out.
         """
         try:
-            async with asyncio.timeout(self._link.timeout):
+            with self._limit():
                 while True:
                     answer = await self._ask(subject, body, dict(headers))
                     if _confirms(answer):

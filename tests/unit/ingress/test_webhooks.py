@@ -184,20 +184,26 @@ async def test_without_the_brokers_confirm_the_answer_is_503(ingress: Ingress) -
     assert (await ingress.post(push())).status_code == 202
 
 
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "BUDGET", 0.2)
+    monkeypatch.setattr(intake, "BODY_SHARE", 0.05)
+
+
+@pytest.mark.usefixtures("in_a_hurry")
 async def test_a_broker_that_hangs_is_answered_in_time(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*_: object, **__: object) -> None:
         await asyncio.sleep(3600)
 
     monkeypatch.setattr(ingress.broker, "publish", hang)
-    monkeypatch.setattr(intake, "BUDGET", 0.05)
     assert (await ingress.post(push())).status_code == 503
 
 
+@pytest.mark.usefixtures("in_a_hurry")
 @pytest.mark.parametrize(("after", "status"), [("nothing", 408), ("disconnect", 400)])
 async def test_a_body_that_does_not_come_is_refused_and_nothing_is_queued(
-    ingress: Ingress, monkeypatch: pytest.MonkeyPatch, after: str, status: int
+    ingress: Ingress, after: str, status: int
 ) -> None:
-    monkeypatch.setattr(intake, "BODY_SHARE", 0.05)
     first = iter([{"type": "http.request", "body": b'{"type":', "more_body": True}])
     sent: list[Any] = []
 
