@@ -51,7 +51,7 @@ from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import parse_reference
-from tests.images.trees import Facts, differences, tree_facts
+from tests.images.trees import TIME, Facts, differences, tree_facts
 from tests.integration.nydus.comparing import convert
 from tests.integration.nydus.umoci import unpack
 from tests.servers.registry import RegistryServer, docker_registry
@@ -153,7 +153,7 @@ def timed(facts: Facts, bootstrap: bytes) -> Facts:
     in umoci's tree.
     """
     untimed = {path for path, inode in walk(decode_bootstrap(bootstrap).root) if not inode.mtime}
-    return {path: (*fact[:3], 0, *fact[4:]) if path in untimed else fact for path, fact in facts.items()}
+    return {path: (*fact[:TIME], 0, *fact[TIME + 1 :]) if path in untimed else fact for path, fact in facts.items()}
 
 
 def without_special_files(tar: bytes) -> bytes:

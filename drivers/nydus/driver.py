@@ -38,12 +38,16 @@ from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
 
+_LAYER_VERSION = "1"
+"""Raised when equal source layers become other blobs, and only then: no cached layer is used any more."""
+
 
 class NydusDriver:
     """RAFS v6 images; see :class:`drivers.nydus.options.NydusOptions`."""
 
     type: ClassVar[str] = "nydus"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
+    """Raised when equal layers become another image: each is made again at its next event, from the layer cache."""
     options: ClassVar[OptionsModel] = NydusOptions
 
     def __init__(self, limits: LayerLimits | None = None) -> None:
@@ -61,6 +65,7 @@ class NydusDriver:
     def fingerprint(self, option: DriverOptions) -> str:
         chosen = _options(option)
         return _hash(
+            self.version,
             self.layer_fingerprint(chosen),
             chosen.multi_platform,
             chosen.with_referrer,
@@ -72,7 +77,7 @@ class NydusDriver:
         """Equal for options that give equal blobs; the layer cache's key beside the source layer."""
         return _hash(
             self.type,
-            self.version,
+            _LAYER_VERSION,
             self._builder_identity(option.builder_path),
             option.compressor,
             option.compression_level,

@@ -15,7 +15,6 @@ from shared.errors import CorruptLayerError
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 _SPECIAL = b".wh..wh."
-_MAXIMUM_LINK_TARGET = 4096
 _DOTS = {b"", b".", b".."}
 
 
@@ -77,17 +76,14 @@ class LayerTree:
             raise CorruptLayerError(f"a hard link from {path[:200]!r} to {target[:200]!r}")
         found = find(self.root, target_parts)
         if found is None:
-            joined = b"/".join(target_parts)
-            if len(joined) > _MAXIMUM_LINK_TARGET:
-                raise CorruptLayerError(f"a hard link's target of {len(joined)} bytes")
-            found = Inode(stat.S_IFLNK | 0o777, target=joined, mark=Mark.LOWER_LINK)
+            found = Inode(stat.S_IFLNK | 0o777, target=b"/".join(target_parts), mark=Mark.LOWER_LINK)
         elif found.children is not None:
             raise CorruptLayerError(f"{path[:200]!r} is a hard link to a directory")
         self._head = None
         self._children(parts)[parts[-1]] = found
 
     def _children(self, parts: list[bytes]) -> dict[bytes, Inode]:
-        parent = resolve_directory(self.root, parts[:-1], create=True)
+        parent = resolve_directory(self.root, parts[:-1], create=Mark.IMPLIED)
         if parent is None or parent.children is None:
             raise CorruptLayerError(f"the directory of {parts[-1][:200]!r} is none")
         return parent.children

@@ -12,7 +12,7 @@ class Overlay:
     """The image's tree so far. Layers are applied lowest first; their trees are left as they are."""
 
     def __init__(self) -> None:
-        self.root = directory(mark=Mark.IMPLIED)
+        self.root = directory()
 
     def apply(self, layer: Inode) -> None:
         """Apply one layer's tree.
@@ -23,12 +23,13 @@ class Overlay:
             CorruptLayerError: a hard link to a path that no lower layer has.
         """
         links = self._lower_links(layer)
+        self._hide(layer)
         if layer.mark is not Mark.IMPLIED:
             copy_attributes(layer, self.root)
         pending = [(self.root, b"", layer)]
         while pending:
             lower, path, upper = pending.pop()
-            self._apply_directory(lower, path, upper, links, pending)
+            self._add(lower, path, upper, links, pending)
 
     def _lower_links(self, layer: Inode) -> dict[Inode, Inode]:
         """What links into lower layers mean, looked up before this layer changes anything."""
@@ -45,7 +46,29 @@ class Overlay:
                 found[inode] = target
         return found
 
-    def _apply_directory(
+    def _hide(self, layer: Inode) -> None:
+        """Take away all that the layer's whiteouts name, before anything of its own is there to be hidden."""
+        pending = [(self.root, b"", layer)]
+        while pending:
+            lower, path, upper = pending.pop()
+            below, above = lower.children or {}, upper.children or {}
+            if OPAQUE in above:
+                below.clear()
+            if not below:
+                continue
+            for name, inode in above.items():
+                hidden = whiteout_target(name)
+                if hidden is not None:
+                    below.pop(hidden, None)
+                elif inode.children:
+                    child_path = path + name + b"/"
+                    found = below.get(name)
+                    if found is not None and _leads_on(found, inode):
+                        found = self._resolve(child_path, create=None)
+                    if found is not None and found.children is not None:
+                        pending.append((found, child_path, inode))
+
+    def _add(
         self,
         lower: Inode,
         path: bytes,
@@ -57,14 +80,6 @@ class Overlay:
         above = upper.children
         if below is None or above is None:
             raise CorruptLayerError(f"{path[:200]!r} is used as a directory and is none")
-        if below:
-            if OPAQUE in above:
-                below.clear()
-            else:
-                for name in above:
-                    hidden = whiteout_target(name)
-                    if hidden is not None:
-                        below.pop(hidden, None)
         for name, inode in above.items():
             if name.startswith(WHITEOUT):
                 continue
@@ -72,22 +87,43 @@ class Overlay:
                 below[name] = links.get(inode, inode)
                 continue
             child_path = path + name + b"/"
-            pending.append((self._directory(below, child_path, name, inode), child_path, inode))
+            found = self._directory(below, child_path, name, inode)
+            if found is not None:
+                pending.append((found, child_path, inode))
 
-    def _directory(self, below: dict[bytes, Inode], path: bytes, name: bytes, upper: Inode) -> Inode:
-        """The directory that ``upper``'s entries go into."""
+    def _directory(self, below: dict[bytes, Inode], path: bytes, name: bytes, upper: Inode) -> Inode | None:
+        """The directory that ``upper``'s entries go into; None if it has none."""
         old = below.get(name)
-        implied = upper.mark is Mark.IMPLIED
         if old is not None and old.children is not None:
-            if not implied:
+            if upper.mark is not Mark.IMPLIED:
                 copy_attributes(upper, old)
             return old
-        if old is not None and implied and old.is_symlink:
-            # The tar has no entry of its own here, so its files go where the lower layer's link leads.
-            target = resolve_directory(self.root, path.rstrip(b"/").split(b"/"), create=False)
-            if target is not None:
-                return target
+        if upper.mark is Mark.IMPLIED and not _has_entries(upper):
+            return None
+        if old is not None and _leads_on(old, upper):
+            return self._resolve(path, create=Mark.NONE)
         new = directory()
         copy_attributes(upper, new)
         below[name] = new
         return new
+
+    def _resolve(self, path: bytes, *, create: Mark | None) -> Inode | None:
+        return resolve_directory(self.root, path.rstrip(b"/").split(b"/"), create=create)
+
+
+def _leads_on(lower: Inode, upper: Inode) -> bool:
+    """Whether the tar has no entry of its own for a directory, so that its files go where the lower layer's link leads."""
+    return lower.is_symlink and upper.mark is Mark.IMPLIED
+
+
+def _has_entries(upper: Inode) -> bool:
+    """Whether an implied directory has more in it than whiteouts, which make nothing."""
+    pending = [upper]
+    while pending:
+        for name, inode in (pending.pop().children or {}).items():
+            if name.startswith(WHITEOUT):
+                continue
+            if inode.mark is not Mark.IMPLIED:
+                return True
+            pending.append(inode)
+    return False

@@ -14,6 +14,7 @@ from drivers.limits import LayerLimits
 from drivers.nydus.feed import ByteFeed, feeding
 from drivers.nydus.layer_tree import LayerTree
 from drivers.nydus.pipeline import ChunkSink, Walk
+from drivers.nydus.rafs_v6.layout import MAXIMUM_SYMLINK
 from drivers.nydus.rafs_v6.xattrs import is_storable
 from drivers.nydus.tree import Inode
 from drivers.tar import TarEntry, TarParser
@@ -106,16 +107,10 @@ class TarWalker:
         if form is None or entry.sparse:
             self._without_inode(entry)
             return
-        uid, gid, mtime = entry.uid, entry.gid, entry.mtime
+        uid, gid = entry.uid, entry.gid
         if not (0 <= uid <= _MAXIMUM_OWNER and 0 <= gid <= _MAXIMUM_OWNER):
             raise CorruptLayerError(f"{entry.name[:200]!r} has the owner {uid}:{gid}")
-        inode = Inode(
-            form | entry.mode & 0o7777,
-            uid,
-            gid,
-            max(0, mtime),
-            entry.mtime_nsec if mtime >= 0 else 0,
-        )
+        inode = Inode(form | entry.mode & 0o7777, uid, gid, entry.mtime, entry.mtime_nsec)
         if entry.xattrs:
             inode.xattrs = self._xattrs(entry)
         self._inode = None
@@ -124,9 +119,9 @@ class TarWalker:
             self._inode = inode
             self.content_at = entry.offset + len(entry.raw)
         elif form == stat.S_IFLNK:
-            if not entry.link:
-                raise CorruptLayerError(f"{entry.name[:200]!r} is a symbolic link to nothing")
             inode.target = _bytes(entry.link)
+            if not 0 < len(inode.target) <= MAXIMUM_SYMLINK:
+                raise CorruptLayerError(f"{entry.name[:200]!r} is a symbolic link to {len(inode.target)} bytes")
         elif kind in _DEVICES:
             inode.rdev = _device(entry.major, entry.minor)
         self._tree.add(_bytes(entry.name), inode)

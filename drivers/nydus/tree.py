@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
+from shared.errors import UnsupportedError
+
 S_IFMT: Final = 0o170000
 S_IFDIR: Final = stat.S_IFDIR
+MAXIMUM_PATH: Final = 4095
+"""Bytes; the kernel takes no longer one."""
 
 
 class Mark(IntEnum):
@@ -185,10 +189,16 @@ def directory(mode: int = 0o755, *, mark: Mark = Mark.NONE) -> Inode:
 
 
 def walk(root: Inode) -> Iterator[tuple[bytes, Inode]]:
-    """Every entry below ``root`` with its path (no leading slash), parents first, names in byte order."""
+    """Every entry below ``root`` with its path (no leading slash), parents first, names in byte order.
+
+    Raises:
+        UnsupportedError: a directory with a longer path than the kernel takes: all paths together would fill the memory.
+    """
     pending: list[tuple[bytes, Inode]] = [(b"", root)]
     while pending:
         prefix, parent = pending.pop()
+        if len(prefix) > MAXIMUM_PATH:
+            raise UnsupportedError(f"a directory with a path of {len(prefix)} bytes")
         subdirectories = []
         children = parent.children or {}
         for name in sorted(children):

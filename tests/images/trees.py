@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 
 Facts = dict[bytes, tuple[object, ...]]
+TIME = 3
+"""Where the facts have the time, in nanoseconds."""
 
 
 def tree_facts(root: Path) -> Facts:
@@ -45,7 +47,7 @@ def _facts(path: bytes, relative: bytes, first: dict[int, bytes]) -> tuple[objec
         stat.filemode(state.st_mode),
         state.st_uid,
         state.st_gid,
-        0 if relative == b"." else int(state.st_mtime),
+        0 if relative == b"." else state.st_mtime_ns,
         state.st_rdev if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
         state.st_size if regular else 0,
         None if kind == stat.S_IFDIR else state.st_nlink,

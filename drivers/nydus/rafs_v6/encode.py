@@ -36,7 +36,7 @@ from drivers.nydus.rafs_v6.layout import (
 )
 from drivers.nydus.rafs_v6.tables import encode_blob_table, encode_devices, encode_extended, encode_superblock
 from drivers.nydus.rafs_v6.xattrs import encode_xattrs
-from drivers.nydus.tree import S_IFMT, Chunk, Inode
+from drivers.nydus.tree import MAXIMUM_PATH, S_IFMT, Chunk, Inode
 from shared.errors import UnsupportedError
 
 MARKS: Final = (bytes(16), b"ICS implied dir.", b"ICS link to lowe")
@@ -96,9 +96,11 @@ class _Encoder:
     def _place_tree(self) -> None:
         """Every directory, then its other files, then its subdirectories; names in byte order."""
         root = self.bootstrap.root
-        pending = [(root, root, 1)]
+        pending = [(root, root, 1, 0)]
         while pending:
-            inode, parent, number = pending.pop()
+            inode, parent, number, path_length = pending.pop()
+            if path_length > MAXIMUM_PATH:
+                raise UnsupportedError(f"a directory with a path of {path_length} bytes")
             members = {**(inode.children or {}), b".": inode, b"..": parent}
             names = sorted(members)
             listed = [members[name] for name in names]
@@ -114,7 +116,7 @@ class _Encoder:
                     continue
                 self.entries += 1
                 if child.children is not None:
-                    subdirectories.append((child, inode, self.entries))
+                    subdirectories.append((child, inode, self.entries, path_length + len(name) + 1))
                 elif child in self.position:
                     self.more_names[child] = self.more_names.get(child, 0) + 1
                 elif child.mode & S_IFMT == _REGULAR:
@@ -302,7 +304,7 @@ def encode_bootstrap(bootstrap: Bootstrap) -> bytes:
     """Serialise (RAFS v6). Equal trees give equal bytes.
 
     Raises:
-        UnsupportedError: the tree is more than the format holds (blobs, symbolic links, attributes).
+        UnsupportedError: the tree is more than the format holds (blobs, symbolic links, attributes) or than a path can reach.
     """
     if len(bootstrap.blobs) > MAXIMUM_BLOBS:
         raise UnsupportedError(f"{len(bootstrap.blobs)} blobs with data; RAFS v6 can hold {MAXIMUM_BLOBS}")

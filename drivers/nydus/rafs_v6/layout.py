@@ -33,7 +33,8 @@ SUPERBLOCK: Final = Struct("<IIIBBHQQIIII16s16sIHHH38s")
 EXTENDED: Final = Struct("<QQIIQQQII200s")
 DEVICE: Final = Struct("<64sII56s")
 BLOB: Final = Struct("<64sIIIIIIQQIIQQQ32s32sQ8sI36s")
-INODE: Final = Struct("<HHHHQIIIIQII16s")
+INODE: Final = Struct("<HHHHQIIIIqII16s")
+"""The time is signed: the kernel takes it so, and files may be older than 1970."""
 PLAIN: Final = Struct(f"{INODE.format}Q")
 """The inode of a file without attributes, and the index of its one chunk."""
 COMPACT_INODE: Final = Struct("<HHHHIIIIHHI")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from drivers.nydus.errors import require
+from shared.errors import UnsupportedError
 
 HEADER: Final = 12
 MAXIMUM_VALUE: Final = 0xFFFF
@@ -38,7 +39,11 @@ def is_storable(key: bytes, value: bytes) -> bool:
 
 
 def encode_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """The whole area; nothing for no attributes. All must be storable."""
+    """The whole area; nothing for no attributes. All must be storable.
+
+    Raises:
+        UnsupportedError: together they are more than an inode can have.
+    """
     if not xattrs:
         return b""
     area = bytearray(HEADER)
@@ -48,7 +53,8 @@ def encode_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> bytes:
         index, name = split or (0, b"")
         area += bytes((len(name), index)) + len(value).to_bytes(2, "little") + name + value
         area += bytes(-len(area) % 4)
-    require(len(area) <= MAXIMUM_AREA, "xattr", f"{len(area)} bytes of attributes on one inode")
+    if len(area) > MAXIMUM_AREA:
+        raise UnsupportedError(f"{len(area)} bytes of attributes on one file; EROFS can hold {MAXIMUM_AREA}")
     return bytes(area)
 
 

@@ -97,6 +97,20 @@ OVERLAYS: dict[str, list[Tar]] = {
         Tar().folder("usr").folder("usr/lib").symlink("lib", "usr/lib").symlink("abs", "/usr/lib"),
         Tar().file("lib/x", b"x").file("abs/y", b"y"),
     ],
+    "a file below a lower layer's link that leads nowhere": [
+        Tar().symlink("run", "/var/run").folder("a").symlink("a/b", "../c/d"),
+        Tar().file("run/x", b"x").file("a/b/.wh.y").hardlink("a/z", "run/x"),
+    ],
+    "one directory by two paths, hidden by one and filled by the other": [
+        Tar().folder("usr").folder("usr/lib").file("usr/lib/old").symlink("lib", "usr/lib"),
+        Tar().folder("usr/lib").file("usr/lib/.wh..wh..opq").file("lib/x", b"x"),
+    ],
+    "whiteouts alone": [
+        Tar().folder("d").file("d/a").file("d/b").file("e"),
+        Tar().file("d/.wh.a").file(".wh.e"),
+        Tar().file(".wh..wh..opq"),
+        Tar().file("f", b"f"),
+    ],
     "hard links to files of a lower layer": [
         Tar().folder("d").file("d/a", b"a" * 70000),
         Tar().hardlink("d/b", "d/a").hardlink("c", "d/a"),
@@ -115,7 +129,18 @@ OVERLAYS: dict[str, list[Tar]] = {
         Tar().file("a", b"2"),
     ],
     "names that sort around the dots": [Tar().file("!x", b"1").file("-", b"2").file("+a").file("...").file(".a")],
-    "dots in paths": [Tar().folder("./d/").file("././d//a", b"a").folder("/abs").file("/abs/b", b"b")],
+    "dots in paths": [
+        Tar().folder("./d/").file("././d//a", b"a").folder("/abs").file("/abs/b", b"b"),
+        Tar().file("abs/../d/c", b"c").file("../../up", b"up").hardlink("hard", "d/../abs/b"),
+    ],
+    "times long ago, far ahead and to the nanosecond": [
+        Tar().file("a", mtime=-1).file("b", mtime=-86400.25).folder("c", mtime=-7).file("d", mtime=2**32 + 1.5),
+        Tar().folder("c", mtime=-8).symlink("e", "a", mtime=1_700_000_000.125),
+    ],
+    "chains of hard links": [
+        Tar().file("a", b"a" * 5000).hardlink("b", "/a").hardlink("c", "./b"),
+        Tar().hardlink("d", "c").hardlink("e", "d").file(".wh.a").file("b", b"other"),
+    ],
     "an empty image": [Tar(), Tar()],
     "only directories": [Tar().folder("a").folder("a/b"), Tar()],
 }

@@ -423,22 +423,22 @@ async def converts_with(error: type[BaseException], layer: bytes, limits: LayerL
     return content
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        b"no tar at all" * 100,
-        BASE[:1500],
-        Tar().file("../escape").bytes(),
-        Tar().file("a" * 256).bytes(),
-        Tar().file("a").file("a/b").bytes(),
-        Tar().hardlink("a", "d").bytes(),
-        Tar().hardlink("a", "nowhere").bytes(),
-        Tar().folder("x").hardlink("y", "x").bytes(),
-        Tar().symlink("a", "").bytes(),
-        Tar().file("a", uid=-1).bytes(),
-    ],
-    ids=str,
-)
+BAD_LAYERS = {
+    "no tar": b"no tar at all" * 100,
+    "a cut tar": BASE[:1500],
+    "a long name": Tar().file("a" * 256).bytes(),
+    "a long path": Tar().file("a/" * 2047 + "ab").bytes(),
+    "a long link": Tar().symlink("a", "b" * 4097).bytes(),
+    "a link to nothing": Tar().symlink("a", "").bytes(),
+    "a directory that is a file": Tar().file("a").file("a/b").bytes(),
+    "a hard link to a directory below": Tar().hardlink("a", "d").bytes(),
+    "a hard link to a directory": Tar().folder("x").hardlink("y", "x").bytes(),
+    "a hard link to nothing": Tar().hardlink("a", "nowhere").bytes(),
+    "no owner": Tar().file("a", uid=-1).bytes(),
+}
+
+
+@pytest.mark.parametrize("layer", BAD_LAYERS.values(), ids=BAD_LAYERS)
 async def test_a_bad_layer_is_refused_and_its_upload_cancelled(layer: bytes) -> None:
     await converts_with(CorruptLayerError, layer)
 
@@ -463,6 +463,32 @@ async def test_limits_hold() -> None:
         many.file(str(number))
     await converts_with(LimitExceededError, many.bytes(), LayerLimits(layer_entries=20))
     await converts_with(LimitExceededError, Tar().file("big", bytes(200_000)).bytes(), LayerLimits(layer_size=150_000))
+
+
+async def test_more_attributes_than_an_inode_can_have_are_refused() -> None:
+    attributes = {f"user.{number}": "v" * 60_000 for number in range(5)}
+    await converts_with(UnsupportedError, Tar().file("a", xattrs=attributes).bytes())
+
+
+async def test_a_way_through_links_to_endless_depth_is_refused() -> None:
+    """Paths as deep as entries make them would fill the memory, a path a directory."""
+    deep = "d/" * 1000
+    tar = Tar().file(deep + "x")
+    for number in range(3):
+        tar.symlink(f"link-{number}", f"link-{number - 1}/{deep}" if number else deep).file(f"link-{number}/{deep}x")
+    await converts_with(UnsupportedError, tar.bytes())
+
+
+async def test_layers_that_make_each_others_paths_deeper_are_refused() -> None:
+    deep = "d/" * 1500
+    repository = Repository()
+    layers = [
+        Tar().file(deep + "x").symlink("l", deep).bytes(),
+        Tar().file("l/" + deep + "x").bytes(),
+    ]
+    source = as_source(add_image(repository, layers))
+    with pytest.raises(UnsupportedError, match="a directory with a path of"):
+        await NydusDriver().convert(source, MemoryContent(repository), NydusOptions())
 
 
 async def test_unknown_tar_types_are_refused() -> None:
@@ -616,6 +642,15 @@ def test_the_fingerprint_changes_with_what_changes_the_bytes() -> None:
         NydusOptions(builder_path="/usr/bin/nydus-image"),
     ):
         assert driver.fingerprint(option) != base
+
+
+def test_another_version_of_the_merge_leaves_the_layer_cache() -> None:
+    class Later(NydusDriver):
+        version = "later"
+
+    option = NydusOptions()
+    assert Later().fingerprint(option) != NydusDriver().fingerprint(option)
+    assert Later().layer_fingerprint(option) == NydusDriver().layer_fingerprint(option)
 
 
 async def test_prefetch_patterns_name_inodes_and_drop_what_matches_nothing_or_lies_below_another() -> None:

@@ -80,9 +80,25 @@ def test_files_below_a_lower_link_go_where_it_leads(target: str) -> None:
     assert applied(lower, layer("lib/x")) == {"usr": 1, "usr/lib": 2, "usr/lib/x": 1, "other": 0, "lib": 0}
 
 
-def test_a_link_that_leads_nowhere_or_round_is_replaced() -> None:
-    assert applied(layer("l>nowhere"), layer("l/x")) == {"l": 0, "l/x": 1}
-    assert applied(layer("l>m", "m>l"), layer("l/x")) == {"l": 0, "l/x": 1, "m": 0}
+def test_where_a_lower_link_leads_is_made_if_it_is_not_there() -> None:
+    assert applied(layer("l>a/b"), layer("l/x")) == {"l": 0, "a": 0, "a/b": 0, "a/b/x": 1}
+
+
+@pytest.mark.parametrize("lower", [["l>m", "m>l"], ["l>f", "f"]])
+def test_a_link_that_leads_round_or_to_a_file_is_no_directory(lower: list[str]) -> None:
+    with pytest.raises(CorruptLayerError):
+        applied(layer(*lower), layer("l/x"))
+
+
+def test_whiteouts_alone_make_nothing_and_replace_nothing() -> None:
+    assert applied(layer("a", "l>nowhere"), layer("a/.wh.x", "l/b/.wh.x", "d/.wh..wh..opq")) == {"a": 1, "l": 0}
+
+
+def test_whiteouts_hide_before_anything_is_added() -> None:
+    """The layer has two paths to one directory: what it adds by one must not go with what it hides by the other."""
+    lower = layer("usr/", "usr/lib/", "usr/lib/old", "lib>usr/lib")
+    assert applied(lower, layer("lib/x", "usr/.wh.lib")) == {"usr": 1, "usr/lib": 0, "usr/lib/x": 1, "lib": 0}
+    assert applied(lower, layer("lib/.wh..wh..opq", "usr/lib/x")) == {"usr": 1, "usr/lib": 2, "usr/lib/x": 2, "lib": 0}
 
 
 def test_a_link_inside_the_layer_is_followed_as_extraction_would() -> None:
@@ -118,7 +134,15 @@ def test_the_applied_layers_stay_as_they_were() -> None:
     assert [path for path, _ in walk(upper)] == [b".wh.x", b"d", b"d/b"]
 
 
-@pytest.mark.parametrize("path", [b"a/../b", b"..", b"a/" + b"n" * 256, b"a\0b"])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(b"a/../b", [b"b"]), (b"../../b", [b"b"]), (b"a/b/..", [b"a"]), (b"..", []), (b"/./a//b/", [b"a", b"b"])],
+)
+def test_a_path_is_what_extraction_makes_of_it(path: bytes, expected: list[bytes]) -> None:
+    assert components(path) == expected
+
+
+@pytest.mark.parametrize("path", [b"a/" + b"n" * 256, b"a\0b", b"a/" * 2047 + b"ab"])
 def test_paths_that_are_none_are_refused(path: bytes) -> None:
     with pytest.raises(CorruptLayerError):
         components(path)

@@ -97,7 +97,7 @@ def leaves(draw: st.DrawFn) -> Inode:
 def directories(draw: st.DrawFn, depth: int = 3) -> Inode:
     inode = directory(draw(st.integers(0, 0o7777)))
     inode.xattrs = draw(_xattrs)
-    inode.mtime = draw(st.integers(0, 2**40))
+    inode.mtime = draw(st.integers(-(2**40), 2**40))
     child = leaves() if depth == 0 else st.one_of(leaves(), directories(depth - 1))
     inode.children = draw(st.dictionaries(names, child, max_size=6))
     return inode
