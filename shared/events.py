@@ -1,8 +1,8 @@
 """Conversion events: CloudEvents 1.0 over the broker's event stream. The status API and the console are read models over it.
 
 ``subject`` is the request id. One conversion emits: ``requested`` (ingress), ``started``, any number of ``progress``,
-``preempted`` and ``retrying``, and one of ``succeeded``, ``skipped``, ``failed``; ``replayed`` and ``discarded`` come from
-dead-letter operations.
+``preempted`` and ``retrying``, and one of ``succeeded``, ``skipped``, ``failed``, ``cancelled``; ``replayed`` and ``discarded``
+come from dead-letter operations, ``cancelling`` from an operator who wants it to end.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ EventType = Literal[
     "succeeded",
     "skipped",
     "failed",
+    "cancelling",
+    "cancelled",
     "replayed",
     "discarded",
 ]
@@ -67,7 +69,7 @@ class ConversionEvent(BaseModel):
 class EventData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     request: ConversionRequest | None = None
-    """On every event but ``progress``."""
+    """On every event but ``progress`` and ``cancelling``."""
     attempt: int = 1
     consumer: str = ""
     trace_id: str = ""
@@ -89,7 +91,7 @@ class EventData(BaseModel):
     """``{"layer": digest, "done": bytes, "total": bytes}``."""
     dead_letter_id: str = ""
     actor: str = ""
-    """Who replayed or discarded."""
+    """Who replayed, discarded or cancelled."""
 
 
 ConversionEvent.model_rebuild()
@@ -105,4 +107,11 @@ def conversion_event(
         subject=request.id,
         traceparent=traceparent,
         data=EventData(request=carried, **data),
+    )
+
+
+def cancelling_event(conversion_id: str, time: datetime, actor: str) -> ConversionEvent:
+    """``actor`` wants what was published under this id until ``time`` to end."""
+    return ConversionEvent(
+        type=f"{TYPE_PREFIX}cancelling", subject=conversion_id, time=time, data=EventData(actor=actor)
     )

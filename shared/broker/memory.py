@@ -43,6 +43,7 @@ class MemoryServer:
         self.lanes: dict[Priority, deque[_Stored]] = {"live": deque(), "backfill": deque()}
         self.dead: dict[str, tuple[WireMessage, str]] = {}
         self.events: list[bytes] = []
+        self.cancellations: list[bytes] = []
         self.claimed: set[str] = set()
         self.retrying: dict[int, tuple[_Stored, asyncio.TimerHandle]] = {}
         self.in_flight = 0
@@ -124,7 +125,8 @@ class MemoryTransport:
         self.server = server
         self.holding: dict[int, _Stored] = {}
         self.dead = _MemoryDeadLetters(server)
-        self.events = _MemoryEvents(server)
+        self.events = _MemoryEvents(server, server.events)
+        self.cancellations = _MemoryEvents(server, server.cancellations)
         self.claims = MemoryClaims(server)
 
     async def close(self) -> None:
@@ -236,24 +238,25 @@ def _read(message: WireMessage) -> DeadLetter:
 
 
 class _MemoryEvents(EventReading):
-    def __init__(self, server: MemoryServer) -> None:
+    def __init__(self, server: MemoryServer, kept: list[bytes]) -> None:
         self._server = server
+        self._kept = kept
 
     async def publish(self, *events: ConversionEvent) -> None:
         self._server.check()
-        self._server.events += encode_events(events)
+        self._kept += encode_events(events)
         self._server.wake()
 
     def _has_more(self, position: int) -> bool:
-        return position < len(self._server.events)
+        return position < len(self._kept)
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         del since  # it is little, and from before it is allowed
         position = 0
         while True:
-            while position < len(self._server.events):
+            while position < len(self._kept):
                 position += 1
-                yield self._server.events[position - 1]
+                yield self._kept[position - 1]
             if not follow:
                 return
             async with self._server.changed:

@@ -55,6 +55,10 @@ class QueueBroker:
     def events(self) -> EventStream:
         return self._transport.events
 
+    @property
+    def cancellations(self) -> EventStream:
+        return self._transport.cancellations
+
     async def publish(self, request: ConversionRequest, headers: Headers | None = None, *, delay: float = 0) -> None:
         not_before = datetime.now(UTC) + timedelta(seconds=delay) if delay > 0 else None
         message = encode(Queued(request=request, headers=dict(headers or {}), not_before=not_before))

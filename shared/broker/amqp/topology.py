@@ -15,6 +15,7 @@ RETRY_STEPS = (1, 2, 5, 15, 60, 300, 900)
 """Seconds. A queue each, because messages of one queue expire in order: a short delay behind a long one would wait for it."""
 _BACKSTOP = 20
 """Deliveries above our own limit after which RabbitMQ itself moves a message to the dead letters."""
+_SMALL_SEGMENT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Topology:
     @property
     def events(self) -> str:
         return f"{self.prefix}.events"
+
+    @property
+    def cancellations(self) -> str:
+        return f"{self.prefix}.cancellations"
 
     def claim(self, key: str) -> str:
         return f"{self.prefix}.claim.{key}"
@@ -89,13 +94,13 @@ class Topology:
                 )
         await channel.close()
 
-    async def declare_events(self, channel: AbstractChannel) -> None:
-        """The stream, apart from the work: conversions do not wait for their history."""
-        await channel.declare_queue(
-            self.events,
-            durable=True,
-            arguments={"x-queue-type": "stream", "x-max-age": f"{max(1, int(self.events_max_age))}s"},
-        )
+    async def declare_stream(self, channel: AbstractChannel, name: str) -> None:
+        """``events`` or ``cancellations``, apart from the work: conversions do not wait for their history."""
+        arguments: Table = {"x-queue-type": "stream", "x-max-age": f"{max(1, int(self.events_max_age))}s"}
+        if name == self.cancellations:
+            # RabbitMQ drops whole segments alone, and cancellations would never fill one of its default size.
+            arguments["x-stream-max-segment-size-bytes"] = _SMALL_SEGMENT
+        await channel.declare_queue(name, durable=True, arguments=arguments)
 
     @staticmethod
     def _unlimited(connection: AbstractConnection) -> Table:

@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 class AmqpEvents(EventReading):
     """See :class:`shared.broker.api.EventStream`."""
 
-    def __init__(self, link: AmqpLink, reading: AmqpLink) -> None:
+    def __init__(self, name: str, link: AmqpLink, reading: AmqpLink) -> None:
+        self._name = name
         self._link = link
         self._reading = reading
         self._declared: object = None
@@ -56,24 +57,22 @@ class AmqpEvents(EventReading):
         return await self._publish(message)
 
     async def _publish(self, message: aio_pika.Message) -> None:
-        name = self._link.topology.events
         if self._declared is not await self._link.current():
             async with self._link.channel() as channel:
-                await self._link.topology.declare_events(channel)
+                await self._link.topology.declare_stream(channel, self._name)
             self._declared = await self._link.current()
         await self._link.call(
-            lambda channel: channel.default_exchange.publish(message, name, timeout=self._link.timeout)
+            lambda channel: channel.default_exchange.publish(message, self._name, timeout=self._link.timeout)
         )
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         offset: Any = "first" if since is None else since - _CLOCK_SKEW
-        stream = self._link.topology.events
         while True:
             try:
                 async with self._reading.channel(prefetch=PREFETCH) as channel:
                     async with asyncio.timeout(START):
-                        await self._link.topology.declare_events(channel)
-                    async with aclosing(stream_messages(channel, stream, offset, follow=follow)) as messages:
+                        await self._link.topology.declare_stream(channel, self._name)
+                    async with aclosing(stream_messages(channel, self._name, offset, follow=follow)) as messages:
                         async for message in messages:
                             seen = stream_offset(message)
                             offset = offset if seen is None else seen + 1
@@ -92,10 +91,11 @@ class AmqpTransport:
 
     extend_interval = 60.0
 
-    def __init__(self, link: AmqpLink, events: AmqpEvents, claims: AmqpClaims) -> None:
+    def __init__(self, link: AmqpLink, events: AmqpEvents, cancellations: AmqpEvents, claims: AmqpClaims) -> None:
         self._link = link
         self.dead = AmqpDeadLetters(link)
         self.events = events
+        self.cancellations = cancellations
         self.claims = claims
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:
@@ -149,7 +149,8 @@ async def open_amqp(url: str, settings: BrokerSettings) -> AsyncIterator[AmqpTra
     # A stream that is not ready makes RabbitMQ close the whole connection: the history has connections of its own, and so
     # have the claims, which hold channels in any number.
     link, writing, reading, claiming = connection(), connection(), connection(), connection()
-    transport = AmqpTransport(link, AmqpEvents(writing, reading), AmqpClaims(claiming))
+    events, cancellations = (AmqpEvents(name, writing, reading) for name in (topology.events, topology.cancellations))
+    transport = AmqpTransport(link, events, cancellations, AmqpClaims(claiming))
     try:
         yield transport
     finally:

@@ -45,6 +45,10 @@ class Names:
     def events(self) -> str:
         return f"{self.prefix}-events"
 
+    @property
+    def cancellations(self) -> str:
+        return f"{self.prefix}-cancellations"
+
     def lane(self, lane: str) -> str:
         return f"{self.prefix}.conversions.{lane}"
 
@@ -57,6 +61,10 @@ class Names:
     @property
     def event(self) -> str:
         return f"{self.prefix}.events"
+
+    @property
+    def cancellation(self) -> str:
+        return f"{self.prefix}.cancellations"
 
     @property
     def claims(self) -> str:
@@ -103,16 +111,17 @@ async def declare(js: JetStreamContext, names: Names, retention: Retention) -> N
             discard=DiscardPolicy.NEW,
         ),
     )
-    await _stream(
-        js,
-        StreamConfig(
-            name=names.events,
-            subjects=[names.event],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            max_age=retention.events_max_age,
-        ),
-    )
+    for name, subject in ((names.events, names.event), (names.cancellations, names.cancellation)):
+        await _stream(
+            js,
+            StreamConfig(
+                name=name,
+                subjects=[subject],
+                storage=StorageType.FILE,
+                num_replicas=replicas,
+                max_age=retention.events_max_age,
+            ),
+        )
     for durable, subject in (
         ("live", names.lane("live")),
         ("backfill", names.lane("backfill")),

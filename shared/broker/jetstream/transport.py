@@ -29,19 +29,19 @@ _CLOCK_SKEW = timedelta(minutes=5)
 class JetStreamEvents(EventReading):
     """See :class:`shared.broker.api.EventStream`."""
 
-    def __init__(self, link: NatsLink, publisher: Publisher) -> None:
-        self._link = link
-        self._publisher = publisher
+    def __init__(self, link: NatsLink, publisher: Publisher, stream: str, subject: str) -> None:
+        self._link, self._publisher = link, publisher
+        self._stream, self._subject = stream, subject
 
     async def publish(self, *events: ConversionEvent) -> None:
         for body in encode_events(events):
             headers = {"Nats-Msg-Id": f"event-{hashlib.sha256(body).hexdigest()}"}
-            await self._publisher.publish(self._link.names.event, body, headers)
+            await self._publisher.publish(self._subject, body, headers)
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         # The server knows when it stored an event, not when it happened on a clock that may differ: start early.
         start = None if since is None else since - _CLOCK_SKEW
-        async with aclosing(messages_of(self._link, self._link.names.events, since=start, follow=follow)) as messages:
+        async with aclosing(messages_of(self._link, self._stream, since=start, follow=follow)) as messages:
             async for message in messages:
                 yield message.data
 
@@ -53,9 +53,11 @@ class JetStreamTransport:
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
-        self._publisher = Publisher(link)
+        self._publisher = publisher = Publisher(link)
+        names = link.names
         self.dead = JetStreamDeadLetters(link)
-        self.events = JetStreamEvents(link, self._publisher)
+        self.events = JetStreamEvents(link, publisher, names.events, names.event)
+        self.cancellations = JetStreamEvents(link, publisher, names.cancellations, names.cancellation)
         self.claims = JetStreamClaims(link)
 
     async def publish(self, message: WireMessage, lane: Priority, *, delay: float = 0, deduplicate: str = "") -> None:

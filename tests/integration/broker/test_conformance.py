@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from shared.broker.api import Broker, DeadLetterFilter, Delivery
 from shared.broker.queue import QueueBroker
 from shared.broker.transport import unavailable
 from shared.errors import TransientError
-from shared.events import conversion_event
+from shared.events import cancelling_event, conversion_event
 from shared.messages import Attempt, ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from tests.integration.broker.conftest import DELIVERY_LIMIT, Kind
@@ -369,6 +369,20 @@ async def test_events_are_history_and_then_news(kind: Kind) -> None:
         await broker.events.publish(conversion_event("succeeded", request(1)))
         await asyncio.wait_for(task, 15)
         assert seen == ["requested", "started", "succeeded"]
+
+
+async def test_cancellations_are_a_stream_of_their_own(kind: Kind) -> None:
+    async with kind.connect() as broker, kind.connect() as reader:
+        asked = cancelling_event("a" * 32, datetime.now(UTC), "boss")
+        await broker.cancellations.publish(asked)
+        await broker.events.publish(conversion_event("requested", request(1)))
+        assert [event async for event in reader.cancellations.read(follow=False)] == [asked]
+        assert [event.kind async for event in reader.events.read(follow=False)] == ["requested"]
+        async with asyncio.timeout(15), aclosing(reader.cancellations.read()) as followed:
+            assert await anext(followed) == asked
+            news = cancelling_event("b" * 32, datetime.now(UTC), "boss")
+            await broker.cancellations.publish(news)
+            assert await anext(followed) == news
 
 
 async def test_events_that_are_told_together_arrive_in_order(kind: Kind) -> None:
