@@ -137,7 +137,7 @@ class EventStream(Protocol):
         """
         ...
 
-    def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
+    def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[ConversionEvent]:
         """From the oldest kept (or ``since``); with ``follow`` it goes on with new ones for ever, over reconnects. What cannot
         be read is logged and left out.
         """

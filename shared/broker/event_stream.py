@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 
@@ -22,7 +22,7 @@ class EventReading(ABC):
     @abstractmethod
     def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]: ...
 
-    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncIterator[ConversionEvent]:
+    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[ConversionEvent]:
         async with aclosing(self.bodies(since=since, follow=follow)) as bodies:
             async for body in bodies:
                 try:

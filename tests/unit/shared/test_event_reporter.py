@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -37,7 +37,7 @@ class Stream:
             raise unavailable("it is away")
         self.told.append(events)
 
-    def read(self, **_: object) -> AsyncIterator[ConversionEvent]:
+    def read(self, **_: object) -> AsyncGenerator[ConversionEvent]:
         raise NotImplementedError("it is only told")
 
     def bodies(self, **_: object) -> AsyncGenerator[bytes]:
