@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 
 from opentelemetry.trace import Span
 
+from consumer.attempt_events import CONSUMER, AttemptEvents
+from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
-from consumer.lease import expiring_when_recalled, heartbeat
+from consumer.lease import expiring_when, heartbeat
 from consumer.outcome import Ack, Dead, Leave, Retry, decide
 from consumer.progress import ConversionProgress
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
 from shared.event_reporter import EventReporter
-from shared.events import EventType, conversion_event
+from shared.events import ConversionEvent
 from shared.messages import Attempt, Failure
 from shared.oci.reference import Reference
 from shared.settings.model import Settings
@@ -32,7 +33,6 @@ from shared.telemetry.spans import process_span, record_error
 from shared.telemetry.tracing import Tracing, trace_id, traceparent
 from shared.telemetry.work_queue import WorkQueue
 
-CONSUMER = f"{socket.gethostname()}/{os.getpid()}"
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +43,7 @@ class Workshop:
     settings: Settings
     converter: Converter
     circuits: CircuitBreaker
+    cancellations: Cancellations
     ask: Callable[[Reference], Awaitable[object]]
     """Ask a registry for a manifest that is there or not: what only a registry that works can tell."""
     reporter: EventReporter
@@ -62,11 +63,14 @@ class AttemptRun:
         self._started_at = datetime.now(UTC)
         self._began = monotonic()
         self._number = len(delivery.attempts) + 1
+        self._events = AttemptEvents(workshop.reporter, delivery.request, self._number)
 
     async def handle(self) -> None:
         """Never raises but for cancellation; a delivery that could not be settled is delivered again by the broker."""
         shop, request = self._shop, self._request
-        pause = await shop.circuits.admit(self._hosts, self._ask)
+        await shop.cancellations.caught_up()
+        cancelling = shop.cancellations.of(self._delivery)
+        pause = 0.0 if cancelling else await shop.circuits.admit(self._hosts, self._ask)
         if pause > 0 and self._may_wait:
             _log.info("%s waits %.0f s: its registry is down", request.source, pause)
             await self._settle_safely(self._delivery.release(pause))
@@ -86,28 +90,35 @@ class AttemptRun:
             counted: CountedOutcome = "released"
             try:
                 async with heartbeat(self._delivery, shop.extend_interval):
-                    counted = await self._convert_and_settle(span, queued)
+                    if cancelling:
+                        counted = await self._called_off(span, cancelling)
+                    else:
+                        counted = await self._convert_and_settle(span, queued)
             finally:
                 seconds = monotonic() - self._began
                 shop.metrics.conversion_finished(request.ref, request.tag, counted, seconds, trace_id(span))
 
     async def _convert_and_settle(self, span: Span, queued: float) -> CountedOutcome:
         shop = self._shop
-        progress = ConversionProgress(shop.tracing, shop.metrics, self._report_progress)
-        self._tell("started", span, queue_seconds=queued)
+        progress = ConversionProgress(shop.tracing, shop.metrics, self._events.progress)
+        self._events.tell("started", span, queue_seconds=queued)
         converted: Converted | None = None
         error: BaseException | None = None
         try:
             async with (
                 asyncio.timeout(shop.settings.timeouts.conversion) as limit,
-                expiring_when_recalled(self._delivery, limit),
+                expiring_when(self._delivery.recalled.wait, limit),
+                expiring_when(partial(self._called_off_in_time, progress), limit),
             ):
                 again = self._delivery.redelivered or bool(self._delivery.attempts)
                 converted = await shop.converter.convert(self._request, progress, again=again)
         except BaseException as raised:  # noqa: BLE001  whatever it is, decide() says what becomes of the delivery
             error = raised
-            if isinstance(raised, Exception) and limit.expired() and self._delivery.recalled.is_set():
-                return await self._preempted(span, tuple(progress.stages))
+            if isinstance(raised, Exception) and limit.expired():
+                if cancelling := shop.cancellations.of(self._delivery):
+                    return await self._called_off(span, cancelling, tuple(progress.stages))
+                if self._delivery.recalled.is_set():
+                    return await self._preempted(span, tuple(progress.stages))
             if isinstance(raised, TimeoutError) and limit.expired():
                 error = TransientError(
                     f"the conversion took longer than timeouts.conversion ({shop.settings.timeouts.conversion:.0f} s)",
@@ -128,12 +139,7 @@ class AttemptRun:
                 raise error
             case Ack():
                 counted = self._succeeded(span, converted, outcome, stages)
-                try:
-                    # If this process died after the acknowledgement and before its last event, the conversion would seem to
-                    # run for ever.
-                    await shop.reporter.published()
-                finally:
-                    await self._settle_safely(self._delivery.ack())
+                await self._acknowledge()
                 return counted
             case Retry() | Dead():
                 return await self._failed(span, error, outcome, stages)
@@ -145,13 +151,13 @@ class AttemptRun:
         seconds = round(monotonic() - self._began, 3)
         if converted is None:
             shop.metrics.skipped(outcome.reason)
-            self._tell("skipped", span, reason=outcome.reason, duration_seconds=seconds, stages=stages)
+            self._events.tell("skipped", span, reason=outcome.reason, duration_seconds=seconds, stages=stages)
             _log.info("skipped %s: %s", request.source, outcome.reason)
             return "skipped"
         result = converted.result
         shop.metrics.sizes(result.source_size, result.target_size)
         shop.metrics.layers(converted=result.layers_total - result.layers_reused, reused=result.layers_reused)
-        self._tell(
+        self._events.tell(
             "succeeded",
             span,
             duration_seconds=seconds,
@@ -181,7 +187,7 @@ class AttemptRun:
         if isinstance(outcome, Retry):
             await self._settle_safely(self._delivery.retry(outcome.delay, attempt))
             shop.metrics.retried(failure.code)
-            self._tell("retrying", span, retry_in_seconds=round(outcome.delay, 3), **facts)
+            self._events.tell("retrying", span, retry_in_seconds=round(outcome.delay, 3), **facts)
             _log.warning("%s; again in %.0f s", where, outcome.delay, exc_info=trace)
             return "retrying"
         letter_id = ""
@@ -192,9 +198,35 @@ class AttemptRun:
 
         await self._settle_safely(bury())
         shop.metrics.dead_lettered(failure.code, trace_id(span))
-        self._tell("failed", span, dead_letter_id=letter_id, **facts)
+        self._events.tell("failed", span, dead_letter_id=letter_id, **facts)
         _log.error("%s; it is dead letter %s", where, letter_id, exc_info=trace)
         return "failed"
+
+    async def _called_off_in_time(self, progress: ConversionProgress) -> bool:
+        """Whether the conversion can still be stopped when it is cancelled: one that puts its tag ends as what it is."""
+        await self._shop.cancellations.heard(self._delivery)
+        return not progress.tagging
+
+    async def _called_off(
+        self, span: Span, cancelling: ConversionEvent, stages: tuple[object, ...] = ()
+    ) -> CountedOutcome:
+        """Cancelled by an operator: gone for good, like what has succeeded. What an earlier attempt may have put stays."""
+        seconds, actor = round(monotonic() - self._began, 3), cancelling.data.actor
+        span.set_attributes({"ics.outcome": "cancelled", "ics.cancelled_by": actor})
+        reason = f"cancelled by {actor or 'somebody'}"
+        if self._delivery.redelivered:
+            reason += "; an earlier attempt had begun and may have put its target"
+        self._events.tell("cancelled", span, actor=actor, reason=reason, duration_seconds=seconds, stages=stages)
+        _log.info("%s: %s", self._request.source, reason)
+        await self._acknowledge()
+        return "cancelled"
+
+    async def _acknowledge(self) -> None:
+        """If this process died after the acknowledgement and before its last event, the conversion would seem to run for ever."""
+        try:
+            await self._shop.reporter.published()
+        finally:
+            await self._settle_safely(self._delivery.ack())
 
     async def _settle_safely(self, settlement: Awaitable[None]) -> None:
         """A broker that is away while we settle delivers the message again: that is safe, and not this attempt's failure."""
@@ -226,7 +258,7 @@ class AttemptRun:
         await self._settle_safely(self._delivery.release(pause, begun=True))
         seconds = round(monotonic() - self._began, 3)
         failure = Failure.of(error)
-        self._tell(
+        self._events.tell(
             "retrying", span, failure=failure, duration_seconds=seconds, stages=stages, retry_in_seconds=round(pause, 3)
         )
         _log.warning("%s waits %.0f s: its registry is down (%s)", self._request.source, pause, failure.code)
@@ -236,7 +268,7 @@ class AttemptRun:
         """A push needs this backfill's slot. Its finished layers are in the layer cache; it costs no attempt."""
         await self._settle_safely(self._delivery.release(begun=True))
         seconds = round(monotonic() - self._began, 3)
-        self._tell("preempted", span, duration_seconds=seconds, stages=stages)
+        self._events.tell("preempted", span, duration_seconds=seconds, stages=stages)
         _log.info("%s made room for a push after %.1f s and is queued again", self._request.source, seconds)
         return "preempted"
 
@@ -267,23 +299,6 @@ class AttemptRun:
             failure=failure,
             trace_id=trace_id(span),
             traceparent=traceparent(span),
-        )
-
-    def _tell(self, kind: EventType, span: Span, **data: object) -> None:
-        event = conversion_event(
-            kind,
-            self._request,
-            traceparent=traceparent(span),
-            attempt=self._number,
-            consumer=CONSUMER,
-            trace_id=trace_id(span),
-            **data,
-        )
-        self._shop.reporter.tell(event)
-
-    def _report_progress(self, progress: dict[str, object]) -> None:
-        self._shop.reporter.tell(
-            conversion_event("progress", self._request, attempt=self._number, consumer=CONSUMER, progress=progress)
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from shared.broker.api import Delivery
@@ -30,12 +30,12 @@ async def heartbeat(delivery: Delivery, interval: float) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def expiring_when_recalled(delivery: Delivery, limit: asyncio.Timeout) -> AsyncIterator[None]:
-    """Let ``limit`` expire as soon as ``delivery`` is recalled: a conversion that must stop stops in one way only."""
+async def expiring_when(stop: Callable[[], Awaitable[bool]], limit: asyncio.Timeout) -> AsyncIterator[None]:
+    """Let ``limit`` expire as soon as ``stop`` says true: a conversion that must stop stops in one way only."""
 
     async def expire() -> None:
-        await delivery.recalled.wait()
-        limit.reschedule(asyncio.get_running_loop().time())
+        if await stop():
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async with _beside(expire()):
         yield

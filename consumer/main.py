@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 
 import orjson
 
-from consumer.attempt import CONSUMER, Workshop
+from consumer.attempt import Workshop
+from consumer.attempt_events import CONSUMER
+from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.claims import LayerClaims
 from consumer.conversion import Converter
@@ -67,6 +69,7 @@ async def run_consumer(
         await stack.enter_async_context(uploads.cancelling(registry.cancel_upload))
         notifier = await stack.enter_async_context(Notifier.from_settings(settings, metrics))
         reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, (notifier,)).running())
+        cancellations = Cancellations(broker.cancellations, settings.broker.events_max_age)
         workshop = Workshop(
             settings=settings,
             converter=Converter(
@@ -79,6 +82,7 @@ async def run_consumer(
                 claims=LayerClaims.of(broker, settings.timeouts),
             ),
             circuits=CircuitBreaker(metrics),
+            cancellations=await stack.enter_async_context(cancellations.following()),
             ask=registry.resolve,
             reporter=reporter,
             metrics=metrics,

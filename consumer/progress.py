@@ -28,6 +28,8 @@ class ConversionProgress:
     report: Callable[[dict[str, Any]], None] = lambda _progress: None
     """Told ``{"layer": digest, "done": bytes, "total": bytes}`` now and then; must not block."""
     stages: list[Stage] = field(default_factory=list)
+    tagging: bool = False
+    """The tag is being put, or has been."""
     _started: float = field(default_factory=monotonic)
     _reported: float = 0.0
 
@@ -42,6 +44,7 @@ class ConversionProgress:
         """A span, a histogram sample, and a row of the waterfall, even when the stage fails."""
         record = StageRecord()
         begin = monotonic()
+        self.tagging |= name == "tag"
         with stage_span(self.tracing, name, str(subject)) as span:
             try:
                 yield record

@@ -22,8 +22,8 @@ from prometheus_client.registry import Collector
 from shared.telemetry.cardinality import LabelValues, RefTagLabels
 from shared.telemetry.exposition import render
 
-Outcome = Literal["succeeded", "skipped", "failed", "retrying", "preempted", "released"]
-"""How one attempt ended. ``released``: handed back without an outcome (drain, open circuit, cancellation).
+Outcome = Literal["succeeded", "skipped", "failed", "cancelled", "retrying", "preempted", "released"]
+"""How one attempt ended. ``released``: handed back without an outcome (drain, open circuit). ``cancelled``: by an operator.
 ``preempted``: a backfill that was handed back for a push."""
 WebhookOutcome = Literal["accepted", "ignored", "unauthorized", "invalid", "unavailable"]
 CircuitState = Literal["closed", "half_open", "open"]

@@ -139,7 +139,7 @@ def record_error(span: Span, error: BaseException) -> None:
         span.set_status(Status(StatusCode.ERROR, redact(error.message)))
         return
     if not isinstance(error, Exception):  # cancellation, exit: nothing has failed
-        span.set_attribute("ics.outcome", "cancelled")
+        span.set_attribute("ics.outcome", "interrupted")
         return
     span.set_attribute("error.type", f"{type(error).__module__}.{type(error).__qualname__}")
     span.set_status(Status(StatusCode.ERROR))

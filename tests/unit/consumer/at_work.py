@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from consumer.attempt import Workshop
+from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
 from consumer.worker import work
@@ -70,11 +71,16 @@ async def at_work(
     made: Converter, settings: Settings, ask: Callable[[Reference], Awaitable[None]] = answering
 ) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
     metrics = Metrics(10, process_metrics=False)
-    async with open_broker(settings) as broker, EventReporter(broker.events, metrics, ()).running() as reporter:
+    async with (
+        open_broker(settings) as broker,
+        EventReporter(broker.events, metrics, ()).running() as reporter,
+        Cancellations(broker.cancellations, settings.broker.events_max_age).following() as cancellations,
+    ):
         workshop = Workshop(
             settings=settings,
             converter=made,
             circuits=CircuitBreaker(metrics, pause=0.05),
+            cancellations=cancellations,
             ask=ask,
             reporter=reporter,
             metrics=metrics,

@@ -1,0 +1,224 @@
+"""A cancelled conversion ends, running or waiting; one that was published again after it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from consumer import cancellations as module
+from consumer.cancellations import Cancellations
+from consumer.conversion import Converted
+from drivers.api import Progress
+from shared.broker.api import Broker
+from shared.broker.transport import unavailable
+from shared.errors import TransientError
+from shared.events import ConversionEvent, cancelling_event
+from shared.messages import ConversionRequest
+from shared.oci.reference import Reference
+from tests.memory_store import MemoryStore
+from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, settings_for
+from tests.unit.consumer.support import converter, pushed, request
+
+
+async def cancel(broker: Broker, conversion: str = request().id, *, after: float = 0) -> None:
+    time = datetime.now(UTC) + timedelta(seconds=after)
+    await broker.cancellations.publish(cancelling_event(conversion, time, "boss"))
+
+
+async def test_what_runs_is_stopped_and_acknowledged_once_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, stopped = asyncio.Event(), asyncio.Event()
+    in_flight: dict[str, int | None] = {}
+
+    async def work(_request: ConversionRequest) -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            stopped.set()
+
+    async with at_work(Scripted(work), settings_for()) as (broker, _, _):
+        publish = broker.events.publish
+
+        async def published(*events: ConversionEvent) -> None:
+            stats = await broker.stats()
+            in_flight.update((event.kind, stats.in_flight) for event in events)
+            await publish(*events)
+
+        monkeypatch.setattr(broker.events, "publish", published)
+        await broker.publish(request())
+        await began.wait()
+        await cancel(broker)
+        (event,) = await events_of(broker, 1, "cancelled", "retrying", "failed")
+        assert (event.kind, event.data.actor, event.data.reason) == ("cancelled", "boss", "cancelled by boss")
+        assert stopped.is_set()
+        assert in_flight["cancelled"] == 1
+        await idle(broker)
+        assert await broker.dead_letters.count() == 0
+
+
+async def test_what_waits_is_not_converted_and_another_image_is() -> None:
+    gate = asyncio.Event()
+
+    async def work(_request: ConversionRequest) -> None:
+        await gate.wait()
+        raise TransientError("no", code="rate_limited")
+
+    made = Scripted(work)
+    async with at_work(made, settings_for(ICS_MAXIMUM_CONCURRENCY="1")) as (broker, _, _):
+        await broker.publish(request(id="a" * 32))
+        await broker.publish(request(id="b" * 32))
+        await cancel(broker, "b" * 32)
+        gate.set()
+        (event,) = await events_of(broker, 1, "cancelled")
+        assert event.subject == "b" * 32
+        assert "b" * 32 not in made.seen
+
+
+async def test_what_waits_for_a_retry_does_not_come_again() -> None:
+    failed = asyncio.Event()
+
+    async def work(_request: ConversionRequest) -> None:
+        failed.set()
+        raise TransientError("no", code="rate_limited")
+
+    made = Scripted(work)
+    slowly = settings_for(ICS_RETRY='{"maximum_attempts": 3, "initial_delay": 0.5, "maximum_delay": 0.5}')
+    async with at_work(made, slowly) as (broker, _, _):
+        await broker.publish(request())
+        await failed.wait()
+        await cancel(broker)
+        (event,) = await events_of(broker, 1, "cancelled", "failed")
+        assert (event.kind, event.data.attempt, len(made.seen)) == ("cancelled", 2, 1)
+
+
+async def test_a_registry_that_is_down_is_not_waited_for() -> None:
+    async def down(_reference: Reference) -> None:
+        raise TransientError("nobody", code="registry_unavailable")
+
+    async def work(_request: ConversionRequest) -> None:
+        raise TransientError("nobody", code="registry_unavailable")
+
+    async with at_work(Scripted(work), settings_for(), down) as (broker, _, _):
+        await broker.publish(request())
+        await events_of(broker, 1, "retrying")
+        await cancel(broker)
+        (event,) = await events_of(broker, 1, "cancelled")
+        # The circuit released it after it had begun.
+        assert "may have put its target" in event.data.reason
+
+
+async def test_what_is_published_after_a_cancellation_converts() -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    async with at_work(converter(store), settings_for()) as (broker, _, _):
+        await cancel(broker, request(image).id)
+        await broker.publish(request(image))
+        (event,) = await events_of(broker, 1, "cancelled", "succeeded")
+        assert event.kind == "succeeded"
+
+
+async def test_one_that_puts_its_tag_succeeds() -> None:
+    store = MemoryStore()
+    image = await pushed(store)
+    putting, heard = asyncio.Event(), asyncio.Event()
+    put = store.put_manifest
+
+    async def slowly(reference: Reference, manifest: Any) -> Any:
+        if reference.tag:
+            putting.set()
+            await heard.wait()
+        return await put(reference, manifest)
+
+    store.put_manifest = slowly  # type: ignore[method-assign]
+    async with at_work(converter(store), settings_for()) as (broker, _, _):
+        await broker.publish(request(image))
+        await putting.wait()
+        await cancel(broker, request(image).id)
+        await asyncio.sleep(0.1)
+        heard.set()
+        (event,) = await events_of(broker, 1, "cancelled", "succeeded")
+        assert event.kind == "succeeded"
+        await idle(broker)
+
+
+async def test_a_backfill_is_cancelled_rather_than_queued_again() -> None:
+    began = asyncio.Event()
+
+    class Slow(Scripted):
+        async def convert(self, request: ConversionRequest, progress: Progress, *, again: bool = False) -> Converted:
+            del request, progress, again
+            began.set()
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+    async with at_work(Slow(lambda _: asyncio.sleep(0)), settings_for()) as (broker, _, _):
+        await broker.publish(request(priority="backfill"))
+        await began.wait()
+        await cancel(broker)
+        (event,) = await events_of(broker, 1, "cancelled", "preempted")
+        assert event.kind == "cancelled"
+        await idle(broker)
+
+
+class Stream:
+    """A stream of cancellations that takes its time."""
+
+    def __init__(self, *events: ConversionEvent, failing: bool = False, pause: float = 0) -> None:
+        self.kept, self.failing, self.pause = events, failing, pause
+
+    async def publish(self, *events: ConversionEvent) -> None:
+        raise AssertionError
+
+    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[ConversionEvent]:
+        del since
+        if self.failing:
+            raise unavailable("it is away")
+        await asyncio.sleep(self.pause)
+        for event in self.kept:
+            yield event
+        if follow:
+            await asyncio.sleep(3600)
+
+    def bodies(self, **_: object) -> AsyncGenerator[bytes]:
+        raise AssertionError
+
+
+def delivered(conversion: str, published_at: datetime) -> Any:
+    return SimpleNamespace(request=request(id=conversion), published_at=published_at)
+
+
+async def test_a_delivery_waits_for_what_was_cancelled_before_the_start() -> None:
+    now = datetime.now(UTC)
+    stream = Stream(cancelling_event("a" * 32, now, "boss"), pause=0.05)
+    async with Cancellations(stream, 3600).following() as cancellations:
+        await cancellations.caught_up()
+        assert cancellations.of(delivered("a" * 32, now)) is not None
+        assert cancellations.of(delivered("a" * 32, now + timedelta(seconds=1))) is None
+        assert cancellations.of(delivered("b" * 32, now)) is None
+
+
+async def test_a_broker_that_cannot_tell_holds_up_the_first_deliveries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    async with Cancellations(Stream(failing=True), 3600).following() as cancellations, asyncio.timeout(10):
+        await cancellations.caught_up()
+        monkeypatch.setattr(module, "PATIENCE", 3600.0)
+        await cancellations.caught_up()
+
+
+async def test_what_is_remembered_is_bounded_by_number_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CAPACITY", 2)
+    now = datetime.now(UTC)
+    events = [cancelling_event(letter * 32, now, "boss") for letter in "abc"]
+    async with Cancellations(Stream(*events), 3600).following() as cancellations:
+        await cancellations.caught_up()
+        known = [cancellations.of(delivered(letter * 32, now)) is not None for letter in "abc"]
+        assert known == [False, True, True]
+    old = cancelling_event("a" * 32, now - timedelta(hours=2), "boss")
+    async with Cancellations(Stream(old, events[1]), 3600).following() as cancellations:
+        await cancellations.caught_up()
+        assert cancellations.of(delivered("a" * 32, now - timedelta(hours=3))) is None
