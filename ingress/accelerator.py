@@ -94,7 +94,12 @@ async def _outcome(status: Status, ids: Collection[str], request: Request) -> st
                 found = [status.history.get(each) for each in ids]
                 if all(conversion is not None and conversion.settled for conversion in found):
                     return next(
-                        (reason_of(c) for c in found if c is not None and c.status in {"failed", "discarded"}), ""
+                        (
+                            reason_of(c)
+                            for c in found
+                            if c is not None and c.status in {"failed", "cancelled", "discarded"}
+                        ),
+                        "",
                     )
                 await asyncio.sleep(_POLL)
     except TimeoutError:

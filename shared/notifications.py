@@ -69,7 +69,7 @@ class Notifier:
 
 
 def _told(event: ConversionEvent) -> ConversionEvent | None:
-    if event.kind in {"succeeded", "failed", "skipped"}:
+    if event.kind in {"succeeded", "failed", "skipped", "cancelled"}:
         return event
     request = event.data.request
     if event.kind == "started" and request is not None and request.replay_of and event.data.attempt == 1:

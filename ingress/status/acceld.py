@@ -19,6 +19,7 @@ _STATUS: dict[str, Literal["COMPLETED", "FAILED"]] = {
     "succeeded": "COMPLETED",
     "skipped": "COMPLETED",
     "failed": "FAILED",
+    "cancelled": "FAILED",
     "discarded": "FAILED",
     "lost": "FAILED",
 }

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 import orjson
 import zstandard
 
+from ingress.status.attempt_record import UNDER_WAY, AttemptRecord, stages_of
 from ingress.status.stored_event import StoredData, StoredEvent, StoredRequest, written_reference
 from shared.broker.wire import trace_id_of
 
-Status = Literal["queued", "converting", "lost", "retrying", "succeeded", "skipped", "failed", "discarded"]
+Status = Literal["queued", "converting", "lost", "retrying", "succeeded", "skipped", "failed", "cancelled", "discarded"]
 """``lost``: sight of it; see :meth:`Conversion.lose_sight`."""
-AttemptOutcome = Literal["running", "lost", "interrupted", "preempted", "retrying", "succeeded", "skipped", "failed"]
-UNDER_WAY: frozenset[AttemptOutcome] = frozenset({"running", "lost"})
-"""No end was told yet."""
-SETTLED: frozenset[Status] = frozenset({"succeeded", "skipped", "failed", "discarded"})
+SETTLED: frozenset[Status] = frozenset({"succeeded", "skipped", "failed", "cancelled", "discarded"})
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 _TYPICAL = (
@@ -38,42 +35,8 @@ _TYPICAL = (
 _DICTIONARY = zstandard.ZstdCompressionDict(_TYPICAL, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 _COMPRESSOR = zstandard.ZstdCompressor(level=1, dict_data=_DICTIONARY, write_checksum=False, write_dict_id=False)
 _DECOMPRESSOR = zstandard.ZstdDecompressor(dict_data=_DICTIONARY)
-_STAGE = itemgetter("name", "subject", "start_seconds", "duration_seconds", "bytes")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-class AttemptRecord:
-    """One delivery to a consumer. ``run`` counts from 1 and goes up with every replay; times are UNIX seconds."""
-
-    __slots__ = (
-        "code", "consumer", "details", "duration", "kind", "message", "number", "outcome", "queue_seconds",
-        "retry_in", "run", "stages", "started", "trace_id",
-    )  # fmt: skip
-
-    def __init__(self, run: int, number: int, started: float, consumer: str, trace_id: str) -> None:
-        self.run = run
-        self.number = number
-        self.started = started
-        self.consumer = consumer
-        self.trace_id = trace_id
-        self.outcome: AttemptOutcome = "running"
-        self.duration: float | None = None
-        self.queue_seconds: float | None = None
-        self.retry_in: float | None = None
-        self.code = ""
-        self.kind = ""
-        self.message = ""
-        self.details: dict[str, Any] = {}
-        self.stages: list[Sequence[Any]] = []
-        """Name, subject, start seconds, duration seconds, bytes."""
-
-    @classmethod
-    def from_list(cls, values: list[Any]) -> AttemptRecord:
-        record = cls.__new__(cls)
-        for name, value in zip(cls.__slots__, values, strict=True):
-            setattr(record, name, value)
-        return record
 
 
 _ATTEMPT = attrgetter(*AttemptRecord.__slots__)
@@ -165,7 +128,9 @@ class Conversion:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What only the detail shows: operator, ids of the event, platforms, options, ``replays`` (time and actor each)."""
+        """What only the detail shows: operator, ids of the event, platforms, options, ``replays`` (time and actor each),
+        ``cancelling`` (time and actor).
+        """
         return self._unpacked()[1]
 
     def apply(self, event: StoredEvent, kind: str, time: float) -> bool:
@@ -190,6 +155,9 @@ class Conversion:
                 if self.attempt == 0 and not self.trace_id:
                     self.trace_id = _trace_id(event)
                     return True
+                if self.status == "cancelled" and self.finished is not None and time > self.finished:
+                    self._queue_again()
+                    return True
                 return False
             case "started":
                 return self._start(event, time)
@@ -199,6 +167,10 @@ class Conversion:
                 return self._end(data, time, "retrying")
             case "succeeded" | "skipped" | "failed" as outcome:
                 return self._end(data, time, outcome)
+            case "cancelling":
+                return self._ask_to_cancel(time, data.get("actor", ""))
+            case "cancelled":
+                return self._cancel(data, time)
             case "replayed":
                 return self._replay(time, data.get("actor", ""))
             case "discarded":
@@ -217,16 +189,20 @@ class Conversion:
             return False
         extra["replays"].append([time, actor])
         if self.status in ("failed", "discarded"):  # else its start was told before it: publishers are not ordered
-            self.status, self.run, self.attempt = "queued", self.run + 1, 0
-            self.finished, self.dead_letter_id, self.code, self.reason = None, "", "", ""
+            self._queue_again()
         return True
+
+    def _queue_again(self) -> None:
+        self._open()[1].pop("cancelling", None)
+        self.status, self.run, self.attempt = "queued", self.run + 1, 0
+        self.finished, self.dead_letter_id, self.code, self.reason = None, "", "", ""
 
     def _start(self, event: StoredEvent, time: float) -> bool:
         data = event["data"]
         attempts, _ = self._open()
         if attempts and time <= attempts[-1].started:
             return False  # the stream promises at least once, and one order per publisher only
-        if self.status in ("failed", "discarded"):
+        if self.status in ("failed", "discarded", "cancelled"):
             self.run += 1
         if attempts and attempts[-1].outcome in UNDER_WAY:
             attempts[-1].outcome = "interrupted"  # its consumer vanished: the broker delivered again
@@ -249,10 +225,30 @@ class Conversion:
         attempts, _ = self._open()
         if not attempts or attempts[-1].outcome not in UNDER_WAY or attempts[-1].started > time:
             return False  # told again, or after the next attempt's start: publishers are not ordered
-        attempts[-1].outcome = "preempted"
-        attempts[-1].duration = data.get("duration_seconds")
-        attempts[-1].stages = list(map(_STAGE, data.get("stages", ())))
+        attempts[-1].stop("preempted", data)
         self.status = "queued"
+        return True
+
+    def _ask_to_cancel(self, time: float, actor: str) -> bool:
+        _, extra = self._open()
+        if extra.get("cancelling", (0.0, ""))[0] >= time:
+            return False
+        extra["cancelling"] = [time, actor]
+        return True
+
+    def _cancel(self, data: StoredData, time: float) -> bool:
+        """Stopped, or found waiting: then there is no attempt to show."""
+        attempts, extra = self._open()
+        if self.status in ("succeeded", "skipped", "cancelled", "discarded"):
+            return False  # told again; or the same message twice, of which the other was converted
+        if attempts and attempts[-1].outcome in UNDER_WAY:
+            if attempts[-1].consumer == data.get("consumer"):
+                attempts[-1].stop("cancelled", data)
+            else:
+                attempts[-1].outcome = "interrupted"
+        extra["cancelled_by"] = data.get("actor", "")
+        self.status, self.reason = "cancelled", sys.intern(data.get("reason", ""))
+        self.finished, self.retry_at, self.code, self.dead_letter_id = time, None, "", ""
         return True
 
     def _end(
@@ -273,7 +269,7 @@ class Conversion:
         ended.outcome = outcome
         ended.duration = duration if duration is not None else time - ended.started
         ended.retry_in = data.get("retry_in_seconds")
-        ended.stages = list(map(_STAGE, data.get("stages", ())))
+        ended.stages = stages_of(data)
         if failure := data.get("failure"):
             ended.code, ended.kind = failure["code"], failure["kind"]
             ended.message, ended.details = failure["message"], dict(failure.get("details", {}))

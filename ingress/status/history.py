@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ingress.status.conversion import SETTLED, Conversion, Status
+from ingress.status.conversion import Conversion, Status
 from ingress.status.stored_event import StoredEvent, StoredRequest
 from shared.events import TYPE_PREFIX
 
@@ -210,9 +210,9 @@ class History:
                 self.consumers.popitem(last=False)
         record.last_seen = max(record.last_seen, time)
         self.consumers.move_to_end(name)
+        if kind in ("started", "cancelled") and (previous := self.consumers.get(before)):
+            previous.running.discard(conversion_id)
         if kind == "started":
-            if previous := self.consumers.get(before):
-                previous.running.discard(conversion_id)
             self._progress.pop(conversion_id, None)
             record.running.add(conversion_id)
             return
@@ -221,7 +221,7 @@ class History:
         record.failed += kind in ("failed", "retrying")
 
     def _note_outcome(self, conversion: Conversion, kind: str, time: float) -> None:
-        if kind not in SETTLED or kind == "discarded":
+        if kind not in ("succeeded", "skipped", "failed"):
             return
         hour = int(time // _HOUR)
         if (ended := self.hours.get(hour)) is None:

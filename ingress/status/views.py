@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ingress.status.conversion import AttemptOutcome, AttemptRecord, Conversion, Status
+from ingress.status.attempt_record import AttemptOutcome, AttemptRecord
+from ingress.status.conversion import Conversion, Status
 from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.monitor import BrokerMonitor
@@ -33,7 +34,7 @@ class ConversionSummary(BaseModel):
     run: int = Field(description="1, and one more with every replay")
     attempt: int = Field(description="of this run; 0 while nothing has begun")
     code: str = Field(description="error code of the last failure, else empty")
-    reason: str = Field(description="why it was skipped")
+    reason: str = Field(description="why it was skipped, or who cancelled it")
     consumer: str
     source_size: int | None
     target_size: int | None
@@ -70,7 +71,9 @@ class AttemptView(BaseModel):
     stages: list[StageView]
 
 
-class ReplayView(BaseModel):
+class ActionView(BaseModel):
+    """What a person asked for."""
+
     time: datetime
     actor: str
 
@@ -86,8 +89,10 @@ class ConversionDetail(ConversionSummary):
     harbor_request_id: str
     platforms: list[str] = Field(description="empty means all")
     options: dict[str, Any] = Field(description="of the driver")
-    replays: list[ReplayView]
+    replays: list[ActionView]
     discarded_by: str
+    cancelling: ActionView | None = Field(description="cancelled, and not ended yet")
+    cancelled_by: str
     attempts: list[AttemptView] = Field(description="newest first")
 
 
@@ -173,8 +178,10 @@ class StatusViews:
             harbor_request_id=extra["harbor_request_id"],
             platforms=extra["platforms"],
             options=extra["options"],
-            replays=[ReplayView(time=_utc(time), actor=actor) for time, actor in extra["replays"]],
+            replays=[ActionView(time=_utc(time), actor=actor) for time, actor in extra["replays"]],
             discarded_by=extra.get("discarded_by", ""),
+            cancelling=_cancelling(c, extra),
+            cancelled_by=extra["cancelled_by"] if c.status == "cancelled" else "",
             attempts=[self._attempt(attempt) for attempt in reversed(c.attempts)],
         )
 
@@ -287,6 +294,11 @@ class StatusViews:
                 for name, subject, start, duration, size in a.stages
             ],
         )
+
+
+def _cancelling(c: Conversion, extra: Mapping[str, Any]) -> ActionView | None:
+    asked = None if c.settled else extra.get("cancelling")
+    return None if asked is None else ActionView(time=_utc(asked[0]), actor=asked[1])
 
 
 def _utc(seconds: float) -> datetime:

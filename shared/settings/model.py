@@ -239,9 +239,10 @@ class Notification(Section):
     """``https://`` or ``http://``; a secret, since many carry a token."""
     secret: SecretStr | None = None
     """Signs the body: HMAC-SHA256 in a header."""
-    events: tuple[Literal["succeeded", "failed", "skipped", "replayed"], ...] = (
+    events: tuple[Literal["succeeded", "failed", "skipped", "cancelled", "replayed"], ...] = (
         "succeeded",
         "failed",
+        "cancelled",
         "replayed",
     )
     """Which outcomes are told."""

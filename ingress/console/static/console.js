@@ -1,7 +1,7 @@
 // Keeps a server-rendered page fresh. The server is the only renderer: when something changes, the page is fetched again and
 // its live regions are exchanged, so nothing from an event is ever turned into markup here.
 const root = document.body.dataset.root;
-const WORDS = { queued: "queued", converting: "converting", lost: "lost sight of", retrying: "waiting to retry", succeeded: "succeeded", skipped: "skipped", failed: "failed", discarded: "discarded" };
+const WORDS = { queued: "queued", converting: "converting", lost: "lost sight of", retrying: "waiting to retry", succeeded: "succeeded", skipped: "skipped", failed: "failed", cancelled: "cancelled", discarded: "discarded" };
 
 const theme = document.getElementById("theme");
 theme.hidden = false;

@@ -22,7 +22,7 @@ from shared.broker.memory import MemoryServer, MemoryTransport
 from shared.broker.queue import QueueBroker
 from shared.broker.wire import encode_events
 from shared.errors import TransientError
-from shared.events import EventType, Stage, conversion_event
+from shared.events import EventType, Stage, cancelling_event, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.telemetry.metrics import Metrics
@@ -187,6 +187,63 @@ def test_a_replay_may_start_before_it_is_told() -> None:
     c = told(*DEATH, event("started", 11, consumer="b/1"), event("replayed", 10.9, actor="boss"))
     assert (c.status, c.run, len(c.extra["replays"])) == ("converting", 2, 1)
     assert not tell(c, event("replayed", 10.9, actor="boss"))
+
+
+def asked(at: float) -> StoredEvent:
+    """As an operator's event comes: about an id, without the request."""
+    cancelling = cancelling_event(request().id, request().requested_at + timedelta(seconds=at), "boss")
+    (stored,) = decode_stored(cancelling.model_dump_json().encode())
+    return stored
+
+
+CANCELLED = event("cancelled", 9, consumer="a/1", actor="boss", reason="cancelled by boss", duration_seconds=8.0)
+
+
+def test_a_cancelled_conversion_ends_with_who_cancelled_it() -> None:
+    history = History()
+    for each in (event("requested"), event("started", 1, consumer="a/1"), asked(5), asked(5), CANCELLED, CANCELLED):
+        history.apply(each)
+    c = history.get(request().id)
+    assert c is not None
+    assert (c.status, c.reason, c.settled) == ("cancelled", "cancelled by boss", True)
+    assert [(each.outcome, each.duration) for each in c.attempts] == [("cancelled", 8.0)]
+    assert (c.extra["cancelled_by"], history.converting()) == ("boss", 0)
+    assert +history.counts == {"cancelled": 1}
+    assert (history.hours, history.registries, history.consumers["a/1"].running) == ({}, {}, set())
+
+
+def test_one_that_waited_is_cancelled_without_an_attempt() -> None:
+    c = told(event("requested"), asked(5), CANCELLED)
+    assert (c.status, c.attempts, c.attempt) == ("cancelled", [], 0)
+
+
+def test_one_whose_consumer_died_is_cancelled_by_the_next() -> None:
+    history = History()
+    for each in (event("requested"), event("started", 1, consumer="b/1"), CANCELLED):
+        history.apply(each)
+    c = history.get(request().id)
+    assert c is not None
+    assert (c.status, [each.outcome for each in c.attempts]) == ("cancelled", ["interrupted"])
+    assert history.consumers["b/1"].running == set()
+
+
+def test_what_ended_before_it_was_cancelled_stays_what_it_is() -> None:
+    c = told(*SUCCESS, asked(10), event("cancelled", 11, consumer="b/1", actor="boss"))
+    assert (c.status, c.target_digest != "") == ("succeeded", True)
+    assert told(asked(0), event("requested")).status == "queued"
+
+
+def test_what_is_asked_for_again_after_it_was_cancelled_is_queued_and_converts() -> None:
+    before = (event("requested"), event("started", 1, consumer="a/1"), asked(5), CANCELLED)
+    c = told(*before, before[0], event("requested", 20))
+    assert (c.status, c.run, c.finished, "cancelling" in c.extra) == ("queued", 2, None, False)
+    again = told(*before, event("requested", 20), event("started", 21, consumer="a/1"), event("succeeded", 22))
+    assert (again.status, [(each.run, each.outcome) for each in again.attempts]) == (
+        "succeeded",
+        [(1, "cancelled"), (2, "succeeded")],
+    )
+    unannounced = told(*before, event("started", 21, consumer="a/1"))
+    assert (unannounced.status, unannounced.run) == ("converting", 2)
 
 
 def test_discarded_by_a_person_differs_from_failed() -> None:
