@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
+from ingress.gathered_writes import GatheringProtocol
 from shared.listening import BACKLOG, listening_socket
 from shared.settings.model import Settings
 
@@ -77,7 +78,7 @@ def _server(app: FastAPI, **tls: Any) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=GatheringProtocol,
             ws="none",
             log_config=None,
             access_log=False,
