@@ -139,7 +139,7 @@ def encode_events(events: Sequence[ConversionEvent]) -> Iterator[bytes]:
     waiting: list[bytes] = []
     size = 0
     for event in events:
-        body = event.model_dump_json().encode()
+        body = event.model_dump_json(exclude_none=True).encode()
         if waiting and size + len(body) > MAX_EVENTS:
             yield _together(waiting)
             waiting, size = [], 0
