@@ -68,17 +68,18 @@ class AmqpClaims:
             tell(True)
 
         held = None
-        channel = await self._link.open_channel(prefetch=1)
+        channel = await self._link.open_channel(confirms=False)
         try:
             channel.close_callbacks.add(lambda *_: tell(False))
             underlay = await channel.get_underlay_channel()
             underlay.on_consumer_cancel_callbacks.add(lambda _: tell(False))
             queue = await channel.declare_queue(name, durable=True, auto_delete=True, arguments=_ARGUMENTS)
-            if queue.declaration_result.consumer_count and not patience:
+            others = queue.declaration_result.consumer_count or 0
+            if others and not patience:
                 return None
             await queue.consume(token)
             await channel.default_exchange.publish(aio_pika.Message(b""), name)
-            await asyncio.wait((turn,), timeout=max(patience, TURN))
+            await asyncio.wait((turn,), timeout=patience if others else max(patience, TURN))
             if not turn.done():
                 return None
             if not turn.result():

@@ -136,8 +136,12 @@ class AmqpLink:
                 if shared.refused and not shared.uses:
                     await attempted(shared.channel.close(), self.timeout)
 
-    async def open_channel(self, *, prefetch: int = 0) -> AbstractChannel:
+    async def open_channel(self, *, prefetch: int = 0, confirms: bool = True) -> AbstractChannel:
         """A channel of the caller's own, to be closed by him, which hands back whatever it holds.
+
+        Args:
+            prefetch: 0 for no limit.
+            confirms: whether a publish on it waits until the broker has the message.
 
         Raises:
             TransientError: ``broker_unavailable``.
@@ -147,7 +151,7 @@ class AmqpLink:
             async with asyncio.timeout(self.timeout):
                 with honouring_cancellation():
                     connection = await self._connected()
-                    channel = await connection.channel()
+                    channel = await connection.channel(publisher_confirms=confirms)
                     if prefetch:
                         await channel.set_qos(prefetch_count=prefetch)
                     return channel

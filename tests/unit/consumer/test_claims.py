@@ -48,18 +48,20 @@ class Consumers:
             self.images.append(await pushed(self.store, number, source(f"v{number}")))
         return Base(self.images[0].manifest.layers[0].digest)
 
-    async def convert(self, number: int, base: Base, **changes: Any) -> Result:
+    async def convert(self, number: int, base: Base) -> Result:
         """By a consumer of its own."""
-        where = source(f"v{number}")
-        job = request(
-            source=where.with_digest(self.images[number].manifest.digest), target=where.with_tag(f"v{number}_esgz")
-        )
-        async with asyncio.timeout(SOON), connected(self.server) as broker:
-            made = self.consumer(broker, **changes)
-            return (await made.convert(job, base.progress())).result
+        async with connected(self.server) as broker:
+            return await run(self.consumer(broker), self.images[number], number, base)
 
-    def consumer(self, broker: Broker, *, cache: bool = True, limits: Limits = LIMITS) -> Converter:
-        return converter(self.store, cache=cache, limits=limits, claims=LayerClaims(broker, SOON))
+    def consumer(self, broker: Broker, limits: Limits = LIMITS) -> Converter:
+        return converter(self.store, cache=True, limits=limits, claims=LayerClaims(broker, SOON))
+
+
+async def run(made: Converter, image: SmallImage, number: int, base: Base) -> Result:
+    where = source(f"v{number}")
+    job = request(source=where.with_digest(image.manifest.digest), target=where.with_tag(f"v{number}_esgz"))
+    async with asyncio.timeout(SOON):
+        return (await made.convert(job, base.progress())).result
 
 
 async def test_consumers_that_start_at_once_convert_a_common_layer_once() -> None:
@@ -109,21 +111,24 @@ async def test_a_conversion_that_is_stopped_lets_the_next_one_convert() -> None:
 
 
 async def test_who_waits_keeps_neither_a_slot_nor_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With room for one layer: the base is converted elsewhere, the own layer meanwhile, and then the base after all."""
+    """With room for one layer: what else there is is converted while the base is converted elsewhere, and then it after all."""
     monkeypatch.setattr(layerwise, "LAYERS_AT_ONCE", 1)
     here = Consumers()
     base = await here.push(1)
     own = here.images[0].own_layer
+    unrelated = await pushed(here.store, 10, source("v10"))
     cached = f"{REGISTRY}/library/ics-cache"
     fingerprint = EstargzDriver().fingerprint(EstargzOptions())
-    async with connected(here.server) as other:
+    async with connected(here.server) as broker, connected(here.server) as other:
+        made = here.consumer(broker, Limits(memory=1 << 26))
         async with other.claim(f"{cached}:{record_tag(base.digest, fingerprint)}", 0):
-            converting = asyncio.create_task(here.convert(0, base, limits=Limits(memory=1 << 26)))
+            converting = asyncio.create_task(run(made, here.images[0], 0, base))
+            await base.until(lambda: base.waiting == 1)
+            assert (await run(made, unrelated, 10, base)).layers_reused == 0
             async with asyncio.timeout(SOON):
-                while record_tag(own, fingerprint) not in here.store.tags.get(cached, {}):
+                while record_tag(own, fingerprint) not in here.store.tags[cached]:
                     await asyncio.sleep(0.01)
-            assert base.waiting == 1
-            assert base.conversions == 0
+            assert (base.waiting, base.conversions) == (1, 0)
         assert (await converting).layers_reused == 0
         assert base.conversions == 1
 
