@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from drivers.nydus import media
+from drivers.nydus.blob.parts import DIGEST_SIZE
 from drivers.nydus.errors import InvalidNydusError, require
-from drivers.nydus.layer_source import DIGEST_SIZE, Layer
+from drivers.nydus.layer_source import Layer
 from drivers.nydus.rafs_v6.layout import BlobFeatures
 from drivers.nydus.tree import Blob, Chunk
 from shared.oci import media_types

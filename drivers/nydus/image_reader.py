@@ -15,8 +15,8 @@ from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.blob import toc
 from drivers.nydus.blob.chunk_info import ChunkInfo
-from drivers.nydus.blob.tar_header import SIZE, decode_tar_header
-from drivers.nydus.blob.toc import decode_toc, toc_size
+from drivers.nydus.blob.parts import read_parts
+from drivers.nydus.blob.tar_header import SIZE
 from drivers.nydus.compression import decompress, digest
 from drivers.nydus.consistency import check_blobs, check_manifest
 from drivers.nydus.errors import InvalidNydusError, require
@@ -164,20 +164,7 @@ def _check_data(pieces: Iterator[bytes], blob: Blob, infos: Sequence[ChunkInfo],
 
 def _check_parts(tail: bytes, data_size: int, hashed: _Hash) -> None:
     """What follows the chunks, walked as readers walk it: from the end, each header naming the part in front of it."""
-    entries = decode_toc(tail[-SIZE - toc_size(tail) : -SIZE], data_size + len(tail))
-    end = len(tail)
-    names = []
-    while end > 0:
-        name, size = decode_tar_header(tail[max(0, end - SIZE) : end])
-        names.append(name)
-        end -= SIZE + size
-    require(end == -data_size, "tar_header.size", f"the parts begin at {data_size + end}, must begin at 0")
-    expected = [toc.NAME, toc.BOOTSTRAP, toc.CHUNK_DIGESTS, toc.BLOB_META, toc.BLOB_DATA]
-    if toc.CHUNK_DIGESTS not in entries:
-        expected.remove(toc.CHUNK_DIGESTS)
-    if not data_size:
-        expected.remove(toc.BLOB_DATA)
-    require(names == expected, "tar_header.name", f"the parts are {names[::-1]}")
+    entries = read_parts(tail, data_size)
     hashed.update(tail[:SIZE])
     data = entries.get(toc.BLOB_DATA)
     require(data is None or data.digest == hashed.digest(), f"toc[{toc.BLOB_DATA}].digest", "does not match the data")

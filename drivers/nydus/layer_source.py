@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +17,9 @@ from drivers.nydus.blob.chunk_info import (
     decode_chunk_infos,
     decode_meta_header,
 )
+from drivers.nydus.blob.parts import DIGEST_SIZE, check_places, unpack
 from drivers.nydus.blob.tar_header import SIZE as TAR_HEADER_SIZE
 from drivers.nydus.blob.toc import TocEntry, decode_toc, toc_size
-from drivers.nydus.compression import decompress
 from drivers.nydus.errors import InvalidNydusError, require
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.decode import decode_bootstrap
@@ -33,7 +33,6 @@ from shared.oci.digest import Digest
 ReadRange = Callable[[Descriptor, int, int], Awaitable[bytes]]
 """``(blob, start, length)`` → exactly those bytes."""
 
-DIGEST_SIZE: Final = 32
 MAXIMUM_BOOTSTRAP: Final = 1 << 30
 """Bytes, uncompressed: some eight million files."""
 
@@ -94,7 +93,7 @@ async def read_layer(blob: Descriptor, read_range: ReadRange) -> Layer:
     reference = _reference(blob)
     bootstrap = await asyncio.to_thread(decode_bootstrap, boot, (reference or blob.digest).hex)
     record = Layer(blob.digest, bootstrap, reference=reference).own
-    _check_places(entries, record, blob.size - size - TAR_HEADER_SIZE)
+    check_places(entries, record, blob.size - size - TAR_HEADER_SIZE)
     if record is None:
         return Layer(blob.digest, bootstrap, reference=reference)
     separate = bool(record.features & BlobFeatures.SEPARATE)
@@ -140,50 +139,6 @@ def _reference(blob: Descriptor) -> Digest | None:
         raise InvalidNydusError(f"manifest.layers[{media.NYDUS_REF}]", error.message) from error
 
 
-def _check_places(entries: Mapping[str, TocEntry], record: Blob | None, end: int) -> None:
-    """Every part lies where the parts before it end; ``end`` is where the table itself begins."""
-    position = 0
-    expected = []
-    if record is not None:
-        separate = bool(record.features & BlobFeatures.SEPARATE)
-        data_size = record.ci_offset - TAR_HEADER_SIZE
-        fits = record.ci_offset == 0 if separate else data_size > 0
-        require(fits, "blob[0].ci_offset", f"{record.ci_offset} is not where the data ends")
-        places = [
-            (toc.BLOB_META, record.ci_offset, record.ci_compressed_size, record.ci_uncompressed_size),
-            (toc.BLOB_META_HEADER, record.ci_offset + record.ci_compressed_size, HEADER_SIZE, HEADER_SIZE),
-        ]
-        position = record.ci_offset + record.ci_compressed_size + HEADER_SIZE + TAR_HEADER_SIZE
-        if record.features & BlobFeatures.INLINED_CHUNK_DIGEST:
-            size = DIGEST_SIZE * record.chunk_count
-            places.append((toc.CHUNK_DIGESTS, position, size, size))
-            position += size + TAR_HEADER_SIZE
-        expected = [*(() if separate else (toc.BLOB_DATA,)), *(name for name, *_ in places)]
-        for name, *place in places:
-            found = entries.get(name)
-            if found is None:
-                raise InvalidNydusError("toc", f"has no {name}")
-            for field, mine, theirs in zip(
-                ("offset", "compressed_size", "size"),
-                (found.offset, found.compressed_size, found.size),
-                place,
-                strict=True,
-            ):
-                require(mine == theirs, f"toc[{name}].{field}", f"is {mine}, must be {theirs}")
-        data = entries.get(toc.BLOB_DATA)
-        if data is not None and not separate:  # its offset is not looked at: builders before 2.3 wrote a wrong one
-            require(
-                data.compressed_size == data_size, f"toc[{data.name}].compressed_size", f"is {data.compressed_size}"
-            )
-            require(data.size == record.uncompressed_size, f"toc[{data.name}].size", f"is {data.size}")
-    for name in entries:
-        require(name in {*expected, toc.BOOTSTRAP}, "toc", f"has {name!r}, which the bootstrap does not know of")
-    boot = entries[toc.BOOTSTRAP]
-    require(boot.offset == position, f"toc[{boot.name}].offset", f"is {boot.offset}, must be {position}")
-    boot_end = boot.offset + boot.compressed_size + TAR_HEADER_SIZE
-    require(boot_end == end, f"toc[{boot.name}].compressed_size", f"ends at {boot_end}, the table begins at {end}")
-
-
 def _check_chunks(layer: Layer, record: Blob) -> None:
     """The chunk array and the list of digests against the bootstrap's chunk table."""
     infos, digests = layer.chunk_infos(record), layer.chunk_digests
@@ -211,10 +166,4 @@ async def _read_part(blob: Descriptor, entry: TocEntry, read_range: ReadRange, l
     if max(entry.size, entry.compressed_size) > limit:
         raise LimitExceededError(f"{entry.name} of {entry.size} bytes in a Nydus layer", limit=f"{limit} bytes")
     packed = await read_range(blob, entry.offset, entry.compressed_size)
-    return await asyncio.to_thread(_unpack, packed, entry)
-
-
-def _unpack(packed: bytes, entry: TocEntry) -> bytes:
-    plain = decompress(packed, entry.compressor, entry.size, f"toc[{entry.name}]")
-    require(Digest.of(plain).hex == entry.digest.hex(), f"toc[{entry.name}].digest", "does not match")
-    return plain
+    return await asyncio.to_thread(unpack, packed, entry)

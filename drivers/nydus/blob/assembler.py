@@ -9,6 +9,7 @@ from typing import Final
 
 from drivers.nydus.blob import toc
 from drivers.nydus.blob.chunk_info import ENTRY_SIZE, MAXIMUM_ARRAY, MetaHeader, encode_chunk_infos
+from drivers.nydus.blob.parts import check_tail
 from drivers.nydus.blob.tail import BlobTail
 from drivers.nydus.blob.tar_header import encode_tar_header
 from drivers.nydus.compression import compress
@@ -128,7 +129,12 @@ class BlobAssembler:
             inode.chunks = tuple(self._large_chunks)
 
     def finish(self, root: Inode) -> Ending:
-        """Everything behind the chunks: chunk information, digests, the layer's bootstrap, table of contents."""
+        """Everything behind the chunks: chunk information, digests, the layer's bootstrap, table of contents; checked.
+
+        Raises:
+            UnsupportedError: the tree is more than a bootstrap can hold.
+            InvalidNydusError: a defect, ``field`` names where.
+        """
         parameters = self._parameters
         tail = BlobTail()
         meta = digests = b""
@@ -146,7 +152,9 @@ class BlobAssembler:
             prefetch=[root],
         )
         tail.add_bootstrap(encode_bootstrap(bootstrap))
-        return Ending(tail.finish(), bootstrap, meta, digests)
+        data = tail.finish()
+        check_tail(data, blobs[0] if blobs else None)
+        return Ending(data, bootstrap, meta, digests)
 
     def _chunk_tables(self, tail: BlobTail, digests: bytes) -> bytes:
         """Adds ``image.blob``'s header, ``blob.meta`` and ``blob.digest``; the meta file."""

@@ -11,6 +11,7 @@ from drivers.inflate import Inflater
 from drivers.limits import LayerLimits
 from drivers.nydus import media
 from drivers.nydus.blob.chunk_info import MAXIMUM_ARRAY, MetaHeader
+from drivers.nydus.blob.parts import check_tail
 from drivers.nydus.blob.tail import BlobTail
 from drivers.nydus.blob.tar_header import SIZE as TAR_HEADER_SIZE
 from drivers.nydus.blob.toc import toc_size
@@ -167,6 +168,7 @@ class _LayerReader:
         )
         tail.add_bootstrap(encode_bootstrap(bootstrap))
         data = tail.finish()
+        check_tail(data, bootstrap.blobs[0] if bootstrap.blobs else None)
         return data, bootstrap, data[-TAR_HEADER_SIZE - toc_size(data) : -TAR_HEADER_SIZE]
 
     def _add_tables(self, tail: BlobTail, index: ZranIndex) -> None:
