@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
+from cli.actor import actor
 from cli.errors import Exit, told
 from cli.options import ConfigOption, Output, OutputOption, console, print_json
 from cli.running import running
@@ -311,18 +310,10 @@ def _act(
     result = _run(
         config,
         lambda work: work.operations.carry_out(
-            operation, letters, actor=_actor(), rate=rate, on_progress=_progress(len(letters))
+            operation, letters, actor=actor(), rate=rate, on_progress=_progress(len(letters))
         ),
     )
     _tell(operation, result, output)
-
-
-def _actor() -> str:
-    """Who asks, for the event; a container's user often has no name."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return f"cli:uid {os.getuid()}"
 
 
 def _progress(total: int) -> Callable[[Result], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backfill, check, config, convert, dead_letters, drivers, harbor, services, version
+from cli import backfill, cancel, check, config, convert, dead_letters, drivers, harbor, services, version
 
 app = typer.Typer(
     name="ics",
@@ -27,6 +27,7 @@ app.command()(convert.convert)
 app.command()(check.check)
 app.command()(drivers.drivers)
 app.add_typer(check.nydus, name="nydus")
+app.command("cancel")(cancel.cancel_command)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
 app.command("backfill")(backfill.backfill_command)

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.backfill_pages import create_backfill_router
+from ingress.console.cancel_pages import create_cancel_router
 from ingress.console.dead_letter_pages import create_dead_letter_router
 from ingress.console.pages import HEADERS, Renderer, create_pages_router
 from ingress.status.service import Status
@@ -25,6 +26,7 @@ def create_console(status: Status, backfills: BackfillRunner) -> APIRouter:
     pages = _route_class(renderer)
     router = APIRouter()
     router.include_router(create_dead_letter_router(status, renderer, pages))
+    router.include_router(create_cancel_router(status, renderer, pages))
     router.include_router(create_backfill_router(status, backfills, renderer, pages))
     router.include_router(create_pages_router(status, renderer, pages))
     return router

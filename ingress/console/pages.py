@@ -137,11 +137,13 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
         )
 
     @protected.get("/conversions/{conversion_id}")
-    async def conversion(request: Request, conversion_id: str) -> HTMLResponse:
+    async def conversion(
+        request: Request, conversion_id: str, asked: Annotated[str, Query(max_length=1)] = ""
+    ) -> HTMLResponse:
         found = status.history.get(conversion_id)
         if found is None:
             raise HTTPException(404, "This conversion is not in the history: it is older than a week, or never was.")
-        return renderer.page(request, "conversion.html", c=views.detail(found))
+        return renderer.page(request, "conversion.html", c=views.detail(found), asked=asked, settled=found.settled)
 
     @protected.get("/queue")
     async def queue(request: Request) -> HTMLResponse:

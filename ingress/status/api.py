@@ -10,8 +10,10 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 
-from ingress.problem import HttpProblem
+from ingress.problem import PROBLEMS, HttpProblem
+from ingress.status.cancelling import NotCancellableError, cancel, prospect
 from ingress.status.conversion import Status as ConversionStatus
 from ingress.status.live import Update
 from ingress.status.query import ConversionFilter, search
@@ -23,10 +25,18 @@ HEARTBEAT = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the stream."""
 
 
+class CancellationView(BaseModel):
+    id: str
+    status: ConversionStatus = Field(description="when it was cancelled")
+    actor: str
+    prospect: str = Field(description="what becomes of it, in words")
+
+
 def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> APIRouter:
     """Everything is behind ``console.credential``."""
     router = APIRouter(prefix="/api/v1/status", tags=["status"], dependencies=[Depends(status.access.read)])
     views, history = status.views, status.history
+    operator = Depends(status.access.operate)
 
     @router.get("", summary="Counts, queue, consumers, registries, the last 24 hours")
     async def overview() -> Overview:
@@ -71,6 +81,21 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         if found is None:
             raise HTTPException(404, "no such conversion in the history")
         return views.detail(found)
+
+    @router.post(
+        "/conversions/{conversion_id}/cancel",
+        summary="Cancel one that has not ended",
+        status_code=202,
+        responses=PROBLEMS | {409: {"description": "It has ended"}},
+    )
+    async def cancel_one(conversion_id: str, actor: str = operator) -> CancellationView:
+        try:
+            found = await cancel(status.broker, history, conversion_id, actor)
+        except NotCancellableError as error:
+            if not error.ended and status.follower.rebuilding:
+                raise HttpProblem(503, "the history is still being read", "ask again in a few seconds") from None
+            raise HttpProblem(409 if error.ended else 404, error.message, error.code) from None
+        return CancellationView(id=found.id, status=found.status, actor=actor, prospect=prospect(found))
 
     @router.get(
         "/events",

@@ -1,0 +1,164 @@
+"""Cancelling over HTTP: who may, what can be, what every consumer is told, and the console's pages for it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from ingress.status import cancelling as module
+from ingress.status.history import History
+from shared.broker.transport import unavailable
+from shared.events import ConversionEvent, conversion_event
+from shared.messages import ConversionRequest, DriverChoice
+from shared.oci.reference import parse_reference
+from tests.unit.ingress.conftest import OPERATOR, Ingress, running, settings_for
+
+URL = "/api/v1/status/conversions"
+VIEWER = httpx.BasicAuth("viewer", "word")
+ENDS = ("succeeded", "skipped", "failed", "cancelled")
+
+
+def request(number: int = 1) -> ConversionRequest:
+    source = parse_reference(f"harbor.dev/library/app:v{number}@sha256:{number:064x}")
+    return ConversionRequest(
+        id=f"{number:032x}",
+        source=source,
+        target=source.with_tag(f"v{number}_esgz"),
+        driver=DriverChoice(type="estargz"),
+    )
+
+
+@pytest.fixture
+async def ingress() -> AsyncIterator[Ingress]:
+    async with running(settings_for(ICS_CONSOLE__CREDENTIAL="viewer:word")) as found:
+        yield found
+
+
+async def tell(ingress: Ingress, *events: ConversionEvent) -> History:
+    """Until the ingress knows."""
+    await ingress.broker.events.publish(*events)
+    history: History = ingress.app.state.status.history
+    async with asyncio.timeout(5):
+        while (history.last_event or 0) < events[-1].time.timestamp():
+            await asyncio.sleep(0.01)
+    return history
+
+
+async def shown(ingress: Ingress, number: int = 1) -> dict[str, object]:
+    answer = await ingress.http.get(f"{URL}/{number:032x}", auth=VIEWER)
+    assert answer.status_code == 200
+    found: dict[str, object] = answer.json()
+    return found
+
+
+async def told(ingress: Ingress) -> list[ConversionEvent]:
+    return [event async for event in ingress.broker.cancellations.read(follow=False)]
+
+
+async def test_one_that_waits_is_cancelled_by_the_operator(ingress: Ingress) -> None:
+    await tell(ingress, conversion_event("requested", request()))
+    answer = await ingress.http.post(f"{URL}/{request().id}/cancel", auth=OPERATOR)
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "id": request().id,
+        "status": "queued",
+        "actor": "operator",
+        "prospect": "it ends unconverted when its message comes to a consumer",
+    }
+    (event,) = await told(ingress)
+    assert (event.kind, event.subject, event.data.actor) == ("cancelling", request().id, "operator")
+    async with asyncio.timeout(5):
+        while (await shown(ingress))["cancelling"] is None:
+            await asyncio.sleep(0.01)
+    cancelled = conversion_event("cancelled", request(), actor="operator", reason="cancelled by operator")
+    await tell(ingress, cancelled)
+    found = await shown(ingress)
+    assert (found["status"], found["cancelled_by"], found["cancelling"]) == ("cancelled", "operator", None)
+    listed = await ingress.http.get(URL, params={"status": "cancelled"}, auth=VIEWER)
+    assert [each["reason"] for each in listed.json()["items"]] == ["cancelled by operator"]
+    tasks = await ingress.http.get("/api/v1/conversions", auth=VIEWER)
+    assert [(each["status"], each["reason"]) for each in tasks.json()] == [("FAILED", "cancelled by operator")]
+
+
+async def test_only_the_operator_cancels_and_no_other_site_does(ingress: Ingress) -> None:
+    await tell(ingress, conversion_event("requested", request()))
+    url = f"{URL}/{request().id}/cancel"
+    assert (await ingress.http.post(url)).status_code == 401
+    assert (await ingress.http.post(url, auth=VIEWER)).status_code == 401
+    forged = {"Origin": "https://evil.example.com", "Sec-Fetch-Site": "cross-site"}
+    assert (await ingress.http.post(url, auth=OPERATOR, headers=forged)).status_code == 403
+    assert await told(ingress) == []
+
+
+async def test_what_is_not_known_and_what_has_ended_cannot_be(ingress: Ingress) -> None:
+    for number, end in enumerate(ENDS, 1):
+        r = request(number)
+        await tell(ingress, conversion_event("requested", r), conversion_event(end, r))  # type: ignore[arg-type]
+        answer = await ingress.http.post(f"{URL}/{r.id}/cancel", auth=OPERATOR)
+        assert answer.status_code == 409
+        assert answer.json()["title"] == f"conversion {r.id} has ended: {end}"
+    answer = await ingress.http.post(f"{URL}/unknown/cancel", auth=OPERATOR)
+    assert (answer.status_code, answer.json()["detail"]) == (404, "no_such_conversion")
+    assert await told(ingress) == []
+
+
+async def test_what_the_broker_does_not_keep_is_not_promised(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_events: ConversionEvent) -> None:
+        raise unavailable("it is away")
+
+    await tell(ingress, conversion_event("requested", request()))
+    monkeypatch.setattr(ingress.broker.events, "publish", away)
+    url = f"{URL}/{request().id}/cancel"
+    assert (await ingress.http.post(url, auth=OPERATOR)).status_code == 202  # the history alone is late
+    monkeypatch.setattr(ingress.broker.cancellations, "publish", away)
+    assert (await ingress.http.post(url, auth=OPERATOR)).status_code == 503
+
+
+@pytest.mark.parametrize(("ahead", "counted"), [(60.0, 60.0), (86400.0, 300.0)])
+async def test_a_clock_that_is_behind_cancels_all_the_same(ingress: Ingress, ahead: float, counted: float) -> None:
+    """Whose message it is has a clock that is ahead; one that is wrong by a day does not count in full."""
+    now = datetime.now(UTC)
+    requested = conversion_event("requested", request()).model_copy(update={"time": now + timedelta(seconds=ahead)})
+    history = await tell(ingress, requested)
+    await module.cancel(ingress.broker, history, request().id, "boss")
+    (event,) = await told(ingress)
+    assert (event.time - now).total_seconds() == pytest.approx(counted, abs=5)
+
+
+async def test_the_console_asks_before_it_cancels(ingress: Ingress) -> None:
+    page = f"/console/conversions/{request().id}"
+    await tell(ingress, conversion_event("requested", request()), conversion_event("started", request()))
+    watched = (await ingress.http.get(page, auth=VIEWER)).text
+    assert f'action="../conversions/{request().id}/cancel"><fieldset class="actions" disabled>' in watched
+    asked = await ingress.http.post(f"{page}/cancel", auth=OPERATOR)
+    assert asked.status_code == 200
+    (token,) = re.findall(r'name="token" value="([0-9a-f]+)"', asked.text)
+    wrong = await ingress.http.post(f"{page}/cancel/apply", auth=OPERATOR, data={"token": "0" * 64})
+    assert (wrong.status_code, await told(ingress)) == (403, [])
+    applied = await ingress.http.post(f"{page}/cancel/apply", auth=OPERATOR, data={"token": token})
+    assert applied.status_code == 303
+    assert str(applied.url.join(applied.headers["location"]).path) == page
+    (event,) = await told(ingress)
+    assert (event.subject, event.data.actor) == (request().id, "operator")
+    await tell(ingress, conversion_event("cancelled", request(), actor="operator", reason="cancelled by operator"))
+    after = (await ingress.http.get(f"{page}?asked=1", auth=VIEWER)).text
+    assert "Cancelled by" in after
+    assert "being cancelled" not in after
+    assert (await ingress.http.post(f"{page}/cancel", auth=OPERATOR)).status_code == 409
+    assert (await ingress.http.post("/console/conversions/unknown/cancel", auth=OPERATOR)).status_code == 404
+
+
+async def test_live_updates_tell_of_a_cancellation(ingress: Ingress) -> None:
+    status = ingress.app.state.status
+    await tell(ingress, conversion_event("requested", request()))
+    with status.live.subscribe() as client:
+        await tell(ingress, conversion_event("cancelled", request(), actor="boss"))
+        async with asyncio.timeout(5), aclosing(status.live.updates(client, 60)) as updates:
+            (update,) = await anext(updates)
+        assert status.history.get(update.conversion).status == "cancelled"
