@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-from shared.broker.cancellation import attempted, cancellable
+from shared.broker.cancellation import attempted
 from shared.broker.delivery import finish
 from shared.broker.transport import ClaimStore, HeldClaim
 from shared.errors import IcsError
@@ -42,7 +42,7 @@ class ClaimDesk:
         if monotonic() >= self._rests_until:
             try:
                 async with asyncio.timeout(patience + ANSWER):
-                    held = await cancellable(self._store.acquire(_name(key), patience))
+                    held = await self._store.acquire(_name(key), patience)
                 mine = held is not None
             except Exception as error:  # noqa: BLE001  no error is worth more than going on without
                 self._rests_until = monotonic() + REST

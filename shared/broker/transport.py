@@ -89,7 +89,7 @@ class HeldClaim(Protocol):
 
 
 class ClaimStore(Protocol):
-    """What :class:`shared.broker.claims.ClaimDesk` needs of a broker. Errors may be of any kind."""
+    """What :class:`shared.broker.claims.ClaimDesk` needs of a broker. Errors may be of any kind; cancelled, it holds nothing."""
 
     async def acquire(self, key: str, patience: float) -> HeldClaim | None:
         """Hold ``key`` (32 hex digits); None if another held it for ``patience`` seconds, 0 for at once. A holder that is gone

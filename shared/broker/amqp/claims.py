@@ -17,7 +17,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.topology import Table
-from shared.broker.cancellation import attempted
+from shared.broker.cancellation import attempted, honouring_cancellation
 from shared.broker.claims import RELEASE
 
 TURN = 1.0
@@ -73,13 +73,14 @@ class AmqpClaims:
             channel.close_callbacks.add(lambda *_: tell(False))
             underlay = await channel.get_underlay_channel()
             underlay.on_consumer_cancel_callbacks.add(lambda _: tell(False))
-            queue = await channel.declare_queue(name, durable=True, auto_delete=True, arguments=_ARGUMENTS)
-            others = queue.declaration_result.consumer_count or 0
-            if others and not patience:
-                return None
-            await queue.consume(token)
-            await channel.default_exchange.publish(aio_pika.Message(b""), name)
-            await asyncio.wait((turn,), timeout=patience if others else max(patience, TURN))
+            with honouring_cancellation():
+                queue = await channel.declare_queue(name, durable=True, auto_delete=True, arguments=_ARGUMENTS)
+                others = queue.declaration_result.consumer_count or 0
+                if others and not patience:
+                    return None
+                await queue.consume(token)
+                await channel.default_exchange.publish(aio_pika.Message(b""), name)
+                await asyncio.wait((turn,), timeout=patience if others else max(patience, TURN))
             if not turn.done():
                 return None
             if not turn.result():

@@ -46,7 +46,7 @@ class JetStreamClaims:
         try:
             return await put(self._link, subject, 0)
         except nats.js.errors.NoStreamResponseError:  # a stream in memory goes with its server
-            await declare_claims(self._link.js, self._link.names, self._link.retention)
+            await cancellable(declare_claims(self._link.js, self._link.names, self._link.retention))
             return await put(self._link, subject, 0)
 
 
