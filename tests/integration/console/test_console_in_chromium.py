@@ -73,6 +73,24 @@ def test_a_conversion_is_followed_live_fails_is_found_replayed_and_seen_to_succe
     assert started.subject == r.id
 
 
+def test_a_conversion_under_way_is_cancelled_and_seen_to_end(console: Site, operator: Page) -> None:
+    r = request(8300, "platform/api", "v11", age=1)
+    console.publish(conversion_event("started", r, consumer=CONSUMERS[0]))
+    operator.goto(f"{console.url}/console/conversions/{r.id}")
+    operator.get_by_role("button", name="Cancel…").click()
+    expect(operator.get_by_role("heading", level=1)).to_contain_text("platform/api:v11")
+    expect(operator.get_by_role("link", name="Let it go on")).to_be_focused()
+    assert _violations(operator) == []
+    operator.get_by_role("button", name="Cancel it").click()
+    expect(operator.locator("#detail")).to_contain_text("by operator: it stops within seconds")
+    expect(operator.get_by_role("button", name="Cancel…")).to_have_count(0)
+    console.publish(
+        conversion_event("cancelled", r, consumer=CONSUMERS[0], actor="operator", reason="cancelled by operator")
+    )
+    expect(operator.locator("#detail .state")).to_contain_text("Cancelled")
+    assert _violations(operator) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_any_view(chromium: Browser, console: Site, operator: Page, scheme: str) -> None:
     operator.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
