@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from shared.backfill import matches
 from shared.errors import PermanentError
@@ -36,8 +36,7 @@ _COSIGN_TAG = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{128})(?:\.[A-Za-z
 _CACHE_NAME = "ics-cache"
 
 
-@dataclass(frozen=True, slots=True)
-class PushEvent:
+class PushEvent(NamedTuple):
     """One pushed manifest, whatever dialect told of it."""
 
     event_id: str
@@ -52,8 +51,7 @@ class PushEvent:
     occurred_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(NamedTuple):
     """A push, or one rule's share of it, that leads to no conversion."""
 
     reference: Reference
@@ -62,8 +60,7 @@ class Skip:
     rule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     requests: tuple[ConversionRequest, ...] = ()
     skipped: tuple[Skip, ...] = ()
 
@@ -145,10 +142,9 @@ class Planner:
             return TARGET_INVALID
         if _normal(place.registry) not in self._allowed:
             return TARGET_NOT_ALLOWED
-        target = Reference(place.registry, place.repository, tag)
-        if not rule.overwrite and target == Reference(source.registry, source.repository, source.tag):
+        if not rule.overwrite and tag == source.tag and place.same_repository(source):
             return TARGET_IS_SOURCE
-        return target
+        return Reference(place.registry, place.repository, tag)
 
 
 def target_tag(tag: str, suffix: str) -> str:

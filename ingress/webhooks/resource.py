@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,20 +31,14 @@ def pushes(
         raise MalformedWebhookError(f"{path}.resources", f"must hold at most {MAXIMUM_RESOURCES}")
     repository = mapping(body.get("repository") or {}, f"{path}.repository")
     name = text(repository.get("repo_full_name"), f"{path}.repository.repo_full_name")
-    return tuple(
-        PushEvent(
-            event_id=event_id,
-            kind=kind,
-            reference=_reference(mapping(resource, where), where, name),
-            operator=operator,
-            request_id=request_id,
-            occurred_at=occurred_at,
-        )
-        for where, resource in ((f"{path}.resources[{number}]", resource) for number, resource in enumerate(resources))
-    )
+    references = [
+        _reference(resource, f"{path}.resources[{number}]", name) for number, resource in enumerate(resources)
+    ]
+    return tuple([PushEvent(event_id, kind, each, operator, request_id, occurred_at) for each in references])
 
 
-def _reference(resource: Mapping[str, Any], path: str, repository: str) -> Reference:
+def _reference(described: Any, path: str, repository: str) -> Reference:
+    resource = mapping(described, path)
     url = text(resource.get("resource_url"), f"{path}.resource_url")
     if not url:
         raise MalformedWebhookError(f"{path}.resource_url", "is missing")
@@ -70,7 +63,7 @@ def _reference(resource: Mapping[str, Any], path: str, repository: str) -> Refer
 def _parse(url: str, path: str, repository: str) -> Reference:
     """``host/path[:tag][@digest]``. Harbor always writes a host, even one without a dot, which ``repo_full_name`` gives away."""
     host, slash, rest = url.partition("/")
-    known = bool(slash and repository) and (rest == repository or rest.startswith((f"{repository}:", f"{repository}@")))
+    known = bool(slash and repository) and rest.startswith(repository) and rest[len(repository) :][:1] in {"", ":", "@"}
     try:
         if known and is_registry(host) and is_repository(repository):
             return parse_written(url, default_tag=None)

@@ -44,6 +44,9 @@ class Reference:
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
+    def same_repository(self, other: Reference) -> bool:
+        return self.registry == other.registry and self.repository == other.repository
+
     def with_tag(self, tag: str) -> Reference:
         """The same repository under another tag, without a digest.
 
@@ -79,7 +82,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
         raise _invalid(f"not an image reference: {text[:150]!r}")
     if _IDENTIFIER.fullmatch(text):
         raise _invalid(f"an image id, not a reference: {text}")
-    if "@" not in text and (legacy := _LEGACY_DIGEST.fullmatch(text)):
+    if ":sha256:" in text and "@" not in text and (legacy := _LEGACY_DIGEST.fullmatch(text)):
         text = f"{legacy[1]}@{legacy[2]}"
     name, _, digest_text = text.partition("@")
     head, slash, rest = name.partition("/")

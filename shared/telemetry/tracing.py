@@ -58,9 +58,25 @@ class CurrentSpan:
         self._span.end()
 
 
+class _OuterSpan(CurrentSpan):
+    """The span that is the current one already."""
+
+    __slots__ = ()
+
+    def __init__(self, span: Span) -> None:
+        super().__init__(span, None)
+
+    def __enter__(self) -> Span:
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        """It ends where it began."""
+
+
 class Tracing:
-    """Where spans are made. Without a provider nobody collects them: they consist of their ids, which messages, logs and events
-    go on naming; a caller's decision to sample travels on, and without one a trace counts as sampled for those who collect.
+    """Where spans are made. Without a provider nobody collects them: a process' outermost span of a trace consists of its ids, which
+    messages, logs and events go on naming, and stands for those within it, which nobody could tell apart. A caller's decision to
+    sample travels on, and without one a trace counts as sampled for those who collect.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -87,7 +103,9 @@ class Tracing:
         what ends the block early.
         """
         if self._tracer is None:
-            return CurrentSpan(self._unrecorded(context), failed)
+            if context is None and (outer := get_current_span()).get_span_context().is_valid:
+                return _OuterSpan(outer)
+            return CurrentSpan(self._unrecorded(context), None)
         span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, links=links)
         return CurrentSpan(span, failed)
 

@@ -226,9 +226,11 @@ def test_unrecorded_spans_keep_the_callers_trace_and_its_decision() -> None:
     tracing = Tracing()
     with tracing.span("outer", context=extract({"traceparent": parent})) as outer:
         assert not outer.is_recording()
+        assert traceparent(outer) == f"00-{'a' * 32}-{span_id(outer)}-00"
+        assert span_id(outer) != "b" * 16
         with tracing.span("inner") as inner:
-            assert traceparent(inner) == f"00-{'a' * 32}-{span_id(inner)}-00"
-        assert span_id(inner) != span_id(outer) != "b" * 16
+            assert traceparent() == traceparent(inner) == traceparent(outer), "nobody could tell them apart"
+        assert traceparent() == traceparent(outer)
     assert trace_id() == ""
 
 
