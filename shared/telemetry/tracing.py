@@ -74,7 +74,7 @@ class _OuterSpan(CurrentSpan):
 
 
 class Tracing:
-    """Where spans are made. Without a provider nobody collects them: a process' outermost span of a trace consists of its ids, which
+    """Where spans are made. Without a provider nobody collects them: the outermost one of a process consists of its ids, which
     messages, logs and events go on naming, and stands for those within it, which nobody could tell apart. A caller's decision to
     sample travels on, and without one a trace counts as sampled for those who collect.
     """
@@ -121,7 +121,7 @@ class Tracing:
         """Exporter, protocol, sampler, batching, headers and resource by ``OTEL_*``; ``service_name`` unless they name one.
 
         Without an exporter nothing is recorded, and ``enabled=False`` (``telemetry.enabled``) also tells the processes behind
-        this one not to: spans cost an id and no more.
+        this one not to: a webhook or an attempt costs an id and no more.
 
         Raises:
             PermanentError: ``invalid_configuration`` for an exporter or protocol that does not exist.
