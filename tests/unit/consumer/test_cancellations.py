@@ -146,6 +146,26 @@ async def test_one_that_puts_its_tag_succeeds() -> None:
         await idle(broker)
 
 
+async def test_a_consumer_that_drains_still_hears() -> None:
+    began = asyncio.Event()
+
+    async def work(_request: ConversionRequest) -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    patiently = settings_for(ICS_TIMEOUTS='{"conversion": 3600, "drain": 3600}')
+    async with at_work(Scripted(work), patiently) as (broker, stop, task):
+        await broker.publish(request())
+        await began.wait()
+        stop.set()
+        await cancel(broker)
+        async with asyncio.timeout(10):
+            await task
+        await events_of(broker, 1, "cancelled")
+        stats = await broker.stats()
+        assert (stats.ready, stats.in_flight) == (0, 0)
+
+
 async def test_a_backfill_is_cancelled_rather_than_queued_again() -> None:
     began = asyncio.Event()
 
