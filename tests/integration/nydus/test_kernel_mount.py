@@ -67,7 +67,38 @@ async def test_layers_of_every_compression(compression: str, tmp_path: Path) -> 
         assert differences(expected, tree_facts(root)) == []
 
 
+KINDS = ("folder", "file", "link", "fifo", "hard")
+
+
+def with_kind(tar: Tar, kind: str, name: str, content: str) -> Tar:
+    """A directory has a file in it, a hard link is one of ``target``."""
+    match kind:
+        case "folder":
+            return tar.folder(name, mode=0o711).file(f"{name}/{content}", b"in")
+        case "file":
+            return tar.file(name, content.encode() * 2000, mode=0o640)
+        case "link":
+            return tar.symlink(name, content)
+        case "fifo":
+            return tar.entry(name, b"6")
+        case _:
+            return tar.hardlink(name, "target")
+
+
+def every_kind_over_every_kind(lower: Tar, upper: Tar) -> list[Tar]:
+    """In one layer, or in two."""
+    lower.file("target", b"target")
+    for below in KINDS:
+        for above in KINDS:
+            name = f"{below}-{above}"
+            with_kind(lower, below, name, "lower")
+            with_kind(upper, above, name, "upper")
+    return [lower] if lower is upper else [lower, upper]
+
+
 OVERLAYS: dict[str, list[Tar]] = {
+    "every kind of file over every other in two layers": every_kind_over_every_kind(Tar(), Tar()),
+    "every kind of file over every other in one layer": every_kind_over_every_kind(tar := Tar(), tar),
     "whiteouts remove files, links and whole directories": [
         Tar().folder("d").file("d/a", b"a").file("d/b", b"b").folder("d/sub").file("d/sub/x").symlink("l", "d"),
         Tar().folder("d").file("d/.wh.a").file("d/.wh.sub").file(".wh.l"),
