@@ -142,6 +142,7 @@ class BlobAssembler:
             digests = b"".join(self.known)
             meta = self._chunk_tables(tail, digests)
         blobs = [self._blob] if self.known else []
+        self.known.clear()  # before the bootstrap takes its own memory
         self._blob.compressed_size = tail.position
         bootstrap = Bootstrap(
             root=root,

@@ -8,6 +8,7 @@ work per file small.
 from __future__ import annotations
 
 import stat
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -42,7 +43,8 @@ from shared.errors import UnsupportedError
 MARKS: Final = (bytes(16), b"ICS implied dir.", b"ICS link to lowe")
 """By :class:`~drivers.nydus.tree.Mark`: in the inode's reserved bytes, which readers ignore; only in a layer's own bootstrap."""
 
-_GROWTH: Final = 1 << 20
+_GROWTH: Final = 16 << 20
+"""Of the file at work. Pages that are not written to take no memory, and none stays behind in the process when it is done."""
 _NLINK_OFFSET: Final = 44
 _DOTS: Final = (b".", b"..")
 _REGULAR: Final = stat.S_IFREG
@@ -74,7 +76,7 @@ class _Encoder:
         self.chunk_size = bootstrap.chunk_size
         self.chunk_format = _chunk_format(bootstrap.chunk_size)
         self.allocator = Allocator()
-        self.file = bytearray(self.meta + _GROWTH)
+        self.file = mmap(-1, self.meta + _GROWTH, flags=MAP_PRIVATE | MAP_ANONYMOUS)
         self.position: dict[Inode, int] = {}
         """Of every placed inode, from the metadata area's start."""
         self.more_names: dict[Inode, int] = {}
@@ -253,7 +255,7 @@ class _Encoder:
 
     def _grow(self, end: int) -> None:
         if end > len(self.file):
-            self.file += bytes(end - len(self.file) + _GROWTH)
+            self.file.resize(end + _GROWTH)
 
     def _with_tables(self) -> bytes:
         bootstrap = self.bootstrap
@@ -262,8 +264,10 @@ class _Encoder:
         self.chunks.clear()
         chunk_table = align(self.meta + self.allocator.position, BLOCK)
         size = align(chunk_table + len(records), BLOCK)
-        self._grow(chunk_table)
-        del file[chunk_table:]
+        self._grow(size)
+        file[chunk_table : chunk_table + len(records)] = records
+        chunk_bytes = len(records)
+        del records
         devices, blocks = encode_devices(bootstrap.blobs, size)
         encode_superblock(file, bootstrap, entries=self.entries, meta=self.meta, blocks=blocks)
         encode_extended(
@@ -271,7 +275,7 @@ class _Encoder:
             bootstrap,
             blob_table=self.blob_table,
             chunk_table=chunk_table,
-            chunk_bytes=len(records),
+            chunk_bytes=chunk_bytes,
             prefetch_table=self.prefetch_table if self.prefetch else 0,
             prefetch_bytes=4 * len(self.prefetch),
         )
@@ -282,7 +286,8 @@ class _Encoder:
             at = self.prefetch_table + 4 * slot
             file[at : at + 4] = (self.position[inode] // SLOT).to_bytes(4, "little")
         self.position.clear()
-        return b"".join((file, records, bytes(size - chunk_table - len(records))))
+        with file:
+            return file[:size]
 
 
 def _chunk_format(chunk_size: int) -> int:

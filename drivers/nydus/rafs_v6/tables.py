@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from mmap import mmap
 
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.layout import (
@@ -74,7 +75,7 @@ def encode_blob_table(blobs: Sequence[Blob]) -> bytes:
     )
 
 
-def encode_superblock(file: bytearray, bootstrap: Bootstrap, *, entries: int, meta: int, blocks: int) -> None:
+def encode_superblock(file: mmap, bootstrap: Bootstrap, *, entries: int, meta: int, blocks: int) -> None:
     """EROFS's own, into its place in ``file``; ``meta`` is the metadata area's offset, ``blocks`` those of all devices."""
     SUPERBLOCK.pack_into(
         file,
@@ -102,7 +103,7 @@ def encode_superblock(file: bytearray, bootstrap: Bootstrap, *, entries: int, me
 
 
 def encode_extended(
-    file: bytearray,
+    file: mmap,
     bootstrap: Bootstrap,
     *,
     blob_table: int,
