@@ -15,10 +15,9 @@ from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.chunk_table import decode_chunk_table
 from drivers.nydus.rafs_v6.directory import decode_directory
 from drivers.nydus.rafs_v6.encode import MARKS
+from drivers.nydus.rafs_v6.file_chunks import decode_file_chunks
 from drivers.nydus.rafs_v6.layout import (
     BLOCK,
-    CHUNK_FORMAT_BITS,
-    CHUNK_FORMAT_INDEXES,
     COMPACT_INODE,
     FILE_TYPES,
     INODE,
@@ -169,7 +168,9 @@ class _Decoder:
             if layout != LAYOUT_CHUNKED:
                 raise InvalidNydusError(f"inode[{nid}].format", f"data layout {layout} for a regular file")
             inode.size = size
-            chunks = inode.chunks = self._file_chunks(nid, size, union, end + 7 & -8)
+            chunks = inode.chunks = decode_file_chunks(
+                data, end + 7 & -8, union, nid=nid, size=size, chunk_size=self.header.chunk_size, known=self.chunks
+            )
             taken += 8 * len(chunks)
         elif kind == stat.S_IFDIR:
             content = self._content(f"inode[{nid}]", layout, union * BLOCK, end, size)
@@ -206,49 +207,6 @@ class _Decoder:
             require(start + full <= len(data), f"{field}.u", "the data lies outside the file")
             return data[start : start + full] + tail
         return tail
-
-    def _file_chunks(self, nid: int, size: int, chunk_format: int, start: int) -> tuple[Chunk, ...]:
-        chunk_size = self.header.chunk_size
-        bits = chunk_format & CHUNK_FORMAT_BITS
-        if chunk_format & ~CHUNK_FORMAT_BITS != CHUNK_FORMAT_INDEXES or 1 << (bits + 12) < chunk_size:
-            raise InvalidNydusError(f"inode[{nid}].u", f"chunk format {chunk_format:#x}")
-        if not size:
-            return ()
-        data = self.data
-        known = self.chunks
-        if size <= chunk_size and start + 8 <= len(data):
-            chunk = known.get(int.from_bytes(data[start : start + 8], "little"))
-            if chunk is None or chunk.uncompressed_size != size:
-                raise _chunk_error(nid, chunk, 0)
-            return (chunk,)
-        count = -(-size // chunk_size)
-        end = start + 8 * count
-        if end > len(data):
-            raise InvalidNydusError(f"inode[{nid}].size", f"{count} chunk indexes lie outside the file")
-        found = []
-        last = size - chunk_size * (count - 1)
-        for number, at in enumerate(range(start, end, 8)):
-            chunk = known.get(int.from_bytes(data[at : at + 8], "little"))
-            expected = chunk_size if number < count - 1 else last
-            if chunk is None or chunk.uncompressed_size != expected:
-                raise _chunk_error(nid, chunk, number)
-            found.append(chunk)
-        if 1 << (bits + 12) > chunk_size:
-            for number, chunk in enumerate(found):
-                require(
-                    chunk.blob is found[0].blob
-                    and chunk.uncompressed_offset == found[0].uncompressed_offset + number * chunk_size,
-                    f"inode[{nid}].u",
-                    "one large chunk for the kernel, but the chunks are not contiguous",
-                )
-        return tuple(found)
-
-
-def _chunk_error(nid: int, chunk: Chunk | None, number: int) -> InvalidNydusError:
-    field = f"inode[{nid}].chunks[{number}]"
-    if chunk is None:
-        return InvalidNydusError(field, "has no record in the chunk table")
-    return InvalidNydusError(field, f"{chunk.uncompressed_size} bytes do not fit the file's size")
 
 
 def decode_bootstrap(data: bytes, blob_id: str | None = None) -> Bootstrap:

@@ -16,10 +16,10 @@ from drivers.nydus.rafs_v6.allocator import Allocator
 from drivers.nydus.rafs_v6.bootstrap import Bootstrap
 from drivers.nydus.rafs_v6.chunk_table import encode_chunk_table
 from drivers.nydus.rafs_v6.directory import directory_size, encode_directory
+from drivers.nydus.rafs_v6.file_chunks import chunk_format, joined_format
 from drivers.nydus.rafs_v6.layout import (
     BLOB,
     BLOCK,
-    CHUNK_FORMAT_INDEXES,
     DEVICE,
     DEVICES_OFFSET,
     FILE_TYPES,
@@ -74,7 +74,7 @@ class _Encoder:
         self.prefetch_table = self.blob_table + BLOB.size * count
         self.meta = align(self.prefetch_table + 4 * len(self.prefetch), BLOCK) if count else 0
         self.chunk_size = bootstrap.chunk_size
-        self.chunk_format = _chunk_format(bootstrap.chunk_size)
+        self.chunk_format = chunk_format(bootstrap.chunk_size)
         self.allocator = Allocator()
         self.file = mmap(-1, self.meta + _GROWTH, flags=MAP_PRIVATE | MAP_ANONYMOUS)
         self.position: dict[Inode, int] = {}
@@ -150,7 +150,7 @@ class _Encoder:
         inode_size = INODE.size + len(xattrs)
         position = self.position[inode] = self.allocator.regular(inode_size, len(chunks))
         at = self.meta + position
-        union = self.chunk_format if inode.size <= self.chunk_size else _joined_format(self.chunk_size, inode)
+        union = self.chunk_format if inode.size <= self.chunk_size else joined_format(self.chunk_size, inode)
         self._write_inode(at, inode, xattrs, _CHUNKED, inode.size, union, number, 1)
         at = at + inode_size + 7 & -8
         if at + 8 * len(chunks) > len(self.file):
@@ -288,21 +288,6 @@ class _Encoder:
         self.position.clear()
         with file:
             return file[:size]
-
-
-def _chunk_format(chunk_size: int) -> int:
-    return CHUNK_FORMAT_INDEXES | (chunk_size.bit_length() - 13)
-
-
-def _joined_format(chunk_size: int, inode: Inode) -> int:
-    """Contiguous chunks are one large chunk to the kernel, which then shares page cache and reads one index."""
-    first = inode.chunks[0]
-    expected = first.uncompressed_offset
-    for chunk in inode.chunks:
-        if chunk.uncompressed_offset != expected or chunk.blob is not first.blob:
-            return _chunk_format(chunk_size)
-        expected += chunk_size
-    return _chunk_format(1 << (inode.size - 1).bit_length())
 
 
 def encode_bootstrap(bootstrap: Bootstrap) -> bytes:

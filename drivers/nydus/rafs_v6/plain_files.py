@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from drivers.nydus.rafs_v6.encode import MARKS
+from drivers.nydus.rafs_v6.file_chunks import chunk_format
 from drivers.nydus.rafs_v6.layout import (
-    CHUNK_FORMAT_INDEXES,
     FILE_TYPES,
     FORMAT_EXTENDED,
     LAYOUT_CHUNKED,
@@ -36,7 +36,7 @@ class PlainFiles:
         self._data = data
         self._meta = header.meta
         self._last = (len(data) - header.meta - PLAIN.size) // SLOT
-        self._format = CHUNK_FORMAT_INDEXES | (header.chunk_size.bit_length() - 13)
+        self._format = chunk_format(header.chunk_size)
         self._chunks = chunks
 
     def take(
