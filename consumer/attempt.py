@@ -14,7 +14,7 @@ from time import monotonic
 from opentelemetry.trace import Span
 
 from consumer.attempt_events import CONSUMER, AttemptEvents
-from consumer.cancellations import Cancellations
+from consumer.cancellations import Cancellation, Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
 from consumer.lease import expiring_when, heartbeat
@@ -23,7 +23,6 @@ from consumer.progress import ConversionProgress
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
 from shared.event_reporter import EventReporter
-from shared.events import ConversionEvent
 from shared.messages import Attempt, Failure
 from shared.oci.reference import Reference
 from shared.settings.model import Settings
@@ -69,8 +68,8 @@ class AttemptRun:
         """Never raises but for cancellation; a delivery that could not be settled is delivered again by the broker."""
         shop, request = self._shop, self._request
         await shop.cancellations.caught_up()
-        cancelling = shop.cancellations.of(self._delivery)
-        pause = 0.0 if cancelling else await shop.circuits.admit(self._hosts, self._ask)
+        cancellation = shop.cancellations.of(self._delivery)
+        pause = 0.0 if cancellation else await shop.circuits.admit(self._hosts, self._ask)
         if pause > 0 and self._may_wait:
             _log.info("%s waits %.0f s: its registry is down", request.source, pause)
             await self._settle_safely(self._delivery.release(pause))
@@ -90,8 +89,8 @@ class AttemptRun:
             counted: CountedOutcome = "released"
             try:
                 async with heartbeat(self._delivery, shop.extend_interval):
-                    if cancelling:
-                        counted = await self._called_off(span, cancelling)
+                    if cancellation:
+                        counted = await self._called_off(span, cancellation)
                     else:
                         counted = await self._convert_and_settle(span, queued)
             finally:
@@ -115,8 +114,8 @@ class AttemptRun:
         except BaseException as raised:  # noqa: BLE001  whatever it is, decide() says what becomes of the delivery
             error = raised
             if isinstance(raised, Exception) and limit.expired():
-                if cancelling := shop.cancellations.of(self._delivery):
-                    return await self._called_off(span, cancelling, tuple(progress.stages))
+                if cancellation := shop.cancellations.of(self._delivery):
+                    return await self._called_off(span, cancellation, tuple(progress.stages))
                 if self._delivery.recalled.is_set():
                     return await self._preempted(span, tuple(progress.stages))
             if isinstance(raised, TimeoutError) and limit.expired():
@@ -208,10 +207,10 @@ class AttemptRun:
         return not progress.tagging
 
     async def _called_off(
-        self, span: Span, cancelling: ConversionEvent, stages: tuple[object, ...] = ()
+        self, span: Span, cancellation: Cancellation, stages: tuple[object, ...] = ()
     ) -> CountedOutcome:
         """Cancelled by an operator: gone for good, like what has succeeded. What an earlier attempt may have put stays."""
-        seconds, actor = round(monotonic() - self._began, 3), cancelling.data.actor
+        seconds, actor = round(monotonic() - self._began, 3), cancellation.actor
         span.set_attributes({"ics.outcome": "cancelled", "ics.cancelled_by": actor})
         reason = f"cancelled by {actor or 'somebody'}"
         if self._delivery.redelivered:

@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from shared.broker.api import Delivery, EventStream
@@ -26,6 +27,13 @@ AGAIN = 2.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    time: datetime
+    """What was published until then is cancelled."""
+    actor: str
+
+
 class Cancellations:
     """Args:
     stream: :attr:`shared.broker.api.Broker.cancellations`.
@@ -35,7 +43,7 @@ class Cancellations:
     def __init__(self, stream: EventStream, keep: float) -> None:
         self._stream = stream
         self._keep = timedelta(seconds=keep)
-        self._known: OrderedDict[str, ConversionEvent] = OrderedDict()
+        self._known: OrderedDict[str, Cancellation] = OrderedDict()
         self._caught_up = asyncio.Event()
         self._news = asyncio.Condition()
 
@@ -58,8 +66,8 @@ class Cancellations:
                 await self._caught_up.wait()
         self._caught_up.set()
 
-    def of(self, delivery: Delivery) -> ConversionEvent | None:
-        """The event that cancels ``delivery``, if one does."""
+    def of(self, delivery: Delivery) -> Cancellation | None:
+        """What cancels ``delivery``, if anything does."""
         found = self._known.get(delivery.request.id)
         return found if found is not None and found.time >= delivery.published_at else None
 
@@ -90,7 +98,7 @@ class Cancellations:
         known = self._known.get(event.subject)
         if known is not None and known.time >= event.time:
             return
-        self._known[event.subject] = event
+        self._known[event.subject] = Cancellation(event.time, event.data.actor)
         self._known.move_to_end(event.subject)
         while len(self._known) > CAPACITY or next(iter(self._known.values())).time < datetime.now(UTC) - self._keep:
             self._known.popitem(last=False)

@@ -108,6 +108,11 @@ async def test_what_is_not_known_and_what_has_ended_cannot_be(ingress: Ingress) 
     assert await told(ingress) == []
 
 
+async def test_a_history_that_is_still_read_says_so(ingress: Ingress) -> None:
+    answer = await ingress.http.post(f"{URL}/{request().id}/cancel", auth=OPERATOR)
+    assert (answer.status_code, answer.json()["title"]) == (503, "the history is still being read")
+
+
 async def test_what_the_broker_does_not_keep_is_not_promised(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_events: ConversionEvent) -> None:
         raise unavailable("it is away")
