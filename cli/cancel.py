@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import aclosing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +21,8 @@ from ingress.status.history import History
 from ingress.status.stored_event import decode_stored
 from shared.broker.api import Broker, EventStream
 from shared.broker.open import open_broker, require_existing
-from shared.settings.model import Settings
+
+_SUBJECT = re.compile(rb'"subject":\s*"([^"]*)"')
 
 
 def cancel_command(
@@ -34,10 +37,8 @@ def cancel_command(
 
     Example: `ics cancel 5f0c... 77ab...`
     """
-    settings = settings_for(config)
-    require_existing(settings)
     with running() as runner:
-        answers = runner.run(_cancel_all(settings, list(dict.fromkeys(ids))))
+        answers = runner.run(_cancel_all(config, list(dict.fromkeys(ids))))
     if output is Output.JSON:
         print_json(answers)
     for answer in answers:
@@ -49,7 +50,9 @@ def cancel_command(
         raise typer.Exit(Exit.PERMANENT)
 
 
-async def _cancel_all(settings: Settings, ids: list[str]) -> list[dict[str, str]]:
+async def _cancel_all(config: Path | None, ids: list[str]) -> list[dict[str, str]]:
+    settings = settings_for(config)
+    require_existing(settings)
     async with open_broker(settings) as broker:
         await broker.check_health()
         history = await _history(broker.events, ids, settings.broker.events_max_age)
@@ -67,16 +70,16 @@ async def _cancel(broker: Broker, history: History, conversion_id: str) -> dict[
 async def _history(events: EventStream, ids: list[str], max_age: float) -> History:
     """What the event stream says of ``ids``; everything else in it is not even decoded."""
     history = History(max_age=max_age)
-    wanted = [each.encode() for each in ids]
+    wanted = {each.encode() for each in ids}
     async with aclosing(events.bodies(follow=False)) as bodies:
         async for body in bodies:
-            if not any(each in body for each in wanted):
+            if wanted.isdisjoint(_SUBJECT.findall(body)):
                 continue
             try:
                 found = decode_stored(body)
             except ValidationError:
                 continue
             for event in found:
-                if event["subject"] in ids:
+                if event["subject"].encode() in wanted:
                     history.apply(event)
     return history

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -14,42 +13,20 @@ from time import monotonic
 from opentelemetry.trace import Span
 
 from consumer.attempt_events import CONSUMER, AttemptEvents
-from consumer.cancellations import Cancellation, Cancellations
-from consumer.circuit import CircuitBreaker
-from consumer.conversion import Converted, Converter
+from consumer.cancellations import Cancellation
+from consumer.conversion import Converted
 from consumer.lease import expiring_when, heartbeat
 from consumer.outcome import Ack, Dead, Leave, Retry, decide
 from consumer.progress import ConversionProgress
+from consumer.workshop import Workshop
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
-from shared.event_reporter import EventReporter
 from shared.messages import Attempt, Failure
-from shared.oci.reference import Reference
-from shared.settings.model import Settings
-from shared.telemetry.metrics import Metrics
 from shared.telemetry.metrics import Outcome as CountedOutcome
 from shared.telemetry.spans import process_span, record_error
-from shared.telemetry.tracing import Tracing, trace_id, traceparent
-from shared.telemetry.work_queue import WorkQueue
+from shared.telemetry.tracing import trace_id, traceparent
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What every attempt of a process uses."""
-
-    settings: Settings
-    converter: Converter
-    circuits: CircuitBreaker
-    cancellations: Cancellations
-    ask: Callable[[Reference], Awaitable[object]]
-    """Ask a registry for a manifest that is there or not: what only a registry that works can tell."""
-    reporter: EventReporter
-    metrics: Metrics
-    tracing: Tracing
-    queue: WorkQueue
-    extend_interval: float
 
 
 class AttemptRun:

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 
 import orjson
 
-from consumer.attempt import Workshop
 from consumer.attempt_events import CONSUMER
 from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
@@ -18,6 +17,7 @@ from consumer.health import HealthCheck, serve_health
 from consumer.upload_journal import UploadJournal
 from consumer.workdir import WorkDir
 from consumer.worker import work
+from consumer.workshop import Workshop
 from drivers.api import Driver, DriverOptions
 from drivers.catalogue import create_drivers, parse_options
 from shared.broker.api import Broker

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-from consumer.attempt import AttemptRun, Workshop
+from consumer.attempt import AttemptRun
+from consumer.workshop import Workshop
 from shared.broker.api import Broker, Delivery
 from shared.errors import IcsError
 

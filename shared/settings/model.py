@@ -214,7 +214,7 @@ class Console(Section):
     credential: SecretStr | None = None
     """``user:password`` that may read; without it the console and status API are open to whoever reaches them, read-only."""
     operator_credential: SecretStr | None = None
-    """``user:password`` that may also replay and discard; without it nobody may over HTTP."""
+    """``user:password`` that may also replay, discard, cancel and backfill; without it nobody may over HTTP."""
     path_prefix: str = ""
     """What a reverse proxy puts before every path of the ingress: ``/ics``."""
     trace_url: str = Field(default="", pattern=r"^(|https?://.*\{trace_id\}.*)$")

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from consumer.attempt import Workshop
 from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
 from consumer.worker import work
+from consumer.workshop import Workshop
 from drivers.api import Progress
 from shared.broker.api import Broker
 from shared.broker.open import open_broker

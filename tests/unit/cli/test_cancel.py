@@ -1,0 +1,19 @@
+"""``ics cancel`` where there is nothing to ask; with real brokers: ``tests/integration/cancelling``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+
+@pytest.mark.parametrize("url", ["memory:", "embedded:"])
+def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path, url: str) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text(f"broker: {{url: '{url}', data_dir: '{tmp_path}'}}\n")
+    result = CliRunner().invoke(app, ["cancel", "0" * 32, "--config", str(config)], catch_exceptions=False)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("[broker_missing]\n")
