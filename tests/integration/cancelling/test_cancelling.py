@@ -79,6 +79,7 @@ async def test_what_is_cancelled_ends_and_what_is_asked_for_later_converts(tmp_p
         assert (await status_api(here, "POST", f"{running}/cancel"))[0] == 409
         await here.system.idle()
         assert here.system.registry.upload_sessions() == []
+        assert await here.metric("ics_conversion_attempts_total") == 2  # by any outcome: there was no other yet
         for tag in ("v1_esgz", "v2_esgz"):
             assert await here.system.client.resolve(here.direct(tag)) is None
 
