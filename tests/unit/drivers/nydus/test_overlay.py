@@ -54,6 +54,12 @@ def test_whiteouts_of_the_lowest_layer_leave_nothing_behind() -> None:
     assert applied(layer("a", ".wh.b", "d/", "d/.wh..wh..opq", ".wh..wh.plnk")) == {"a": 1, "d": 3}
 
 
+def test_what_aufs_linked_through_its_own_directory_stays() -> None:
+    """Layers of old Docker versions keep a hard-linked file's content there."""
+    linked = layer(".wh..wh.plnk/", ".wh..wh.plnk/1.2", "a=.wh..wh.plnk/1.2", "b=.wh..wh.plnk/1.2")
+    assert applied(linked) == {"a": 2, "b": 2}
+
+
 def test_an_opaque_directory_keeps_what_its_own_layer_has_whatever_the_order() -> None:
     assert applied(layer("d/", "d/a"), layer("d/b", "d/.wh..wh..opq", "d/c")) == {"d": 1, "d/b": 1, "d/c": 3}
 
