@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = item.nodeid.partition("::")[0]
         callspec = getattr(item, "callspec", None)
         broker = None if callspec is None else callspec.params.get("kind", callspec.params.get("broker"))
-        item.add_marker(pytest.mark.xdist_group(f"{group}[{broker}]" if isinstance(broker, str) else group))
+        # No "]" in it: xdist would take it for a test's parameters, and not for a group.
+        item.add_marker(pytest.mark.xdist_group(f"{group}-{broker}" if isinstance(broker, str) else group))
 
 
 @pytest.fixture(scope="session")
