@@ -68,11 +68,10 @@ class BrokerMonitor:
             self._metrics.broker_up(False)
             self._tell(UNKNOWN)
             return
-        self.snapshot = replace(self.snapshot, stats=stats, checked_at=time.time(), error="")
-        self._metrics.broker_up(True)
-        self._tell(stats)
-        if self._stale(stats):
-            await self._group(stats)
+        stale = self._stale(stats)
+        self._show(replace(stats, dead=_higher(stats.dead, self._counted[0])) if stale else stats)
+        if stale and (dead := await self._group()) is not None:
+            self._show(replace(stats, dead=dead))
 
     def _completed(self, stats: BrokerStats) -> BrokerStats:
         now = time.time()
@@ -83,12 +82,17 @@ class BrokerMonitor:
             stats = replace(stats, in_flight=self._history.converting())
         return stats
 
+    def _show(self, stats: BrokerStats) -> None:
+        self.snapshot = replace(self.snapshot, stats=stats, checked_at=time.time(), error="")
+        self._metrics.broker_up(True)
+        self._tell(stats)
+
     def _stale(self, stats: BrokerStats) -> bool:
         number, at = self._counted
         return stats.dead != number or time.monotonic() - at > _RECOUNT
 
-    async def _group(self, stats: BrokerStats) -> None:
-        """Group the dead letters by code; what cannot be read now is tried at the next look."""
+    async def _group(self) -> int | None:
+        """Group the dead letters by code; how many they are. What cannot be read now (None) is tried at the next look."""
         codes: Counter[str] = Counter()
         try:
             async with asyncio.timeout(_RECOUNT):
@@ -96,10 +100,11 @@ class BrokerMonitor:
                     codes[letter.failure.code] += 1
         except (IcsError, TimeoutError) as error:
             _log.warning("dead letters could not be counted: %s", error)
-            return
-        self._counted = (stats.dead, time.monotonic())
+            return None
+        self._counted = (codes.total(), time.monotonic())
         self.snapshot = replace(self.snapshot, dead_by_code=dict(codes))
         self._metrics.dead_letters(codes)
+        return codes.total()
 
     def _tell(self, stats: BrokerStats) -> None:
         states = {
@@ -109,3 +114,8 @@ class BrokerMonitor:
             "dead": stats.dead,
         }
         self._metrics.queue(states, stats.consumers, stats.oldest_age_seconds)
+
+
+def _higher(told: int | None, counted: int | None) -> int | None:
+    """RabbitMQ does not tell of letters that another process looks at: fewer than there were may be as many."""
+    return told if told is None or counted is None else max(told, counted)

@@ -1,0 +1,69 @@
+"""What the monitor makes of a broker that tells less than there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingress.status.history import History
+from ingress.status.monitor import BrokerMonitor
+from shared.broker.api import BrokerStats
+from shared.broker.memory import MemoryServer, MemoryTransport
+from shared.broker.queue import QueueBroker
+from shared.messages import DeadLetter
+from shared.telemetry.metrics import Metrics
+from tests.unit.ingress.test_dead_letters import letter as dead_letter
+
+
+class LookedAt(MemoryTransport):
+    """Like RabbitMQ while another replica lists the dead letters: they are not counted, and come once that one is through."""
+
+    looked_at = False
+
+    async def stats(self) -> BrokerStats:
+        dead = 0 if self.looked_at else len(self.server.dead)
+        return BrokerStats(ready=0, in_flight=0, retrying=0, dead=dead, consumers=1, oldest_age_seconds=0)
+
+
+async def monitored(letters: Sequence[DeadLetter]) -> tuple[LookedAt, QueueBroker, BrokerMonitor, Metrics]:
+    transport, metrics = LookedAt(MemoryServer()), Metrics(process_metrics=False)
+    broker = QueueBroker(transport, delivery_limit=3)
+    for letter in letters:
+        await broker.dead_letters.add(letter)
+    return transport, broker, BrokerMonitor(broker, History(), metrics), metrics
+
+
+def shown(metrics: Metrics) -> list[float]:
+    """The gauge of dead letters in the queue."""
+    return [
+        sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.labels.get("state") == "dead"
+    ]
+
+
+async def test_letters_that_another_process_looks_at_are_counted() -> None:
+    transport, _, monitor, metrics = await monitored([dead_letter(1), dead_letter(2)])
+    transport.looked_at = True
+    await monitor.look()
+    assert (monitor.snapshot.stats.dead, sum(monitor.snapshot.dead_by_code.values()), shown(metrics)) == (2, 2, [2])
+
+
+async def test_the_number_does_not_fall_while_the_letters_are_counted() -> None:
+    transport, broker, monitor, metrics = await monitored([dead_letter(1)])
+    await monitor.look()
+    transport.looked_at = True
+    seen: list[list[float]] = []
+    snapshot = transport.dead.snapshot
+
+    async def slowly() -> object:
+        seen.append(shown(metrics))
+        return await snapshot()
+
+    transport.dead.snapshot = slowly  # type: ignore[method-assign, assignment]
+    await monitor.look()
+    assert (seen, shown(metrics)) == ([[1]], [1])
+    transport.looked_at = False
+    await broker.dead_letters.discard(dead_letter(1).id)
+    await monitor.look()
+    assert (monitor.snapshot.stats.dead, shown(metrics)) == (0, [0])
