@@ -100,7 +100,8 @@ class Cancellations:
             return
         self._known[event.subject] = Cancellation(event.time, event.data.actor)
         self._known.move_to_end(event.subject)
-        while len(self._known) > CAPACITY or next(iter(self._known.values())).time < datetime.now(UTC) - self._keep:
+        oldest = datetime.now(UTC) - self._keep  # the event itself may have become too old while it was read
+        while self._known and (len(self._known) > CAPACITY or next(iter(self._known.values())).time < oldest):
             self._known.popitem(last=False)
         async with self._news:
             self._news.notify_all()

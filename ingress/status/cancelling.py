@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from ingress.status.conversion import Conversion
 from ingress.status.history import History
 from shared.broker.api import Broker
+from shared.broker.event_stream import CLOCK_SKEW
 from shared.errors import IcsError, PermanentError
 from shared.events import cancelling_event
 
-_CLOCK_SKEW = timedelta(minutes=5)
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +48,7 @@ async def cancel(broker: Broker, history: History, conversion_id: str, actor: st
     now = datetime.now(UTC)
     # It is of what was published before it, by the clock of whoever published: ours may be behind that.
     told = datetime.fromtimestamp(history.last_event or 0, UTC)
-    event = cancelling_event(conversion.id, max(now, min(told, now + _CLOCK_SKEW)), actor)
+    event = cancelling_event(conversion.id, max(now, min(told, now + CLOCK_SKEW)), actor)
     await broker.cancellations.publish(event)
     _log.info("conversion %s: cancelled by %s", conversion.id, actor)
     try:

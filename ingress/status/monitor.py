@@ -64,10 +64,12 @@ class BrokerMonitor:
             message = error.message if isinstance(error, IcsError) else f"no answer within {_PATIENCE:.0f} s"
             if not self.snapshot.error:
                 _log.warning("broker: %s", message)
-            self.snapshot = replace(self.snapshot, stats=UNKNOWN, checked_at=time.time(), error=message)
+            self.snapshot = replace(self.snapshot, checked_at=time.time(), error=message)
             self._metrics.broker_up(False)
-            self._tell(UNKNOWN)
+            self._show(UNKNOWN)
             return
+        self.snapshot = replace(self.snapshot, checked_at=time.time(), error="")
+        self._metrics.broker_up(True)
         stale = self._stale(stats)
         self._show(replace(stats, dead=_higher(stats.dead, self._counted[0])) if stale else stats)
         if stale and (dead := await self._group()) is not None:
@@ -81,11 +83,6 @@ class BrokerMonitor:
         if stats.in_flight is None:
             stats = replace(stats, in_flight=self._history.converting())
         return stats
-
-    def _show(self, stats: BrokerStats) -> None:
-        self.snapshot = replace(self.snapshot, stats=stats, checked_at=time.time(), error="")
-        self._metrics.broker_up(True)
-        self._tell(stats)
 
     def _stale(self, stats: BrokerStats) -> bool:
         number, at = self._counted
@@ -106,7 +103,8 @@ class BrokerMonitor:
         self._metrics.dead_letters(codes)
         return codes.total()
 
-    def _tell(self, stats: BrokerStats) -> None:
+    def _show(self, stats: BrokerStats) -> None:
+        self.snapshot = replace(self.snapshot, stats=stats)
         states = {
             "ready": stats.ready,
             "in_flight": stats.in_flight,

@@ -6,13 +6,15 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
 from shared.broker.wire import decode_events
 from shared.events import ConversionEvent
 
+CLOCK_SKEW = timedelta(minutes=5)
+"""By which the clocks of who tells an event, who keeps it and who reads it may differ."""
 _log = logging.getLogger(__name__)
 
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from secrets import token_hex
 from struct import Struct
 from typing import Any
 
@@ -23,6 +22,7 @@ from pamqp.constants import FRAME_BODY, FRAME_END_CHAR, FRAME_HEADER
 from pamqp.frame import marshal
 
 from shared.broker.wire import UID, WireMessage
+from shared.unique import unique_id
 
 _FRAME_START = Struct(">BHI")
 """Kind, channel, size."""
@@ -61,7 +61,7 @@ class Publisher:
         """
         if self._channel.is_closed:
             raise ChannelInvalidStateError(f"channel {self._channel.number} is closed")
-        uid = message.headers.get(UID) or token_hex(16)
+        uid = message.headers.get(UID) or unique_id()
         confirmed = self._loop.create_future()
         self._waiting.append(_Outgoing(uid, self._frames(queue, uid, message), confirmed))
         if self._sending is None:

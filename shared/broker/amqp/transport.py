@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import aio_pika
@@ -19,7 +19,7 @@ from shared.broker.amqp.stream import PREFETCH, START, stream_messages, stream_o
 from shared.broker.amqp.topology import RETRY_STEPS, Topology
 from shared.broker.amqp.work import AmqpTaken, subscription
 from shared.broker.api import BrokerStats
-from shared.broker.event_stream import EventReading
+from shared.broker.event_stream import CLOCK_SKEW, EventReading
 from shared.broker.wire import WireMessage, encode_events
 from shared.errors import TransientError
 from shared.events import ConversionEvent
@@ -28,7 +28,6 @@ from shared.settings.model import BrokerSettings
 
 PUBLISH_AGAIN = (0.2, 0.5)
 """Seconds between the tries for an event: a stream that was declared a moment ago is not there yet."""
-_CLOCK_SKEW = timedelta(minutes=5)
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +65,7 @@ class AmqpEvents(EventReading):
         )
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
-        offset: Any = "first" if since is None else since - _CLOCK_SKEW
+        offset: Any = "first" if since is None else since - CLOCK_SKEW
         while True:
             try:
                 async with self._reading.channel(prefetch=PREFETCH) as channel:

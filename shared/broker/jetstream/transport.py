@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nats.js.errors
 
 from shared.broker.api import BrokerStats
-from shared.broker.event_stream import EventReading
+from shared.broker.event_stream import CLOCK_SKEW, EventReading
 from shared.broker.jetstream.claims import JetStreamClaims
 from shared.broker.jetstream.dead_letters import JetStreamDeadLetters
 from shared.broker.jetstream.link import NatsLink
@@ -22,8 +22,6 @@ from shared.broker.jetstream.work import JetStreamTaken, subscription
 from shared.broker.wire import PUBLISHED_AT, WireMessage, encode_events
 from shared.events import ConversionEvent
 from shared.messages import Priority
-
-_CLOCK_SKEW = timedelta(minutes=5)
 
 
 class JetStreamEvents(EventReading):
@@ -40,7 +38,7 @@ class JetStreamEvents(EventReading):
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         # The server knows when it stored an event, not when it happened on a clock that may differ: start early.
-        start = None if since is None else since - _CLOCK_SKEW
+        start = None if since is None else since - CLOCK_SKEW
         async with aclosing(messages_of(self._link, self._stream, since=start, follow=follow)) as messages:
             async for message in messages:
                 yield message.data

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
@@ -16,6 +18,7 @@ from drivers.api import Progress
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
+from shared.events import ConversionEvent
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
 from shared.settings.load import load_settings
@@ -106,6 +109,20 @@ async def events_of(broker: Broker, wanted: int, *kinds: str) -> list[Any]:
                 if len(found) == wanted:
                     return found
     raise AssertionError
+
+
+def in_flight_at_events(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
+    """By kind of event: how many deliveries were not settled when the last one of it was published."""
+    found: dict[str, int | None] = {}
+    publish = broker.events.publish
+
+    async def published(*events: ConversionEvent) -> None:
+        stats = await broker.stats()
+        found.update((event.kind, stats.in_flight) for event in events)
+        await publish(*events)
+
+    monkeypatch.setattr(broker.events, "publish", published)
+    return found
 
 
 async def idle(broker: Broker) -> None:

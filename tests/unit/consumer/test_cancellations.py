@@ -21,7 +21,7 @@ from shared.events import ConversionEvent, cancelling_event
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
 from tests.memory_store import MemoryStore
-from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, settings_for
+from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
 
 
@@ -32,7 +32,6 @@ async def cancel(broker: Broker, conversion: str = request().id, *, after: float
 
 async def test_what_runs_is_stopped_and_acknowledged_once_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     began, stopped = asyncio.Event(), asyncio.Event()
-    in_flight: dict[str, int | None] = {}
 
     async def work(_request: ConversionRequest) -> None:
         began.set()
@@ -42,14 +41,7 @@ async def test_what_runs_is_stopped_and_acknowledged_once_it_is_told(monkeypatch
             stopped.set()
 
     async with at_work(Scripted(work), settings_for()) as (broker, _, _):
-        publish = broker.events.publish
-
-        async def published(*events: ConversionEvent) -> None:
-            stats = await broker.stats()
-            in_flight.update((event.kind, stats.in_flight) for event in events)
-            await publish(*events)
-
-        monkeypatch.setattr(broker.events, "publish", published)
+        in_flight = in_flight_at_events(broker, monkeypatch)
         await broker.publish(request())
         await began.wait()
         await cancel(broker)
@@ -242,3 +234,4 @@ async def test_what_is_remembered_is_bounded_by_number_and_age(monkeypatch: pyte
     async with Cancellations(Stream(old, events[1]), 3600).following() as cancellations:
         await cancellations.caught_up()
         assert cancellations.of(delivered("a" * 32, now - timedelta(hours=3))) is None
+        assert cancellations.of(delivered("b" * 32, now)) is not None  # what had become too old did not end the reading

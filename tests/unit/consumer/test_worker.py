@@ -9,11 +9,10 @@ import pytest
 from consumer.conversion import Converted
 from drivers.api import Progress
 from shared.errors import PermanentError, SkippedError, TransientError
-from shared.events import ConversionEvent
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
 from tests.memory_store import MemoryStore
-from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, settings_for
+from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
 
 
@@ -34,16 +33,8 @@ async def test_the_last_event_is_published_before_the_acknowledgement(monkeypatc
     """A consumer that dies in between leaves a conversion that is done again, never one that seems to run for ever."""
     store = MemoryStore()
     image = await pushed(store)
-    in_flight: dict[str, int | None] = {}
     async with at_work(converter(store), settings_for()) as (broker, _, _):
-        publish = broker.events.publish
-
-        async def published(*events: ConversionEvent) -> None:
-            stats = await broker.stats()
-            in_flight.update((event.kind, stats.in_flight) for event in events)
-            await publish(*events)
-
-        monkeypatch.setattr(broker.events, "publish", published)
+        in_flight = in_flight_at_events(broker, monkeypatch)
         for _ in range(2):
             await broker.publish(request(image))
             await idle(broker)
