@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -145,9 +145,7 @@ def server(exporters: dict[str, int], tmp_path_factory: pytest.TempPathFactory) 
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     with prometheus(folder / "prometheus.yml", folder / "data") as running:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not running.query("ics:conversion_slow_ratio:rate6h"):
-            time.sleep(0.25)
+        assert becomes(lambda: bool(running.query("ics:conversion_slow_ratio:rate6h")))
         yield running
 
 
@@ -198,10 +196,15 @@ def test_every_name_in_a_query_is_a_metric_that_exists() -> None:
 
 def test_every_panel_shows_data(server: PrometheusServer) -> None:
     """Once two scrapes have seen each series: there is no rate before."""
+    assert becomes(lambda: panels_without_data(server) == []), panels_without_data(server)
+
+
+def becomes(true: Callable[[], bool]) -> bool:
+    """Whether it is true within 30 s: what Prometheus shows follows what it scrapes."""
     deadline = time.monotonic() + 30
-    while (empty := panels_without_data(server)) and time.monotonic() < deadline:
+    while not (done := true()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert empty == []
+    return done
 
 
 def panels_without_data(server: PrometheusServer) -> list[str]:
@@ -214,18 +217,30 @@ def panels_without_data(server: PrometheusServer) -> list[str]:
 
 
 def test_every_rule_evaluates(server: PrometheusServer) -> None:
-    found = [rule for group in server.get("/api/v1/rules")["groups"] for rule in group["rules"]]
+    """Each on a schedule of its own: an alert follows its series by up to a few evaluations."""
+    found: list[dict[str, Any]] = []
+
+    def evaluated() -> bool:
+        found[:] = [rule for group in server.get("/api/v1/rules")["groups"] for rule in group["rules"]]
+        raised = {rule["name"] for rule in found if rule.get("state") in {"pending", "firing"}}
+        return "IcsEventsDropped" in raised and all(rule["health"] != "unknown" for rule in found)
+
+    assert becomes(evaluated), found
     assert len(found) == len(rules())
     assert {rule["name"]: rule.get("lastError", "") for rule in found if rule["health"] == "err"} == {}
-    slow = {rule["name"] for rule in found if rule.get("state") in {"pending", "firing"}}
-    assert "IcsEventsDropped" in slow
 
 
 def test_exemplars_lead_to_traces(server: PrometheusServer) -> None:
-    now = time.time()
-    path = f"/api/v1/query_exemplars?query=ics_conversion_seconds_bucket&start={now - 60}&end={now}"
-    traces = {e["labels"]["trace_id"] for series in server.get(path) for e in series["exemplars"]}
-    assert traces == {TRACE}
+    found: set[str] = set()
+
+    def told() -> bool:
+        now = time.time()
+        path = f"/api/v1/query_exemplars?query=ics_conversion_seconds_bucket&start={now - 60}&end={now}"
+        found.update(e["labels"]["trace_id"] for series in server.get(path) for e in series["exemplars"])
+        return bool(found)
+
+    assert becomes(told)
+    assert found == {TRACE}
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
