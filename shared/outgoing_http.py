@@ -15,6 +15,7 @@ from shared.errors import PermanentError, TransientError
 
 TIMEOUT = 10.0
 _ANSWER = 4 << 20
+"""Bytes of an answer that are read; one that is longer is no JSON any more."""
 _AGAIN = frozenset({408, 425, 429})
 
 
@@ -50,7 +51,7 @@ async def call(
             method, url, data=body, headers=headers, allow_redirects=False, ssl=True if tls is None else tls
         ) as answer:
             status = answer.status
-            content = await answer.content.read(_ANSWER)
+            content = await _body(answer)
             retry_after = answer.headers.get("Retry-After", "")
     except aiohttp.ClientConnectorCertificateError as error:
         reason = getattr(error.certificate_error, "verify_message", "") or "certificate verify failed"
@@ -67,3 +68,11 @@ async def call(
         wait = float(retry_after) if retry_after.isdecimal() else None
         raise TransientError(f"{where}: answered {status}", code="peer_unavailable", retry_after=wait, status=status)
     raise PermanentError(f"{where}: answered {status}", code="peer_refused", status=status)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """One ``read`` gives no more than what has arrived."""
+    body = bytearray()
+    while len(body) < _ANSWER and (piece := await answer.content.read(_ANSWER - len(body))):
+        body += piece
+    return bytes(body)

@@ -70,7 +70,8 @@ class Harbor:
             case ["projects", "proxy"]:
                 return {"name": "proxy", "project_id": 2, "registry_id": 3}, 200
             case ["projects", "library", "repositories"]:
-                return [{"name": f"library/app-{number}"} for number in range(150)], 200
+                # A page of real ones comes in many pieces.
+                return [{"name": f"library/app-{number}", "description": "x" * 3000} for number in range(150)], 200
             case ["projects", "library", "repositories", encoded, "artifacts"]:
                 tagged = {"digest": f"sha256:{'1' * 64}", "tags": [{"name": f"{unquote(unquote(encoded))}-v1"}]}
                 return [tagged, {"digest": "x", "tags": None}], 200
