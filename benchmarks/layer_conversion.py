@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from benchmarks import usage
 from benchmarks.inputs import small_files, stream
 from drivers.estargz import EstargzDriver, EstargzOptions
@@ -37,7 +39,7 @@ def estargz(arguments: dict[str, Any]) -> dict[str, Any]:
         pieces = lambda: stream(arguments["bytes"])  # noqa: E731
     else:
         pieces = lambda: small_files(arguments["entries"])  # noqa: E731
-    return asyncio.run(_estargz(pieces, Path(arguments["out"])))
+    return uvloop.run(_estargz(pieces, Path(arguments["out"])))
 
 
 async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:

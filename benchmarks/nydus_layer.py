@@ -6,7 +6,6 @@ to its caller or to ``nydus-image check``: hashing the blob, packing the bootstr
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import os
@@ -19,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+
+import uvloop
 
 from benchmarks import usage
 from benchmarks.bench import Bench, child, interleaved
@@ -59,7 +60,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 def nydus(arguments: dict[str, Any]) -> dict[str, Any]:
     """``layer``: a plain tar; ``out``: a file."""
-    return asyncio.run(_native(Path(arguments["layer"]), Path(arguments["out"])))
+    return uvloop.run(_native(Path(arguments["layer"]), Path(arguments["out"])))
 
 
 async def _native(source: Path, out: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,7 +82,9 @@ class Names:
         if not self._suspects:
             return {}
         suspects = self._suspects
-        return {number: hashed for number, hashed in enumerate(self._hashes) if hashed in suspects}
+        found = {number: hashed for number, hashed in enumerate(self._hashes) if hashed in suspects}
+        times = Counter(found.values())  # most only share a bit with another
+        return {number: hashed for number, hashed in found.items() if times[hashed] > 1}
 
     def is_target(self, path: str) -> bool:
         return hash(path) in self._targets
