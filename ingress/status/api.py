@@ -19,7 +19,6 @@ from ingress.status.live import Update
 from ingress.status.query import ConversionFilter, search
 from ingress.status.service import Status
 from ingress.status.views import ConsumerView, ConversionDetail, ConversionPage, Overview, QueueView
-from shared.errors import TransientError
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the stream."""
@@ -114,22 +113,17 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         last_event_id: Annotated[str, Header(max_length=200)] = "",
         conversion: Annotated[str, Query(max_length=100, description="updates of this one only")] = "",
     ) -> StreamingResponse:
-        subscription = status.live.subscribe(last_event_id)
-        try:
-            client = subscription.__enter__()  # before the answer's head: a refusal is a 503, not a broken stream
-        except TransientError as error:
-            raise HTTPException(503, error.message, {"Retry-After": "10"}) from error
+        if status.live.full:
+            raise HTTPException(503, "too many live connections: try again later", {"Retry-After": "10"})
 
         async def stream() -> AsyncIterator[bytes]:
-            try:
+            with status.live.subscribe(last_event_id) as client:
                 yield b"retry: 3000\n\n"
                 async for batch in status.live.updates(client, heartbeat):
                     if await request.is_disconnected():
                         return
                     frames = b"".join(_frame(status, update, conversion) for update in batch)
                     yield frames or b":\n\n"
-            finally:
-                subscription.__exit__(None, None, None)
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)

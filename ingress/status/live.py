@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from shared.errors import TransientError
-
 _RECENT = 4096
 _PENDING = 2000
 _PAUSE = 0.1
@@ -32,7 +30,7 @@ class Live:
     """Fans changes out to clients.
 
     Args:
-        limit: clients at most.
+        limit: clients at most; whoever subscribes looks at :attr:`full` first.
     """
 
     def __init__(self, limit: int = 500) -> None:
@@ -40,6 +38,11 @@ class Live:
         self._clients: set[_Client] = set()
         self._recent: deque[tuple[str, str]] = deque(maxlen=_RECENT)
         self._closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more client."""
+        return len(self._clients) >= self._limit
 
     def changed(self, event_id: str, conversion_id: str) -> None:
         self._recent.append((event_id, conversion_id))
@@ -54,9 +57,7 @@ class Live:
 
     @contextmanager
     def subscribe(self, last_event_id: str = "") -> Iterator[_Client]:
-        """Raises ``TransientError`` (``too_many_clients``)."""
-        if len(self._clients) >= self._limit:
-            raise TransientError("too many live connections: try again later", code="too_many_clients")
+        """``last_event_id``: the newest that the client has seen; what came after it comes first."""
         client = _Client()
         if last_event_id:
             client.resume(self._since(last_event_id))
