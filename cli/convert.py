@@ -119,7 +119,7 @@ def _order(  # noqa: PLR0917
     replace: bool,
 ) -> _Order:
     rule = _rule(settings, driver)
-    chosen = rule.driver or settings.driver
+    chosen = settings.driver_of(rule)
     kind = driver or chosen.type
     config = {**(chosen.config if chosen.type == kind else {}), **key_values(options)}
     drivers = create_drivers(settings.limits)
@@ -144,7 +144,7 @@ def _order(  # noqa: PLR0917
 
 def _rule(settings: Settings, driver: str) -> Rule:
     """The first rule, of this driver if there is one."""
-    rules = [rule for rule in settings.rules if not driver or (rule.driver or settings.driver).type == driver]
+    rules = [rule for rule in settings.rules if not driver or settings.driver_of(rule).type == driver]
     return rules[0] if rules else Rule(target_suffix=driver)
 
 

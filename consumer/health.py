@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
@@ -26,12 +26,12 @@ class HealthCheck:
     """Whether conversions can run here.
 
     Args:
-        chosen: the drivers that the rules use, each with its options.
+        drivers: that the rules use, with their options.
     """
 
-    def __init__(self, broker: Broker, chosen: Mapping[Driver, DriverOptions], metrics: Metrics) -> None:
+    def __init__(self, broker: Broker, drivers: Sequence[tuple[Driver, DriverOptions]], metrics: Metrics) -> None:
         self._broker = broker
-        self._chosen = chosen
+        self._drivers = drivers
         self._metrics = metrics
 
     async def reason(self) -> str:
@@ -39,7 +39,7 @@ class HealthCheck:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await self._check_broker()
-                for driver, option in self._chosen.items():
+                for driver, option in self._drivers:
                     await driver.check_health(option)
         except TimeoutError:
             return f"no answer from the broker or a driver within {CHECK_TIMEOUT:.0f} s"

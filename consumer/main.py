@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import orjson
@@ -92,17 +93,13 @@ async def run_consumer(
         )
         metrics.concurrency(settings.maximum_concurrency)
         if serve and settings.metric.enabled:
-            check = HealthCheck(broker, _chosen(settings, drivers), metrics)
+            check = HealthCheck(broker, _used(settings, drivers), metrics)
             await stack.enter_async_context(serve_health(settings, check, metrics))
         _log.info("consumer %s takes up to %d conversions at once", CONSUMER, settings.maximum_concurrency)
         await work(broker, workshop, stop)
 
 
-def _chosen(settings: Settings, drivers: dict[str, Driver]) -> dict[Driver, DriverOptions]:
-    """The drivers that the rules use, with the options of the last rule that uses each."""
-    chosen = {}
-    for rule in settings.rules:
-        used = rule.driver or settings.driver
-        driver = drivers[used.type]
-        chosen[driver] = parse_options(driver, orjson.dumps(used.config))
-    return chosen
+def _used(settings: Settings, drivers: Mapping[str, Driver]) -> list[tuple[Driver, DriverOptions]]:
+    """A rule's driver and its options, for each rule: two may use one driver differently."""
+    chosen = [settings.driver_of(rule) for rule in settings.rules]
+    return [(drivers[each.type], parse_options(drivers[each.type], orjson.dumps(each.config))) for each in chosen]

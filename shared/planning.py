@@ -191,7 +191,7 @@ def _wants(rule: Rule, source: Reference) -> bool:
 
 
 def _driver(settings: Settings, rule: Rule) -> DriverChoice:
-    chosen = rule.driver or settings.driver
+    chosen = settings.driver_of(rule)
     return DriverChoice(type=chosen.type, config=chosen.config)
 
 

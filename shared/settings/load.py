@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from shared.settings.check import check
 from shared.settings.environment import overrides
-from shared.settings.model import Rule, Settings
+from shared.settings.model import Settings
 from shared.settings.problems import ConfigError, Problem, from_validation
 
 
@@ -136,9 +136,3 @@ def _without_index(problems: list[Problem], *, single_rule: bool) -> list[Proble
     if not single_rule:
         return problems
     return [Problem(problem.path.replace("rules[0]", "rules", 1), problem.message) for problem in problems]
-
-
-def rule_driver(settings: Settings, rule: Rule) -> tuple[str, dict[str, Any]]:
-    """Type and options of the driver that a rule uses."""
-    driver = rule.driver or settings.driver
-    return driver.type, driver.config

@@ -303,3 +303,7 @@ class Settings(Section):
     """Registry host[:port] → its Harbor API."""
     operators_to_ignore: tuple[str, ...] = ()
     """Names (Harbor robot accounts) whose pushes are our own."""
+
+    def driver_of(self, rule: Rule) -> DriverSettings:
+        """A rule's own, else the top-level one."""
+        return rule.driver or self.driver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 from aiohttp import ClientSession
@@ -10,8 +11,10 @@ from pydantic import SecretStr
 
 import consumer.health
 from consumer.health import HealthCheck, serve_health
+from drivers.api import Driver, DriverOptions
 from shared.broker.memory import MemoryServer, MemoryTransport
 from shared.broker.queue import QueueBroker
+from shared.errors import TransientError
 from shared.settings.model import BrokerSettings, Metric, Settings
 from shared.telemetry.metrics import Metrics
 
@@ -21,7 +24,7 @@ async def test_the_brokers_state_is_told_by_health_and_by_the_metric(monkeypatch
     server = MemoryServer()
     metrics = Metrics(process_metrics=False)
     settings = Settings(hostname="127.0.0.1", metric=Metric(port=0), broker=BrokerSettings(url=SecretStr("memory:")))
-    check = HealthCheck(QueueBroker(MemoryTransport(server), delivery_limit=3), {}, metrics)
+    check = HealthCheck(QueueBroker(MemoryTransport(server), delivery_limit=3), (), metrics)
     async with serve_health(settings, check, metrics) as port, ClientSession(f"http://127.0.0.1:{port}") as http:
 
         async def until(value: str) -> None:
@@ -41,3 +44,19 @@ async def test_the_brokers_state_is_told_by_health_and_by_the_metric(monkeypatch
             assert "broker_unavailable" in await answer.text()
         server.available = True
         await until("1.0")
+
+
+async def test_a_driver_that_two_rules_use_is_checked_for_both() -> None:
+    class Builder:
+        async def check_health(self, option: DriverOptions | None = None) -> None:
+            if option == Options(path="/missing"):
+                raise TransientError("no builder there", code="builder_unavailable")
+
+    class Options(DriverOptions):
+        path: str
+
+    broker = QueueBroker(MemoryTransport(MemoryServer()), delivery_limit=3)
+    driver = cast("Driver", Builder())
+    used = [(driver, Options(path="/missing")), (driver, Options(path="/there"))]
+    check = HealthCheck(broker, used, Metrics(process_metrics=False))
+    assert await check.reason() == "builder_unavailable: no builder there"
