@@ -16,7 +16,7 @@ class LayerLimits:
 
     layer_size: int = 64 << 30
     """Bytes of one uncompressed layer."""
-    layer_entries: int = 2_000_000
+    layer_entries: int = 5_000_000
     compression_ratio: int = 1100
     """Uncompressed : compressed, above :data:`RATIO_GRACE`."""
     pax_record: int = 1 << 20
