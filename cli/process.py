@@ -6,12 +6,15 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
 import uvloop
+from pydantic import BaseModel, SecretStr
 
+from shared.settings.broker_url import server_urls
 from shared.settings.model import Settings
 from shared.telemetry.logging import configure_logging
 from shared.telemetry.metrics import Metrics
@@ -77,13 +80,25 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 def secret_values(settings: Settings) -> list[str]:
-    """Every secret of the settings in clear, for the log's last defence."""
-    values = [header.get_secret_value() for header in settings.auth_header]
-    values += [auth.auth.get_secret_value() for auth in settings.auths.values() if auth.auth]
-    values += [harbor.password.get_secret_value() for harbor in settings.harbor.values() if harbor.password]
-    for notification in settings.notifications:
-        values += [secret.get_secret_value() for secret in (notification.secret,) if secret]
-    for credential in (settings.console.credential, settings.console.operator_credential):
-        if credential is not None:
-            values.append(credential.get_secret_value())
-    return values
+    """Every secret of the settings in clear, for the log's last defence; of the broker's URL what is secret in it."""
+    rest = settings.model_copy(update={"broker": None})
+    return [*_in_clear(rest), *_credentials(settings.broker.url.get_secret_value())]
+
+
+def _in_clear(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        yield from _in_clear(vars(value))
+    elif isinstance(value, Mapping):
+        yield from _in_clear(tuple(value.values()))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _in_clear(each)
+
+
+def _credentials(url: str) -> Iterator[str]:
+    """Each server's ``user:password`` or token, and the password alone, as it stands there and as it is meant."""
+    for server in server_urls(url):
+        user, _, password = (credential := urlsplit(server).netloc.rpartition("@")[0]).partition(":")
+        yield from {credential, password or user, unquote(password or user)} - {""}
