@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,12 +247,8 @@ def import_(
                     f"line {number} is no dead letter ({problem}); nothing was imported", code="invalid_import"
                 ) from None
 
-    async def one_by_one() -> AsyncIterator[DeadLetter]:
-        for letter in letters:
-            yield letter
-
-    count = _run(config, lambda work: work.operations.import_letters(one_by_one()))
-    print(f"{count} imported")
+    _run(config, lambda work: work.operations.import_letters(letters))
+    print(f"{len(letters)} imported")
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,7 @@ def create_dead_letter_router(status: Status) -> APIRouter:
                     letters.append(DeadLetter.model_validate_json(line))
                 except ValidationError as error:
                     raise HttpProblem(400, f"line {number} is no dead letter", str(error.errors()[0]["msg"])) from None
-        for letter in letters:
-            await status.broker.dead_letters.add(letter)
+        await operations.import_letters(letters)
         return {"imported": len(letters), "actor": actor}
 
     @router.get("/{letter_id}", summary="The whole letter: request, every attempt, trace", dependencies=reader)

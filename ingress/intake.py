@@ -120,7 +120,9 @@ class Intake:
     async def _take(self, request: Request, span: Span) -> Accepted:
         self._auth.check(request)
         async with self._slots:
-            body = await read_body(request, limit=self._body_limit, within=self._body_share)
+            body = await read_body(
+                request, limit=self._body_limit, setting="limits.webhook_body", within=self._body_share
+            )
             try:
                 notice = read_webhook(body)
             except MalformedWebhookError as error:

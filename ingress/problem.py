@@ -67,14 +67,14 @@ class AuthHeader:
             )
 
 
-async def read_body(request: Request, *, limit: int, within: TimeLimit) -> bytes:
-    """The body, never more than ``limit`` bytes of it.
+async def read_body(request: Request, *, limit: int, setting: str = "", within: TimeLimit) -> bytes:
+    """The body, never more than ``limit`` bytes of it; ``setting`` is the key of the configuration that says so, if one does.
 
     Raises:
         HttpProblem: 413, 408, 400.
     """
     if int(request.headers.get("content-length") or 0) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, setting)
     pieces: list[bytes] = []
     size, more = 0, True
     try:
@@ -86,15 +86,14 @@ async def read_body(request: Request, *, limit: int, within: TimeLimit) -> bytes
                 pieces.append(message.get("body", b""))
                 size += len(pieces[-1])
                 if size > limit:
-                    raise _too_large(limit)
+                    raise _too_large(limit, setting)
                 more = message.get("more_body", False)
     except TimeoutError:
         raise HttpProblem(408, "the body took too long to arrive") from None
     return b"".join(pieces)
 
 
-def _too_large(limit: int) -> HttpProblem:
+def _too_large(limit: int, setting: str) -> HttpProblem:
+    most = f"{setting} ({limit} bytes)" if setting else f"{limit} bytes"
     # The connection is closed: what is left of the body is not read.
-    return HttpProblem(
-        413, f"the body is larger than limits.webhook_body ({limit} bytes)", headers={"Connection": "close"}
-    )
+    return HttpProblem(413, f"the body is larger than {most}", headers={"Connection": "close"})

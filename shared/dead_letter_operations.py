@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.broker.api import Broker, DeadLetterFilter
 from shared.errors import IcsError, TransientError
 from shared.events import ConversionEvent, conversion_event
-from shared.messages import ConversionRequest, DeadLetter
+from shared.messages import DeadLetter
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.spans import publish_span
@@ -105,13 +105,10 @@ class DeadLetterOperations:
         on_progress(result)
         return result
 
-    async def import_letters(self, letters: AsyncIterator[DeadLetter]) -> int:
+    async def import_letters(self, letters: Iterable[DeadLetter]) -> None:
         """Add exported letters; one that is there already stays one."""
-        count = 0
-        async for letter in letters:
+        for letter in letters:
             await self._broker.dead_letters.add(letter)
-            count += 1
-        return count
 
     async def _replay(self, letter: DeadLetter, actor: str) -> bool:
         if letter.request is None:
@@ -122,7 +119,7 @@ class DeadLetterOperations:
         with publish_span(self._tracing, letter.request, self._queue, links=links) as span:
             span.set_attribute("ics.replay_of", letter.id)
             inject(headers, span)
-            request = await self._broker.dead_letters.replay(letter.id, headers, actor)
+            request = await self._broker.dead_letters.replay(letter.id, headers)
             if request is None:
                 return False
             event = conversion_event(
@@ -135,7 +132,7 @@ class DeadLetterOperations:
         if not await self._broker.dead_letters.discard(letter.id):
             return False
         if letter.request is not None:
-            await self._tell(_discarded(letter.request, letter.id, actor))
+            await self._tell(conversion_event("discarded", letter.request, dead_letter_id=letter.id, actor=actor))
         return True
 
     async def _tell(self, event: ConversionEvent) -> None:
@@ -143,7 +140,3 @@ class DeadLetterOperations:
             await self._broker.events.publish(event)
         except IcsError:
             self._metrics.event_dropped()
-
-
-def _discarded(request: ConversionRequest, letter_id: str, actor: str) -> ConversionEvent:
-    return conversion_event("discarded", request, dead_letter_id=letter_id, actor=actor)

@@ -111,9 +111,7 @@ class DeadLetters(Protocol):
         ...
 
     async def get(self, dead_letter_id: str) -> DeadLetter | None: ...
-    async def replay(
-        self, dead_letter_id: str, headers: Headers | None = None, actor: str = ""
-    ) -> ConversionRequest | None:
+    async def replay(self, dead_letter_id: str, headers: Headers | None = None) -> ConversionRequest | None:
         """Publish its request to the work queue again (attempts cleared, ``replay_of`` and ``replayed_trace`` set), await the
         confirm, then remove it. None if there is no such dead letter any more; ``PermanentError`` code ``not_replayable``
         if its body never was a request.

@@ -52,11 +52,7 @@ class DeadLetterBox:
             return letter
         return None
 
-    async def replay(
-        self, dead_letter_id: str, headers: Headers | None = None, actor: str = ""
-    ) -> ConversionRequest | None:
-        # The actor is the event's business (``replayed``), which the caller publishes; nothing of it stays in the queue.
-        del actor
+    async def replay(self, dead_letter_id: str, headers: Headers | None = None) -> ConversionRequest | None:
         async with self._transport.dead.take(dead_letter_id) as taken:
             return None if taken is None else await finish(self._publish_again(taken, dict(headers or {})))
 

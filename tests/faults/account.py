@@ -108,7 +108,7 @@ class Accountant:
         before: dict[str, int] = {}
         for letter in [letter async for letter in letters.list()]:
             ended = {identity: len(labels) for identity, labels in ledger.outcomes.items()}
-            if request := await letters.replay(letter.id, actor="faults"):
+            if request := await letters.replay(letter.id):
                 ledger.replayed += 1
                 before[request.id] = ended.get(request.id, 0)
         await self._until(

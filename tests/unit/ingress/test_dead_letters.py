@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+import ingress.dead_letters as ingress_dead_letters
 from shared.messages import Attempt, ConversionRequest, DeadLetter, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from tests.unit.ingress.conftest import OPERATOR, Ingress, running, settings_for
@@ -138,6 +139,12 @@ async def test_an_export_can_be_imported_elsewhere_and_twice_is_once(filled: Ing
         bad = await other.http.post(f"{URL}/import", content=export + orjson.dumps({"id": 1}), auth=OPERATOR)
         assert bad.status_code == 400
         assert "line 7" in bad.json()["title"]
+
+
+async def test_an_import_is_bounded_by_no_setting(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingress_dead_letters, "IMPORT_LIMIT", 10)
+    answer = await ingress.http.post(f"{URL}/import", content=b"{}" * 20, auth=OPERATOR)
+    assert (answer.status_code, answer.json()["title"]) == (413, "the body is larger than 10 bytes")
 
 
 async def test_a_broker_that_goes_away_loses_no_letter(filled: Ingress) -> None:

@@ -154,12 +154,7 @@ async def test_history_that_cannot_be_written_does_not_undo_a_replay(monkeypatch
 
 async def test_imported_letters_are_there_once() -> None:
     async with desk(letter(1)) as work:
-
-        async def letters() -> AsyncIterator[DeadLetter]:
-            for number in (1, 2):
-                yield letter(number)
-
-        assert await work.operations.import_letters(letters()) == 2
+        await work.operations.import_letters([letter(1), letter(2)])
         assert len(await work.operations.find(DeadLetterFilter())) == 2
 
 
