@@ -1,10 +1,14 @@
-"""``ics cancel``: end conversions that are not wanted any more."""
+"""``ics cancel``: end conversions that are not wanted any more, by id or all that match."""
 
 from __future__ import annotations
 
 import re
 import sys
+import time
+from collections.abc import Collection
 from contextlib import aclosing
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,32 +17,88 @@ from pydantic import ValidationError
 
 from cli.actor import actor
 from cli.errors import Exit
-from cli.options import ConfigOption, Output, OutputOption, print_json
+from cli.options import (
+    ConfigOption,
+    DryRunOption,
+    Output,
+    OutputOption,
+    RepositoryOption,
+    TagOption,
+    YesOption,
+    age_seconds,
+    confirmed,
+    print_json,
+)
 from cli.running import running
 from cli.settings import settings_for
-from ingress.status.cancelling import NotCancellableError, cancel, prospect
+from ingress.status.cancelling import NotCancellableError, by_status, cancel, cancel_matching, matching, prospect
+from ingress.status.conversion import Conversion
 from ingress.status.history import History
 from ingress.status.stored_event import decode_stored
-from shared.broker.api import Broker, EventStream
+from shared.broker.api import Broker
 from shared.broker.open import open_broker, require_existing
+from shared.request_filter import RequestFilter
+from shared.settings.model import Settings
 
 _SUBJECT = re.compile(rb'"subject":\s*"([^"]*)"')
+_SHOWN = 5000
+"""Messages between two signs of life on a terminal."""
 
 
-def cancel_command(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Conversions by id, as console and API show it.")],
+class Status(StrEnum):
+    """Of what has not ended."""
+
+    QUEUED = "queued"
+    CONVERTING = "converting"
+    RETRYING = "retrying"
+    LOST = "lost"
+
+
+class Lane(StrEnum):
+    LIVE = "live"
+    BACKFILL = "backfill"
+
+
+def cancel_command(  # noqa: PLR0917  one parameter an option
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Conversions by id, as console and API show it.")] = [],  # noqa: B006  typer reads it, nobody writes it
+    repository: RepositoryOption = "",
+    tag: TagOption = "",
+    status: Annotated[list[Status], typer.Option("--status", "-s", help="Only these; repeatable.")] = [],  # noqa: B006
+    driver: Annotated[str, typer.Option("--driver", help="Of this format.")] = "",
+    priority: Annotated[Lane | None, typer.Option("--priority", help="Pushes, or what a backfill asked for.")] = None,
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="Requested longer ago than this: 90s, 15m, 2h, 7d.")
+    ] = "",
+    newer_than: Annotated[str, typer.Option("--newer-than", help="Requested since: 90s, 15m, 2h, 7d.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Every conversion that has not ended.")] = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
     config: ConfigOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Cancel conversions: what runs stops within seconds, what waits ends unconverted.
 
-    It is no rollback: one that has put its tag ends as succeeded, and its target stays. A push, a replay or a backfill after it
-    converts as ever.
+    By id it asks nothing; by filter it shows a count first. It is no rollback: one that has put its tag ends as succeeded, and its
+    target stays. What is pushed, replayed or backfilled after it converts as ever.
 
-    Example: `ics cancel 5f0c... 77ab...`
+    Examples:
+    - `ics cancel 5f0c... 77ab...`
+    - `ics cancel --priority backfill --repository 'library/*' --status queued --dry-run`
     """
+    where = _filter(repository, tag, status, driver, priority, older_than, newer_than)
+    if (where != RequestFilter() or every) == bool(ids):
+        raise typer.BadParameter("name conversions by id, or by filters, or say --all")
+    if ids and dry_run:
+        raise typer.BadParameter("--dry-run is for filters")
+    if ids:
+        _by_id(config, list(dict.fromkeys(ids)), output)
+    else:
+        _by_filter(config, where, output, dry_run=dry_run, yes=yes)
+
+
+def _by_id(config: Path | None, ids: list[str], output: Output) -> None:
     with running() as runner:
-        answers = runner.run(_cancel_all(config, list(dict.fromkeys(ids))))
+        answers = runner.run(_cancel_each(config, ids))
     if output is Output.JSON:
         print_json(answers)
     for answer in answers:
@@ -50,12 +110,12 @@ def cancel_command(
         raise typer.Exit(Exit.PERMANENT)
 
 
-async def _cancel_all(config: Path | None, ids: list[str]) -> list[dict[str, str]]:
+async def _cancel_each(config: Path | None, ids: list[str]) -> list[dict[str, str]]:
     settings = settings_for(config)
     require_existing(settings)
     async with open_broker(settings) as broker:
         await broker.check_health()
-        history = await _history(broker.events, ids, settings.broker.events_max_age)
+        history = await _history(settings, broker, ids)
         return [await _cancel(broker, history, each) for each in ids]
 
 
@@ -67,19 +127,91 @@ async def _cancel(broker: Broker, history: History, conversion_id: str) -> dict[
     return {"id": found.id, "status": found.status, "prospect": prospect(found)}
 
 
-async def _history(events: EventStream, ids: list[str], max_age: float) -> History:
-    """What the event stream says of ``ids``; everything else in it is not even decoded."""
-    history = History(max_age=max_age)
+def _by_filter(config: Path | None, where: RequestFilter, output: Output, *, dry_run: bool, yes: bool) -> None:
+    until = datetime.now(UTC)  # what is accepted while somebody reads the question was not asked about
+    with running() as runner:
+        found = runner.run(_find(config, where, until))
+        counts = by_status(found)
+        words = ", ".join(f"{count} {status}" for status, count in counts.items())
+        if output is Output.JSON and (dry_run or not found):
+            print_json(
+                {"would": "cancel", "count": len(found), "by_status": counts, "ids": [each.id for each in found]}
+            )
+        elif not found:
+            print("no conversion that has not ended matches")
+        elif dry_run:
+            for each in found:
+                print(
+                    each.id, each.status, f"{each.ref}:{each.tag}" if each.tag else f"{each.ref}@{each.source_digest}"
+                )
+            print(f"would cancel {len(found)}: {words}")
+        if dry_run or not found:
+            return
+        if not yes and not confirmed(f"Cancel {len(found)} conversion(s), {words}?"):
+            raise typer.Exit(Exit.USAGE)
+        runner.run(_tell(config, where, until))
+    if output is Output.JSON:
+        print_json({"count": len(found), "by_status": counts, "accepted_until": until.isoformat()})
+    else:
+        print(f"{len(found)} cancelled, {words}: what runs stops within seconds, what waits ends when its turn comes")
+
+
+async def _find(config: Path | None, where: RequestFilter, until: datetime) -> list[Conversion]:
+    settings = settings_for(config)
+    require_existing(settings)
+    async with open_broker(settings) as broker:
+        await broker.check_health()
+        history = await _history(settings, broker)
+    history.lose_sight(time.time() - settings.timeouts.conversion - settings.timeouts.drain)
+    return await matching(history, where, until)
+
+
+async def _tell(config: Path | None, where: RequestFilter, until: datetime) -> None:
+    async with open_broker(settings_for(config)) as broker:
+        await cancel_matching(broker, where, until, actor())
+
+
+async def _history(settings: Settings, broker: Broker, ids: Collection[str] = ()) -> History:
+    """What the event stream says of ``ids``, and everything else in it not even decoded; without any, of all."""
+    history = History(settings.console.history, settings.broker.events_max_age)
     wanted = {each.encode() for each in ids}
-    async with aclosing(events.bodies(follow=False)) as bodies:
+    read = 0
+    async with aclosing(broker.events.bodies(follow=False)) as bodies:
         async for body in bodies:
-            if wanted.isdisjoint(_SUBJECT.findall(body)):
+            if wanted and wanted.isdisjoint(_SUBJECT.findall(body)):
                 continue
             try:
                 found = decode_stored(body)
             except ValidationError:
                 continue
             for event in found:
-                if event["subject"].encode() in wanted:
+                if not wanted or event["subject"].encode() in wanted:
                     history.apply(event)
+            read += 1
+            if read % _SHOWN == 0 and sys.stderr.isatty():
+                print(f"\r{len(history)} conversions read", end="", file=sys.stderr, flush=True)
+    if read >= _SHOWN and sys.stderr.isatty():
+        print(file=sys.stderr)
     return history
+
+
+def _filter(  # noqa: PLR0917
+    repository: str,
+    tag: str,
+    statuses: list[Status],
+    driver: str,
+    priority: Lane | None,
+    older_than: str,
+    newer_than: str,
+) -> RequestFilter:
+    now = time.time()
+    older, newer = age_seconds(older_than), age_seconds(newer_than)
+    return RequestFilter(
+        statuses=frozenset(each.value for each in statuses),
+        repository=repository,
+        tag=tag,
+        driver=driver,
+        priority=priority.value if priority else "",
+        since=None if newer is None else now - newer,
+        until=None if older is None else now - older,
+    )

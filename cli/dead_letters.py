@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,7 +15,19 @@ from rich.table import Table
 
 from cli.actor import actor
 from cli.errors import Exit, told
-from cli.options import ConfigOption, Output, OutputOption, console, print_json
+from cli.options import (
+    ConfigOption,
+    DryRunOption,
+    Output,
+    OutputOption,
+    RepositoryOption,
+    TagOption,
+    YesOption,
+    age_seconds,
+    confirmed,
+    console,
+    print_json,
+)
 from cli.running import running
 from cli.settings import settings_for
 from shared.broker.api import Broker, DeadLetterFilter
@@ -35,8 +46,6 @@ app = typer.Typer(
     ),
 )
 T = TypeVar("T")
-Repository = Annotated[str, typer.Option("--repository", "-r", help="Glob over registry/repository or repository.")]
-Tag = Annotated[str, typer.Option("--tag", "-t", help="Glob over the source's tag.")]
 Code = Annotated[
     str, typer.Option("--code", "-e", help="Error class, as `list` shows it: registry_timeout, denied ...")
 ]
@@ -48,16 +57,12 @@ All = Annotated[bool, typer.Option("--all", help="Every dead letter there is.")]
 Rate = Annotated[
     float, typer.Option("--rate", min=0, help="So many a second at most; 0 is as fast as the broker confirms.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @app.command("list")
 def list_(  # noqa: PLR0917
-    repository: Repository = "",
-    tag: Tag = "",
+    repository: RepositoryOption = "",
+    tag: TagOption = "",
     code: Code = "",
     older_than: Older = "",
     newer_than: Newer = "",
@@ -133,15 +138,15 @@ def show(
 @app.command()
 def replay(  # noqa: PLR0917  one parameter an option
     ids: Ids = [],  # noqa: B006  typer reads it, nobody writes it
-    repository: Repository = "",
-    tag: Tag = "",
+    repository: RepositoryOption = "",
+    tag: TagOption = "",
     code: Code = "",
     older_than: Older = "",
     newer_than: Newer = "",
     every: All = False,
     limit: Limit = 0,
     rate: Rate = 0,
-    dry_run: DryRun = False,
+    dry_run: DryRunOption = False,
     config: ConfigOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -160,15 +165,15 @@ def replay(  # noqa: PLR0917  one parameter an option
 @app.command()
 def discard(  # noqa: PLR0917
     ids: Ids = [],  # noqa: B006
-    repository: Repository = "",
-    tag: Tag = "",
+    repository: RepositoryOption = "",
+    tag: TagOption = "",
     code: Code = "",
     older_than: Older = "",
     newer_than: Newer = "",
     every: All = False,
     limit: Limit = 0,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
     config: ConfigOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -182,7 +187,10 @@ def discard(  # noqa: PLR0917
 
 @app.command()
 def purge(
-    dry_run: DryRun = False, yes: Yes = False, config: ConfigOption = None, output: OutputOption = Output.TEXT
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Remove every dead letter for good: `discard --all`.
 
@@ -196,8 +204,8 @@ def export(  # noqa: PLR0917
     to: Annotated[
         Path | None, typer.Option("--to", help="A file, written when it is whole; else standard output.")
     ] = None,
-    repository: Repository = "",
-    tag: Tag = "",
+    repository: RepositoryOption = "",
+    tag: TagOption = "",
     code: Code = "",
     older_than: Older = "",
     newer_than: Newer = "",
@@ -301,7 +309,7 @@ def _act(
     if missing := where.ids - {letter.id for letter in letters}:
         print(f"ics: there is no dead letter {', '.join(sorted(missing))} [no_such_dead_letter]", file=sys.stderr)
         raise typer.Exit(Exit.PERMANENT)
-    if letters and not yes and not _confirmed(f"Discard {len(letters)} dead letter(s) for good?"):
+    if letters and not yes and not confirmed(f"Discard {len(letters)} dead letter(s) for good?"):
         raise typer.Exit(Exit.USAGE)
     result = _run(
         config,
@@ -337,13 +345,6 @@ def _tell(operation: Operation, result: Result, output: Output) -> None:
         raise typer.Exit(Exit.TRANSIENT)
 
 
-def _confirmed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        print(f"{question} Say so with --yes.", file=sys.stderr)
-        return False
-    return typer.confirm(question)
-
-
 def _selection(  # noqa: PLR0917
     ids: list[str], repository: str, tag: str, code: str, older_than: str, newer_than: str, *, every: bool
 ) -> DeadLetterFilter:
@@ -360,19 +361,10 @@ def _filter(  # noqa: PLR0917
         repository=repository,
         tag=tag,
         code=code,
-        older_than_seconds=_seconds(older_than),
-        newer_than_seconds=_seconds(newer_than),
+        older_than_seconds=age_seconds(older_than),
+        newer_than_seconds=age_seconds(newer_than),
         ids=frozenset(ids),
     )
-
-
-def _seconds(age: str) -> float | None:
-    if not age:
-        return None
-    found = _AGE.fullmatch(age.strip())
-    if found is None:
-        raise typer.BadParameter(f"not an age like 90s, 15m, 2h or 7d: {age!r}")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def _ago(moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -30,9 +31,17 @@ ConfigOption = Annotated[
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or one JSON document for programs.")]
+RepositoryOption = Annotated[
+    str, typer.Option("--repository", "-r", help="Glob over registry/repository or repository.")
+]
+TagOption = Annotated[str, typer.Option("--tag", "-t", help="Glob over the source's tag.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Speak plain HTTP to the registries named on this command line.")
 ]
+_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def console(*, markup: bool = False) -> Console:
@@ -43,6 +52,24 @@ def console(*, markup: bool = False) -> Console:
 
 def print_json(document: Any) -> None:
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def age_seconds(age: str) -> float | None:
+    """``90s``, ``15m``, ``2h``, ``7d``; None for nothing. Raises ``BadParameter``."""
+    if not age:
+        return None
+    found = _AGE.fullmatch(age.strip())
+    if found is None:
+        raise typer.BadParameter(f"not an age like 90s, 15m, 2h or 7d: {age!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def confirmed(question: str) -> bool:
+    """Ask a person; whoever is none says so with ``--yes``."""
+    if not sys.stdin.isatty():
+        print(f"{question} Say so with --yes.", file=sys.stderr)
+        return False
+    return typer.confirm(question)
 
 
 def key_table(keys: Sequence[Key]) -> Table:

@@ -38,6 +38,7 @@ class AttemptRun:
         self._request = delivery.request
         self._started_at = datetime.now(UTC)
         self._began = monotonic()
+        self._converting_since: datetime | None = None
         self._number = len(delivery.attempts) + 1
         self._events = AttemptEvents(workshop.reporter, delivery.request, self._number)
 
@@ -45,7 +46,7 @@ class AttemptRun:
         """Never raises but for cancellation; a delivery that could not be settled is delivered again by the broker."""
         shop, request = self._shop, self._request
         await shop.cancellations.caught_up()
-        cancellation = shop.cancellations.of(self._delivery)
+        cancellation = self._cancellation()
         pause = 0.0 if cancellation else await shop.circuits.admit(self._hosts, self._ask)
         if pause > 0 and self._may_wait:
             _log.info("%s waits %.0f s: its registry is down", request.source, pause)
@@ -77,6 +78,7 @@ class AttemptRun:
     async def _convert_and_settle(self, span: Span, queued: float) -> CountedOutcome:
         shop = self._shop
         progress = ConversionProgress(shop.tracing, shop.metrics, self._events.progress)
+        self._converting_since = datetime.now(UTC)
         self._events.tell("started", span, queue_seconds=queued)
         converted: Converted | None = None
         error: BaseException | None = None
@@ -91,7 +93,7 @@ class AttemptRun:
         except BaseException as raised:  # noqa: BLE001  whatever it is, decide() says what becomes of the delivery
             error = raised
             if isinstance(raised, Exception) and limit.expired():
-                if cancellation := shop.cancellations.of(self._delivery):
+                if cancellation := self._cancellation():
                     return await self._called_off(span, cancellation, tuple(progress.stages))
                 if self._delivery.recalled.is_set():
                     return await self._preempted(span, tuple(progress.stages))
@@ -178,9 +180,12 @@ class AttemptRun:
         _log.error("%s; it is dead letter %s", where, letter_id, exc_info=trace)
         return "failed"
 
+    def _cancellation(self) -> Cancellation | None:
+        return self._shop.cancellations.of(self._delivery, self._converting_since or datetime.now(UTC))
+
     async def _called_off_in_time(self, progress: ConversionProgress) -> bool:
         """Whether the conversion can still be stopped when it is cancelled: one that puts its tag ends as what it is."""
-        await self._shop.cancellations.heard(self._delivery)
+        await self._shop.cancellations.heard(self._delivery, self._converting_since or datetime.now(UTC))
         return not progress.tagging
 
     async def _called_off(

@@ -1,7 +1,7 @@
 """What operators have cancelled, as this consumer knows it: looked up when a delivery comes, heard of while it is converted.
 
-A cancellation is of one request id, and of what was published under it until then: what is replayed, pushed or backfilled after it
-converts. A retry keeps its time of publishing and is cancelled with what it is a retry of.
+A cancellation is of one request id or of all that match a filter, and of what was published until then: what is replayed, pushed
+or backfilled after it converts. A retry keeps its time of publishing and is cancelled with what it is a retry of.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from shared.broker.api import Delivery, EventStream
 from shared.errors import IcsError
 from shared.events import ConversionEvent
+from shared.messages import ConversionRequest
+from shared.request_filter import Described, matcher
 
 CAPACITY = 10_000
-"""Cancellations that are remembered; the oldest go first."""
+"""Cancellations of single conversions that are remembered; the oldest go first."""
+FILTERS = 1000
+"""Filters that are remembered; the oldest go first. Each is as large for twenty thousand conversions as for one."""
 PATIENCE = 5.0
 """Seconds that the first deliveries wait for what was cancelled before this process began; no longer, and none after them."""
 AGAIN = 2.0
@@ -34,6 +39,24 @@ class Cancellation:
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class _OfAll(Cancellation):
+    """That match."""
+
+    statuses: frozenset[str]
+    matches: Callable[[Described], bool]
+
+    def covers(self, delivery: Delivery, began: datetime) -> bool:
+        return (
+            delivery.published_at <= self.time
+            and self.matches(_Asked(delivery.request))
+            and (not self.statuses or not self.statuses.isdisjoint(_statuses(delivery, began, self.time)))
+        )
+
+
+_Kept = TypeVar("_Kept", bound=Cancellation)
+
+
 class Cancellations:
     """Args:
     stream: :attr:`shared.broker.api.Broker.cancellations`.
@@ -44,6 +67,7 @@ class Cancellations:
         self._stream = stream
         self._keep = timedelta(seconds=keep)
         self._known: OrderedDict[str, Cancellation] = OrderedDict()
+        self._of_all: OrderedDict[str, _OfAll] = OrderedDict()
         self._caught_up = asyncio.Event()
         self._news = asyncio.Condition()
 
@@ -66,15 +90,17 @@ class Cancellations:
                 await self._caught_up.wait()
         self._caught_up.set()
 
-    def of(self, delivery: Delivery) -> Cancellation | None:
-        """What cancels ``delivery``, if anything does."""
+    def of(self, delivery: Delivery, began: datetime) -> Cancellation | None:
+        """What cancels ``delivery``, which this consumer ``began`` to handle then, if anything does."""
         found = self._known.get(delivery.request.id)
-        return found if found is not None and found.time >= delivery.published_at else None
+        if found is not None and found.time >= delivery.published_at:
+            return found
+        return next((each for each in self._of_all.values() if each.covers(delivery, began)), None)
 
-    async def heard(self, delivery: Delivery) -> None:
+    async def heard(self, delivery: Delivery, began: datetime) -> None:
         """Return once ``delivery`` is cancelled."""
         async with self._news:
-            await self._news.wait_for(lambda: self.of(delivery) is not None)
+            await self._news.wait_for(lambda: self.of(delivery, began) is not None)
 
     async def _follow(self) -> None:
         while True:
@@ -95,13 +121,49 @@ class Cancellations:
                     await self._note(event)
 
     async def _note(self, event: ConversionEvent) -> None:
-        known = self._known.get(event.subject)
-        if known is not None and known.time >= event.time:
-            return
-        self._known[event.subject] = Cancellation(event.time, event.data.actor)
-        self._known.move_to_end(event.subject)
-        oldest = datetime.now(UTC) - self._keep  # the event itself may have become too old while it was read
-        while self._known and (len(self._known) > CAPACITY or next(iter(self._known.values())).time < oldest):
-            self._known.popitem(last=False)
+        if (where := event.data.where) is not None:
+            self._of_all[event.id] = _OfAll(event.time, event.data.actor, where.statuses, matcher(where))
+            self._forget(self._of_all, FILTERS)
+        else:
+            known = self._known.get(event.subject)
+            if known is not None and known.time >= event.time:
+                return
+            self._known[event.subject] = Cancellation(event.time, event.data.actor)
+            self._known.move_to_end(event.subject)
+            self._forget(self._known, CAPACITY)
         async with self._news:
             self._news.notify_all()
+
+    def _forget(self, kept: OrderedDict[str, _Kept], capacity: int) -> None:
+        oldest = (
+            datetime.now(UTC) - self._keep
+        )  # what has just been noted, too, may have become too old while it was read
+        while kept and (len(kept) > capacity or next(iter(kept.values())).time < oldest):
+            kept.popitem(last=False)
+
+
+class _Asked:
+    """A request as a filter looks at it."""
+
+    __slots__ = ("created", "driver", "priority", "ref", "tag")
+
+    def __init__(self, request: ConversionRequest) -> None:
+        self.ref, self.tag = request.ref, request.source.tag or ""
+        self.driver, self.priority = request.driver.type, request.priority
+        self.created = request.requested_at.timestamp()
+
+
+def _statuses(delivery: Delivery, began: datetime, at: datetime) -> Collection[str]:
+    """What the status list may have shown for ``delivery`` at that time.
+
+    Nobody told how it ended with an earlier consumer that vanished, was stopped or made room: then it may have been anything.
+    """
+    if began <= at:
+        return ("converting",)
+    if delivery.redelivered:
+        return ("queued", "converting", "lost", "retrying")
+    earlier = [attempt for attempt in delivery.attempts if attempt.started_at <= at]
+    if not earlier:
+        return ("queued",)
+    ended = earlier[-1].started_at + timedelta(seconds=earlier[-1].duration_seconds)
+    return ("converting",) if at < ended else ("retrying",)

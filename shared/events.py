@@ -2,7 +2,7 @@
 
 ``subject`` is the request id. One conversion emits: ``requested`` (ingress), ``started``, any number of ``progress``,
 ``preempted`` and ``retrying``, and one of ``succeeded``, ``skipped``, ``failed``, ``cancelled``; ``replayed`` and ``discarded``
-come from dead-letter operations, ``cancelling`` from an operator who wants it to end.
+come from dead-letter operations, ``cancelling`` from an operator who wants it to end, or all that match a filter.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.messages import ConversionRequest, Failure
+from shared.request_filter import RequestFilter
 from shared.unique import unique_id
 
 EventType = Literal[
@@ -92,6 +93,8 @@ class EventData(BaseModel):
     dead_letter_id: str = ""
     actor: str = ""
     """Who replayed, discarded or cancelled."""
+    where: RequestFilter | None = None
+    """``cancelling``: which, instead of one."""
 
 
 ConversionEvent.model_rebuild()
@@ -114,4 +117,11 @@ def cancelling_event(conversion_id: str, time: datetime, actor: str) -> Conversi
     """``actor`` wants what was published under this id until ``time`` to end."""
     return ConversionEvent(
         type=f"{TYPE_PREFIX}cancelling", subject=conversion_id, time=time, data=EventData(actor=actor)
+    )
+
+
+def cancelling_all_event(where: RequestFilter, time: datetime, actor: str) -> ConversionEvent:
+    """``actor`` wants whatever matches ``where`` and was published until ``time`` to end."""
+    return ConversionEvent(
+        type=f"{TYPE_PREFIX}cancelling", subject="*", time=time, data=EventData(actor=actor, where=where)
     )

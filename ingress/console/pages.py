@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from ingress.console import presentation
 from ingress.console.charts import hour_columns, waterfall
 from ingress.console.explanations import explain
 from ingress.status.api import conversion_filter
+from ingress.status.cancelling import cancellable_filter
 from ingress.status.conversion import STATUSES
 from ingress.status.query import ConversionFilter, search
 from ingress.status.service import Status
@@ -115,14 +117,19 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
     @protected.get("/conversions")
     async def conversions(
         request: Request,
-        where: Annotated[ConversionFilter, Depends(_form_filter)],
+        where: Annotated[ConversionFilter, Depends(_query_filter)],
         cursor: Annotated[str, Query(max_length=100)] = "",
+        cancelled: Annotated[int, Query(ge=0)] = 0,
     ) -> HTMLResponse:
         try:
             page = await search(status.history, where, limit=PAGE, cursor=cursor)
         except ValueError:
             raise HTTPException(422, "this page does not exist") from None
-        query = [(key, value) for key, value in request.query_params.multi_items() if value and key != "cursor"]
+        query = [
+            (key, value)
+            for key, value in request.query_params.multi_items()
+            if value and key not in {"cursor", "cancelled"}
+        ]
         return renderer.page(
             request,
             "conversions.html",
@@ -133,6 +140,8 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
             first_query=urlencode(query),
             next_query=urlencode([*query, ("cursor", page.cursor)]) if page.cursor else "",
             filtered=bool(query),
+            cancellable=bool(query) and cancellable_filter(where) is not None,
+            cancelled=cancelled,
             known=len(status.history),
         )
 
@@ -169,17 +178,24 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
     return router
 
 
-def _form_filter(request: Request) -> ConversionFilter:
+def form_filter(given: Mapping[str, Sequence[str]]) -> ConversionFilter:
     """The search form's fields; an empty one means no condition, an unknown status none either."""
-    given = request.query_params
-    chosen = [status for status in STATUSES if status in given.getlist("status")]
+
+    def first(name: str, length: int) -> str:
+        return given.get(name, ("",))[0][:length]
+
     return conversion_filter(
-        status=chosen,
-        repository=given.get("repository", "")[:300],
-        tag=given.get("tag", "")[:150],
-        driver=given.get("driver", "")[:50],
-        code=given.get("code", "")[:100],
-        q=given.get("q", "")[:300],
+        status=[status for status in STATUSES if status in given.get("status", ())],
+        repository=first("repository", 300),
+        tag=first("tag", 150),
+        driver=first("driver", 50),
+        priority=first("priority", 50),
+        code=first("code", 100),
+        q=first("q", 300),
         since=None,
         until=None,
     )
+
+
+def _query_filter(request: Request) -> ConversionFilter:
+    return form_filter({name: request.query_params.getlist(name) for name in request.query_params})

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ingress.problem import PROBLEMS, HttpProblem
-from ingress.status.cancelling import NotCancellableError, cancel, prospect
+from ingress.status.access import json_only
+from ingress.status.cancelling import NotCancellableError, by_status, cancel, cancel_matching, matching, prospect
 from ingress.status.conversion import Status as ConversionStatus
 from ingress.status.live import Update
 from ingress.status.query import ConversionFilter, search
 from ingress.status.service import Status
 from ingress.status.views import ConsumerView, ConversionDetail, ConversionPage, Overview, QueueView
+from shared.request_filter import RequestFilter
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the stream."""
@@ -29,6 +31,49 @@ class CancellationView(BaseModel):
     status: ConversionStatus = Field(description="when it was cancelled")
     actor: str
     prospect: str = Field(description="what becomes of it, in words")
+
+
+class MatchingCancellation(BaseModel):
+    """Which conversions, in the words of the list: all conditions must hold, and one has to be given, or ``all`` set."""
+
+    model_config = ConfigDict(extra="forbid")
+    status: list[Literal["queued", "converting", "lost", "retrying"]] = Field(default=[], max_length=4)
+    repository: str = Field(default="", max_length=300, description="glob over registry/repository or repository")
+    tag: str = Field(default="", max_length=150, description="glob")
+    driver: str = Field(default="", max_length=50)
+    priority: Literal["", "live", "backfill"] = ""
+    since: AwareDatetime | None = Field(default=None, description="requested at or after")
+    until: AwareDatetime | None = Field(default=None, description="requested at or before")
+    all: bool = False
+    accepted_until: AwareDatetime | None = Field(
+        default=None, description="of a dry run: what came after it is left; now, unless given"
+    )
+    dry_run: bool = False
+
+    def filter(self) -> RequestFilter:
+        where = RequestFilter(
+            statuses=frozenset(self.status),
+            repository=self.repository.strip(),
+            tag=self.tag.strip(),
+            driver=self.driver.strip(),
+            priority=self.priority,
+            since=self.since.timestamp() if self.since else None,
+            until=self.until.timestamp() if self.until else None,
+        )
+        if where == RequestFilter() and not self.all:
+            raise HttpProblem(400, "no conversions selected", "name conditions, or set all: true")
+        return where
+
+
+class MatchingCancellationView(BaseModel):
+    dry_run: bool = Field(description="nothing is cancelled")
+    count: int = Field(
+        description="of the history; what matches and it does not know ends too. 0: nothing is cancelled"
+    )
+    by_status: dict[str, int]
+    ids: list[str] = Field(description="the newest thousand of them")
+    accepted_until: datetime = Field(description="what the broker accepted later converts")
+    actor: str
 
 
 def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> APIRouter:
@@ -96,6 +141,34 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
             raise HttpProblem(409 if error.ended else 404, error.message, error.code) from None
         return CancellationView(id=found.id, status=found.status, actor=actor, prospect=prospect(found))
 
+    @router.post(
+        "/conversions/cancel",
+        summary="Cancel all that match and have not ended; one message, however many",
+        status_code=202,
+        dependencies=[Depends(json_only)],
+        responses=PROBLEMS | {200: {"model": MatchingCancellationView, "description": "A dry run"}},
+    )
+    async def cancel_all(
+        which: MatchingCancellation, response: Response, actor: str = operator
+    ) -> MatchingCancellationView:
+        now = datetime.now(UTC)
+        where, until = which.filter(), min(which.accepted_until or now, now)
+        if status.follower.rebuilding:
+            raise HttpProblem(503, "the history is still being read", "ask again in a few seconds")
+        found = await matching(history, where, until)
+        if which.dry_run:
+            response.status_code = 200
+        elif found:
+            await cancel_matching(status.broker, where, until, actor)
+        return MatchingCancellationView(
+            dry_run=which.dry_run,
+            count=len(found),
+            by_status={**by_status(found)},
+            ids=[each.id for each in found[:1000]],
+            accepted_until=until,
+            actor=actor,
+        )
+
     @router.get(
         "/events",
         summary="Live updates (server-sent events)",
@@ -137,6 +210,7 @@ def conversion_filter(
     repository: Annotated[str, Query(max_length=300, description="glob over registry/repository or repository")] = "",
     tag: Annotated[str, Query(max_length=150, description="glob")] = "",
     driver: Annotated[str, Query(max_length=50)] = "",
+    priority: Annotated[str, Query(max_length=50, description="`live` or `backfill`")] = "",
     code: Annotated[str, Query(max_length=100, description="error code")] = "",
     q: Annotated[str, Query(max_length=300, description="part of a reference, id, digest or trace id")] = "",
     since: Annotated[datetime | None, Query(description="requested at or after")] = None,
@@ -147,6 +221,7 @@ def conversion_filter(
         repository=repository.strip(),
         tag=tag.strip(),
         driver=driver.strip(),
+        priority=priority.strip(),
         code=code.strip(),
         text=q,
         since=since.timestamp() if since else None,

@@ -168,7 +168,7 @@ class Conversion:
             case "succeeded" | "skipped" | "failed" as outcome:
                 return self._end(data, time, outcome)
             case "cancelling":
-                return self._ask_to_cancel(time, data.get("actor", ""))
+                return self.ask_to_cancel(time, data.get("actor", ""))
             case "cancelled":
                 return self._cancel(data, time)
             case "replayed":
@@ -229,7 +229,8 @@ class Conversion:
         self.status = "queued"
         return True
 
-    def _ask_to_cancel(self, time: float, actor: str) -> bool:
+    def ask_to_cancel(self, time: float, actor: str) -> bool:
+        """Somebody wants it to end; False if that was known."""
         _, extra = self._open()
         if extra.get("cancelling", (0.0, ""))[0] >= time:
             return False

@@ -7,10 +7,12 @@ import logging
 import time
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pydantic import ValidationError
 
 from ingress.backfill.record import Backfills
+from ingress.status.cancelling import note_cancelled
 from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.stored_event import StoredEvent, decode_stored
@@ -19,6 +21,7 @@ from shared.broker.api import EventStream
 from shared.broker.event_stream import log_unreadable
 from shared.errors import IcsError
 from shared.events import ConversionEvent
+from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 
 _QUIET = 2.0
@@ -93,18 +96,29 @@ class Follower:
                     continue
                 for event in events:
                     if since is None or event["time"] >= since:
-                        self._take(event)
+                        await self._take(event)
                     count += 1
                     if count % _BREATH == 0:
                         await asyncio.sleep(0)
 
-    def _take(self, event: StoredEvent) -> None:
+    async def _take(self, event: StoredEvent) -> None:
         if event["type"].startswith(BACKFILL):
             self._backfills.apply(ConversionEvent.model_validate(event))
+            return
+        if (where := event["data"].get("where")) is not None:
+            await self._note_cancelled(event, where)
             return
         changed = self._history.apply(event)
         if changed is not None and not self.rebuilding:
             self._live.changed(event["id"], changed.id)
+
+    async def _note_cancelled(self, event: StoredEvent, where: dict[str, Any]) -> None:
+        try:
+            wanted = RequestFilter.model_validate(where)
+        except ValidationError as error:
+            log_unreadable(error)
+            return
+        await note_cancelled(self._history, wanted, event["time"], event["data"].get("actor", ""))
 
     async def _sweep(self) -> None:
         while True:

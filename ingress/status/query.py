@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from fnmatch import translate
+from dataclasses import dataclass
 
-from ingress.status.conversion import Conversion, Status
+from ingress.status.conversion import Conversion
 from ingress.status.history import History
+from shared.request_filter import RequestFilter, matcher
 
 _BREATH = 2000
 """Conversions looked at between two chances for other requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionFilter:
-    """All conditions must hold; empty ones match everything. Times are UNIX seconds."""
+class ConversionFilter(RequestFilter):
+    """With what the history alone can tell."""
 
-    statuses: frozenset[Status] = field(default_factory=frozenset)
-    repository: str = ""
-    """Glob over ``registry/repository`` or ``repository``."""
-    tag: str = ""
-    """Glob."""
-    driver: str = ""
     code: str = ""
     text: str = ""
     """Part of an id, reference, digest, trace id or dead letter id; case does not matter."""
-    since: float | None = None
-    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +56,18 @@ def _parse_cursor(text: str) -> tuple[float, str]:
 
 
 def _matcher(where: ConversionFilter) -> Callable[[Conversion], bool]:
-    repository = _glob(where.repository)
-    tag = _glob(where.tag)
+    of_the_request = matcher(where)
     text = where.text.strip().lower()
 
     def matches(c: Conversion) -> bool:
         return (
             (not where.statuses or c.status in where.statuses)
-            and (where.since is None or c.created >= where.since)
-            and (where.until is None or c.created <= where.until)
-            and (not where.driver or c.driver == where.driver)
             and (not where.code or c.code == where.code)
-            and (tag is None or tag(c.tag))
-            and (repository is None or repository(c.ref) or repository(c.ref.partition("/")[2]))
+            and of_the_request(c)
             and (not text or _contains(c, text))
         )
 
     return matches
-
-
-def _glob(pattern: str) -> Callable[[str], bool] | None:
-    if not pattern:
-        return None
-    if not re.search(r"[*?\[]", pattern):
-        return pattern.__eq__
-    expression = re.compile(translate(pattern))
-    return lambda value: expression.match(value) is not None
 
 
 def _contains(c: Conversion, text: str) -> bool:

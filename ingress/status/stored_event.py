@@ -79,6 +79,7 @@ class StoredData(TypedDict, total=False):
     progress: dict[str, Any] | None
     dead_letter_id: str
     actor: str
+    where: dict[str, Any] | None
 
 
 class _Event(TypedDict):

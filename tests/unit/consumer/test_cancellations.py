@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from consumer import cancellations as module
 from consumer.cancellations import Cancellations
@@ -17,9 +18,10 @@ from drivers.api import Progress
 from shared.broker.api import Broker
 from shared.broker.transport import unavailable
 from shared.errors import TransientError
-from shared.events import ConversionEvent, cancelling_event
-from shared.messages import ConversionRequest
+from shared.events import ConversionEvent, EventData, cancelling_all_event, cancelling_event
+from shared.messages import Attempt, ConversionRequest, Failure
 from shared.oci.reference import Reference
+from shared.request_filter import RequestFilter
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
@@ -200,8 +202,10 @@ class Stream:
         raise AssertionError
 
 
-def delivered(conversion: str, published_at: datetime) -> Any:
-    return SimpleNamespace(request=request(id=conversion), published_at=published_at)
+def delivered(conversion: str, published_at: datetime, *attempts: Attempt, redelivered: bool = False) -> Any:
+    return SimpleNamespace(
+        request=request(id=conversion), published_at=published_at, attempts=attempts, redelivered=redelivered
+    )
 
 
 async def test_a_delivery_waits_for_what_was_cancelled_before_the_start() -> None:
@@ -209,9 +213,9 @@ async def test_a_delivery_waits_for_what_was_cancelled_before_the_start() -> Non
     stream = Stream(cancelling_event("a" * 32, now, "boss"), pause=0.05)
     async with Cancellations(stream, 3600).following() as cancellations:
         await cancellations.caught_up()
-        assert cancellations.of(delivered("a" * 32, now)) is not None
-        assert cancellations.of(delivered("a" * 32, now + timedelta(seconds=1))) is None
-        assert cancellations.of(delivered("b" * 32, now)) is None
+        assert cancellations.of(delivered("a" * 32, now), now) is not None
+        assert cancellations.of(delivered("a" * 32, now + timedelta(seconds=1)), now) is None
+        assert cancellations.of(delivered("b" * 32, now), now) is None
 
 
 async def test_a_broker_that_cannot_tell_holds_up_the_first_deliveries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,10 +232,89 @@ async def test_what_is_remembered_is_bounded_by_number_and_age(monkeypatch: pyte
     events = [cancelling_event(letter * 32, now, "boss") for letter in "abc"]
     async with Cancellations(Stream(*events), 3600).following() as cancellations:
         await cancellations.caught_up()
-        known = [cancellations.of(delivered(letter * 32, now)) is not None for letter in "abc"]
+        known = [cancellations.of(delivered(letter * 32, now), now) is not None for letter in "abc"]
         assert known == [False, True, True]
     old = cancelling_event("a" * 32, now - timedelta(hours=2), "boss")
     async with Cancellations(Stream(old, events[1]), 3600).following() as cancellations:
         await cancellations.caught_up()
-        assert cancellations.of(delivered("a" * 32, now - timedelta(hours=3))) is None
-        assert cancellations.of(delivered("b" * 32, now)) is not None  # what had become too old did not end the reading
+        assert cancellations.of(delivered("a" * 32, now - timedelta(hours=3)), now) is None
+        assert (
+            cancellations.of(delivered("b" * 32, now), now) is not None
+        )  # what had become too old did not end the reading
+
+
+async def test_all_that_match_end_and_what_is_pushed_after_it_converts() -> None:
+    gate, converted = asyncio.Event(), asyncio.Event()
+
+    async def work(asked: ConversionRequest) -> None:
+        await (converted if asked.id == "later" else gate).wait()
+        raise TransientError("no", code="rate_limited")
+
+    made = Scripted(work)
+    async with at_work(made, settings_for(ICS_MAXIMUM_CONCURRENCY="1")) as (broker, _, _):
+        await broker.publish(request(id="running"))
+        await events_of(broker, 1, "started")
+        for number in range(20):
+            await broker.publish(request(id=f"waiting-{number}", priority="backfill"))
+        await broker.publish(request(id="other", priority="live"))
+        where = RequestFilter(repository="library/*", priority="backfill", statuses=frozenset({"queued"}))
+        await broker.cancellations.publish(cancelling_all_event(where, datetime.now(UTC), "boss"))
+        await broker.publish(request(id="later", priority="backfill"))
+        gate.set()
+        converted.set()
+        cancelled = await events_of(broker, 20, "cancelled")
+        assert {event.subject for event in cancelled} == {f"waiting-{number}" for number in range(20)}
+        assert {event.data.reason for event in cancelled} == {"cancelled by boss"}
+        await idle(broker)
+        assert set(made.seen) == {"running", "other", "later"}
+
+
+NOW = datetime.now(UTC)
+FAILED = Attempt(
+    number=1,
+    started_at=NOW - timedelta(seconds=60),
+    duration_seconds=20,
+    consumer="a/1",
+    failure=Failure(code="denied", kind="transient", message="no"),
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "began_seconds_ago", "attempts", "redelivered", "had"),
+    [
+        (10, 0, (), False, "queued"),
+        (10, 20, (), False, "converting"),
+        (10, 0, (FAILED,), False, "retrying"),
+        (50, 0, (FAILED,), False, "converting"),  # then it failed, and is cancelled with what it was
+        (90, 0, (FAILED,), False, "queued"),
+        (10, 0, (), True, "any"),
+    ],
+)
+async def test_a_state_is_the_one_that_it_had_when_it_was_cancelled(
+    seconds_ago: float, began_seconds_ago: float, attempts: Sequence[Attempt], redelivered: bool, had: str
+) -> None:
+    delivery = delivered("a" * 32, NOW - timedelta(seconds=100), *attempts, redelivered=redelivered)
+    began = NOW - timedelta(seconds=began_seconds_ago)
+    for status in ("queued", "converting", "retrying", "lost"):
+        where = RequestFilter(statuses=frozenset({status}))
+        event = cancelling_all_event(where, NOW - timedelta(seconds=seconds_ago), "boss")
+        async with Cancellations(Stream(event), 3600).following() as cancellations:
+            await cancellations.caught_up()
+            assert (cancellations.of(delivery, began) is not None) == (had in {status, "any"})
+
+
+async def test_filters_are_bounded_by_number_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILTERS", 2)
+    now = datetime.now(UTC)
+    events = [cancelling_all_event(RequestFilter(tag=tag), now, "boss") for tag in ("v1", "v2", "v3")]
+    old = cancelling_all_event(RequestFilter(), now - timedelta(hours=2), "boss")
+    for told, cancelled in ((events[:2], True), (events, False), ([old], False)):
+        async with Cancellations(Stream(*told), 3600).following() as cancellations:
+            await cancellations.caught_up()
+            assert (cancellations.of(delivered("a" * 32, now - timedelta(hours=3)), now) is not None) == cancelled
+
+
+def test_a_filter_of_a_newer_version_is_not_taken_for_a_wider_one() -> None:
+    data = {"actor": "boss", "where": {"repository": "library/*", "colour": "blue"}}
+    with pytest.raises(ValidationError):
+        EventData.model_validate(data)
