@@ -14,7 +14,7 @@ from opentelemetry.trace import Span
 
 from consumer.attempt_events import CONSUMER, AttemptEvents
 from consumer.cancellations import Cancellation
-from consumer.conversion import Converted
+from consumer.conversion import Converted, Left
 from consumer.lease import expiring_when, heartbeat
 from consumer.outcome import Ack, Dead, Leave, Retry, decide
 from consumer.progress import ConversionProgress
@@ -26,6 +26,13 @@ from shared.telemetry.metrics import Outcome as CountedOutcome
 from shared.telemetry.spans import process_span, record_error
 from shared.telemetry.tracing import trace_id, traceparent
 
+LOOK = 10.0
+"""Seconds for a look at what an earlier attempt has put, at one that is cancelled."""
+_LEFT: dict[Left | None, str] = {
+    "nothing": "",
+    "outdated": "; its target is of a source that its tag has left: push or backfill it to have it made anew",
+    None: "; an earlier attempt had begun and may have put its target",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -191,16 +198,34 @@ class AttemptRun:
     async def _called_off(
         self, span: Span, cancellation: Cancellation, stages: tuple[object, ...] = ()
     ) -> CountedOutcome:
-        """Cancelled by an operator: gone for good, like what has succeeded. What an earlier attempt may have put stays."""
-        seconds, actor = round(monotonic() - self._began, 3), cancellation.actor
-        span.set_attributes({"ics.outcome": "cancelled", "ics.cancelled_by": actor})
+        """Cancelled by an operator: gone for good, like what has succeeded. What an earlier attempt has put stays, and is told."""
+        actor = cancellation.actor
         reason = f"cancelled by {actor or 'somebody'}"
         if self._delivery.redelivered:
-            reason += "; an earlier attempt had begun and may have put its target"
+            left = await self._left()
+            if left == "up to date":
+                _log.info("%s: %s too late", self._request.source, reason)
+                counted = self._succeeded(span, None, Ack(left), stages)
+                await self._acknowledge()
+                return counted
+            reason += _LEFT[left]
+        span.set_attributes({"ics.outcome": "cancelled", "ics.cancelled_by": actor})
+        seconds = round(monotonic() - self._began, 3)
         self._events.tell("cancelled", span, actor=actor, reason=reason, duration_seconds=seconds, stages=stages)
         _log.info("%s: %s", self._request.source, reason)
         await self._acknowledge()
         return "cancelled"
+
+    async def _left(self) -> Left | None:
+        """None: the registry cannot tell, and is not waited for."""
+        shop = self._shop
+        try:
+            async with asyncio.timeout(LOOK):
+                if await shop.circuits.admit(self._hosts, self._ask) == 0:
+                    return await shop.converter.left(self._request)
+        except (IcsError, TimeoutError) as error:
+            _log.info("nobody knows what an earlier attempt at %s has put: %s", self._request.source, error)
+        return None
 
     async def _acknowledge(self) -> None:
         """If this process died after the acknowledgement and before its last event, the conversion would seem to run for ever."""

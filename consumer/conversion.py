@@ -19,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import orjson
 
@@ -50,6 +51,8 @@ from shared.telemetry.metrics import Metrics
 
 MOVES = 5
 """How often a source tag may move under one conversion before it goes back to the queue."""
+Left = Literal["nothing", "up to date", "outdated"]
+"""Under a target: nothing of its request's, the request's own result, or one that the source's tag has left."""
 _log = logging.getLogger(__name__)
 
 
@@ -106,13 +109,7 @@ class Converter:
             SupersededError: the source tag has moved on or is gone.
             PermanentError, TransientError: classified where they arise.
         """
-        driver = self._drivers.get(request.driver.type)
-        if driver is None:
-            raise PermanentError(
-                f"no driver {request.driver.type!r} here; there are: {', '.join(sorted(self._drivers))}",
-                code="unknown_driver",
-            )
-        option = parse_options(driver, orjson.dumps(request.driver.config))
+        driver, option = self._driver(request)
         # Two requests for one target in this process go one after the other: the second finds it up to date, or newer.
         async with self._targets.hold(str(request.target)):
             for _ in range(MOVES):
@@ -123,6 +120,25 @@ class Converter:
                 _log.info("%s moved while it was converted: once more", request.source)
                 request = request.model_copy(update={"source": replace(request.source, digest=newest.digest)})
         raise TransientError(f"{request.source} moved {MOVES} times while it was converted", code="source_moves")
+
+    async def left(self, request: ConversionRequest) -> Left:
+        """What an attempt at ``request`` that nobody saw end has left under its target. Raises what :meth:`convert` raises."""
+        driver, option = self._driver(request)
+        request = request.model_copy(update={"source": await self._resolve(request.source)})
+        try:
+            newest = await self._refuse_if_done(request, driver.fingerprint(option), again=True)
+        except SkippedError:
+            return "up to date"
+        return "nothing" if newest is request else "outdated"
+
+    def _driver(self, request: ConversionRequest) -> tuple[Driver, DriverOptions]:
+        driver = self._drivers.get(request.driver.type)
+        if driver is None:
+            raise PermanentError(
+                f"no driver {request.driver.type!r} here; there are: {', '.join(sorted(self._drivers))}",
+                code="unknown_driver",
+            )
+        return driver, parse_options(driver, orjson.dumps(request.driver.config))
 
     async def _once(
         self, request: ConversionRequest, driver: Driver, option: DriverOptions, progress: Progress, *, again: bool

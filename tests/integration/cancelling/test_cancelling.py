@@ -16,7 +16,7 @@ from cli.main import app
 from shared.messages import DeadLetter, Failure
 from tests.e2e.system import BrokerKind
 from tests.faults.proxy import Fault
-from tests.integration.resources.test_consumer_process import MIDDLE_OF_AN_UPLOAD, Place, place, until_async
+from tests.integration.resources.test_consumer_process import MIDDLE_OF_AN_UPLOAD, REGISTRY, Place, place, until_async
 
 OPERATOR = "operator:word"
 
@@ -44,11 +44,11 @@ async def shown(here: Place, identity: str, status: str) -> Any:
     return found
 
 
-def ics_cancel(here: Place, *ids: str) -> tuple[int, list[Any]]:
+def ics_cancel(here: Place, *arguments: str) -> tuple[int, Any]:
     result = CliRunner().invoke(
-        app, ["cancel", *ids, "--config", str(here.system.folder / "config.yml"), "--output", "json"]
+        app, ["cancel", *arguments, "--config", str(here.system.folder / "config.yml"), "--output", "json"]
     )
-    return result.exit_code, orjson.loads(result.stdout)
+    return result.exit_code, orjson.loads(result.stdout or b"null")
 
 
 @pytest.mark.timeout(240)
@@ -102,3 +102,41 @@ async def test_what_is_cancelled_ends_and_what_is_asked_for_later_converts(tmp_p
         assert await here.system.broker.dead_letters.replay("again") is not None
         await here.converted("v2")
         assert (await shown(here, waiting, "succeeded"))["run"] == 2
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("broker", ["rabbitmq", "embedded"])
+async def test_hundreds_that_match_end_at_a_consumer_that_begins_later(tmp_path: Path, broker: BrokerKind) -> None:
+    async with place(tmp_path, broker, maximum_concurrency=4, console={"operator_credential": OPERATOR}) as here:
+        here.proxy.arm(Fault(*MIDDLE_OF_AN_UPLOAD))
+        running = await here.announced("v1", 1)
+        await here.struck()
+        here.system.consumer.kill()
+        for number in range(300):  # images that are not there: converted, they would be skipped
+            digest = f"sha256:{number:064x}"
+            assert (await here.system.webhook(f"{REGISTRY}/library/app:w{number}", digest))[0] == 202
+        other = (await here.system.webhook(f"{REGISTRY}/team/app:v1", f"sha256:{1:064x}"))[1]["conversions"][0]["id"]
+        await shown(here, other, "queued")
+
+        which = ("--repository", "library/*", "--newer-than", "1h")
+        code, found = await asyncio.to_thread(ics_cancel, here, *which, "--dry-run")
+        assert (code, found["count"], found["by_status"]) == (0, 301, {"queued": 300, "converting": 1})
+        assert running in found["ids"]
+        assert await asyncio.to_thread(ics_cancel, here, *which) == (2, None)  # nobody to be asked
+        code, done = await asyncio.to_thread(ics_cancel, here, *which, "--yes")
+        assert (code, done["count"]) == (0, 301)
+        later = await here.announced("v2", 2)
+
+        here.proxy.calm()
+        await here.system.consumer.restart()
+        await here.converted("v2")
+        await shown(here, later, "succeeded")
+        ended = await shown(here, running, "cancelled")
+        assert (ended["cancelled_by"][:4], ended["attempts"][0]["outcome"]) == ("cli:", "interrupted")
+        assert (await here.system.outcome(other)).data.reason == "superseded"  # it was looked at, and is not there
+        await here.system.idle()
+        _, page = await status_api(here, "GET", "../conversions?status=cancelled&limit=500")
+        assert len(page["items"]) == 301
+        assert await here.system.client.resolve(here.direct("v1_esgz")) is None
+        code, found = await asyncio.to_thread(ics_cancel, here, "--all", "--yes")
+        assert (code, found["count"]) == (0, 0)

@@ -17,3 +17,11 @@ def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path, url: str) -> Non
     result = CliRunner().invoke(app, ["cancel", "0" * 32, "--config", str(config)], catch_exceptions=False)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.endswith("[broker_missing]\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["0" * 32, "--all"], ["0" * 32, "--repository", "library/*"], ["0" * 32, "--dry-run"], ["--status", "failed"]],
+)
+def test_it_is_said_by_id_or_by_filter_what_is_meant(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, ["cancel", *arguments]).exit_code == 2

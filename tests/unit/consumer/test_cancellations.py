@@ -14,14 +14,18 @@ from pydantic import ValidationError
 from consumer import cancellations as module
 from consumer.cancellations import Cancellations
 from consumer.conversion import Converted
+from consumer.progress import ConversionProgress
 from drivers.api import Progress
 from shared.broker.api import Broker
+from shared.broker.delivery import QueuedDelivery
 from shared.broker.transport import unavailable
 from shared.errors import TransientError
 from shared.events import ConversionEvent, EventData, cancelling_all_event, cancelling_event
 from shared.messages import Attempt, ConversionRequest, Failure
 from shared.oci.reference import Reference
 from shared.request_filter import RequestFilter
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
@@ -137,6 +141,53 @@ async def test_one_that_puts_its_tag_succeeds() -> None:
         heard.set()
         (event,) = await events_of(broker, 1, "cancelled", "succeeded")
         assert event.kind == "succeeded"
+        await idle(broker)
+
+
+OUTDATED = (
+    "cancelled by boss; its target is of a source that its tag has left: push or backfill it to have it made anew"
+)
+UNKNOWN = "cancelled by boss; an earlier attempt had begun and may have put its target"
+
+
+@pytest.mark.parametrize(
+    ("before", "ends", "reason"),
+    [
+        ("put", "skipped", "up to date"),
+        ("nothing", "cancelled", "cancelled by boss"),
+        ("put, and then its tag moved", "cancelled", OUTDATED),
+        ("nobody knows", "cancelled", UNKNOWN),
+    ],
+)
+async def test_what_an_attempt_left_that_nobody_saw_end_is_told(
+    before: str, ends: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that comes again from a consumer which died with it; it is cancelled before it has got anywhere."""
+    store = MemoryStore()
+    image = await pushed(store)
+    asked, made = request(image), converter(store)
+    if before.startswith("put"):
+        metrics = Metrics(10, process_metrics=False)
+        await made.convert(asked, ConversionProgress(Tracing.from_environment("test"), metrics))
+    if "moved" in before:
+        await pushed(store, 2)
+
+    async def getting_nowhere(*_: object, **__: object) -> Converted:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def refused(_reference: Reference) -> Any:
+        raise TransientError("no", code="rate_limited")
+
+    monkeypatch.setattr(made, "convert", getting_nowhere)
+    monkeypatch.setattr(QueuedDelivery, "redelivered", True)
+    if before == "nobody knows":
+        monkeypatch.setattr(store, "manifest", refused)
+    async with at_work(made, settings_for()) as (broker, _, _):
+        await broker.publish(asked)
+        await cancel(broker, asked.id)
+        (event,) = await events_of(broker, 1, "cancelled", "skipped", "retrying", "failed")
+        assert (event.kind, event.data.reason) == (ends, reason)
         await idle(broker)
 
 

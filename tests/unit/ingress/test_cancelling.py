@@ -17,6 +17,7 @@ from shared.broker.transport import unavailable
 from shared.events import ConversionEvent, conversion_event
 from shared.messages import ConversionRequest, DriverChoice
 from shared.oci.reference import parse_reference
+from shared.request_filter import RequestFilter
 from tests.unit.ingress.conftest import OPERATOR, Ingress, running, settings_for
 
 URL = "/api/v1/status/conversions"
@@ -167,3 +168,102 @@ async def test_live_updates_tell_of_a_cancellation(ingress: Ingress) -> None:
         async with asyncio.timeout(5), aclosing(status.live.updates(client, 60)) as updates:
             (update,) = await anext(updates)
         assert status.history.get(update.conversion).status == "cancelled"
+
+
+async def three(ingress: Ingress) -> None:
+    """One runs, two wait, of which one is another's; one has ended."""
+    other = parse_reference(f"harbor.dev/team/api:v3@sha256:{3:064x}")
+    await tell(
+        ingress,
+        conversion_event("requested", request(1)),
+        conversion_event("started", request(1)),
+        conversion_event("requested", request(2)),
+        conversion_event("requested", request(3).model_copy(update={"source": other})),
+        conversion_event("requested", request(4)),
+        conversion_event("succeeded", request(4)),
+    )
+    status = ingress.app.state.status
+    async with asyncio.timeout(5):
+        while status.follower.rebuilding:
+            await asyncio.sleep(0.01)
+
+
+async def test_all_that_match_are_counted_first_and_then_cancelled_by_one_message(ingress: Ingress) -> None:
+    await three(ingress)
+    url, which = f"{URL}/cancel", {"repository": "library/*", "dry_run": True}
+    asked = await ingress.http.post(url, auth=OPERATOR, json=which)
+    found = asked.json()
+    assert (asked.status_code, found["count"], found["by_status"]) == (200, 2, {"queued": 1, "converting": 1})
+    assert found["ids"] == [request(2).id, request(1).id]
+    assert await told(ingress) == []
+    which |= {"dry_run": False, "status": ["queued"], "accepted_until": found["accepted_until"]}
+    answer = await ingress.http.post(url, auth=OPERATOR, json=which)
+    assert (answer.status_code, answer.json()["count"], answer.json()["actor"]) == (202, 1, "operator")
+    (event,) = await told(ingress)
+    where = RequestFilter(repository="library/*", statuses=frozenset({"queued"}))
+    assert (event.data.where, event.data.actor) == (where, "operator")
+    assert event.time == datetime.fromisoformat(found["accepted_until"])
+    async with asyncio.timeout(5):
+        while (await shown(ingress, 2))["cancelling"] is None:
+            await asyncio.sleep(0.01)
+    assert [(await shown(ingress, number))["cancelling"] for number in (1, 3, 4)] == [None] * 3
+    # What the history shows as accepted later is neither counted nor told to end.
+    which |= {"accepted_until": "2020-01-01T00:00:00Z"}
+    answer = await ingress.http.post(url, auth=OPERATOR, json=which)
+    assert (answer.json()["count"], len(await told(ingress))) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("which", "code"),
+    [
+        ({}, 400),
+        ({"dry_run": True}, 400),
+        ({"status": ["succeeded"]}, 422),
+        ({"colour": "blue"}, 422),
+        ({"since": "2020-01-01T00:00:00"}, 422),
+    ],
+)
+async def test_a_selection_says_what_it_wants(ingress: Ingress, which: dict[str, object], code: int) -> None:
+    await three(ingress)
+    answer = await ingress.http.post(f"{URL}/cancel", auth=OPERATOR, json=which)
+    assert (answer.status_code, await told(ingress)) == (code, [])
+
+
+async def test_only_the_operator_cancels_all_that_match(ingress: Ingress) -> None:
+    url = f"{URL}/cancel"
+    early = await ingress.http.post(url, auth=OPERATOR, json={"all": True})
+    assert (early.status_code, early.json()["title"]) == (503, "the history is still being read")
+    await three(ingress)
+    assert (await ingress.http.post(url, json={"all": True})).status_code == 401
+    assert (await ingress.http.post(url, auth=VIEWER, json={"all": True})).status_code == 401
+    forged = {"Origin": "https://evil.example.com", "Sec-Fetch-Site": "cross-site"}
+    assert (await ingress.http.post(url, auth=OPERATOR, json={"all": True}, headers=forged)).status_code == 403
+    assert (await ingress.http.post(url, auth=OPERATOR, data={"all": "true"})).status_code == 415
+    assert await told(ingress) == []
+    answer = await ingress.http.post(url, auth=OPERATOR, json={"all": True})
+    assert (answer.json()["count"], len(await told(ingress))) == (3, 1)
+
+
+async def test_the_console_counts_before_it_cancels_all_that_match(ingress: Ingress) -> None:
+    await three(ingress)
+    lists = {"repository": "library/*", "priority": "live"}
+    for query, offered in (({}, 0), (lists, 1), ({"status": "succeeded"}, 0), (lists | {"q": "app"}, 0)):
+        page = (await ingress.http.get("/console/conversions", params=query, auth=OPERATOR)).text
+        assert page.count('action="conversions/cancel"') == offered
+    assert (await ingress.http.post("/console/conversions/cancel", auth=OPERATOR, data={})).status_code == 422
+    assert (await ingress.http.post("/console/conversions/cancel", auth=VIEWER, data=lists)).status_code == 401
+    asked = await ingress.http.post("/console/conversions/cancel", auth=OPERATOR, data=lists)
+    assert "<h1>Cancel 2 conversions?</h1>" in asked.text
+    form = dict(re.findall(r'name="(\w+)" value="([^"]+)"', asked.text.partition("<form")[2]))
+    url = "/console/conversions/cancel/apply"
+    wider = await ingress.http.post(url, auth=OPERATOR, data=form | {"repository": "*"})
+    later = await ingress.http.post(url, auth=OPERATOR, data=form | {"until": "2999-01-01T00:00:00+00:00"})
+    assert (wider.status_code, later.status_code, await told(ingress)) == (403, 403, [])
+    await tell(ingress, conversion_event("requested", request(5)))  # while somebody reads the question
+    applied = await ingress.http.post(url, auth=OPERATOR, data=form)
+    assert applied.status_code == 303
+    (event,) = await told(ingress)
+    assert event.data.where == RequestFilter(repository="library/*", priority="live")
+    assert event.time == datetime.fromisoformat(form["until"])
+    shown_again = await ingress.http.get(str(applied.url.join(applied.headers["location"])), auth=OPERATOR)
+    assert "2 cancelled: what runs stops within seconds" in shown_again.text

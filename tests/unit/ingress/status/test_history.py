@@ -316,6 +316,7 @@ async def test_search_pages_through_everything_once_newest_first() -> None:
         (ConversionFilter(repository="library/redis"), 1),
         (ConversionFilter(code="denied"), 1),
         (ConversionFilter(driver="nydus"), 0),
+        (ConversionFilter(priority="backfill"), 0),
         (ConversionFilter(text="TEAM/api:2"), 1),
         (ConversionFilter(text="letter-9"), 1),
         (ConversionFilter(since=NOW.timestamp()), 0),
