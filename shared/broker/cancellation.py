@@ -1,4 +1,4 @@
-"""Cancellation that client libraries swallow, or make up.
+"""Cancellation that client libraries swallow or make up, and work that it must not cut in two.
 
 Until Python 3.12 ``asyncio.wait_for`` returns the result, and forgets that it was cancelled, when both happen in the same turn of
 the loop; nats-py and aiormq wait for answers with it. aiormq turns a cancellation into an error of the connection when that was
@@ -9,8 +9,8 @@ and whoever waits for its end with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -38,6 +38,28 @@ async def cancellable(operation: Awaitable[T]) -> T:
     """Await ``operation``, honouring cancellation."""
     with honouring_cancellation():
         return await operation
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards.
+
+    For what leaves a duplicate when it is half done: a settlement whose copy is confirmed and whose original is not acknowledged.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:  # noqa: BLE001, S110  the task's own; raised by result() below
+            pass
+    if cancelled is not None:
+        task.exception()  # retrieved, so that asyncio does not log it
+        raise cancelled
+    return task.result()
 
 
 async def attempted(closing: Awaitable[object], seconds: float) -> None:

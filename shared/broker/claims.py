@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-from shared.broker.cancellation import attempted
-from shared.broker.delivery import finish
+from shared.broker.cancellation import attempted, finish
 from shared.broker.transport import ClaimStore, HeldClaim
 from shared.errors import IcsError
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from shared.broker.api import DeadLetterFilter, Headers
-from shared.broker.delivery import finish
+from shared.broker.cancellation import finish
 from shared.broker.transport import TakenLetter, Transport
 from shared.broker.wire import Queued, encode, encode_dead_letter
 from shared.errors import PermanentError

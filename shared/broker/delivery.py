@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 
+from shared.broker.cancellation import finish
 from shared.broker.transport import Taken, Transport
 from shared.broker.wire import Queued, bounded_attempts, encode, encode_dead_letter, letter_of
 from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure
-
-_Result = TypeVar("_Result")
-
-
-async def finish(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run ``work`` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards.
-
-    A settlement that is half done (copy confirmed, original not acknowledged) would leave a duplicate.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except BaseException:  # noqa: BLE001, S110  the task's own; raised by result() below
-            pass
-    if cancelled is not None:
-        task.exception()  # retrieved, so that asyncio does not log it
-        raise cancelled
-    return task.result()
 
 
 class QueuedDelivery:

@@ -31,7 +31,7 @@ from shared.broker.jetstream.transport import JetStreamTransport, open_jetstream
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _START_TIMEOUT = 15.0
 _STOP_TIMEOUT = 10.0
 _RESTART_DELAY = 0.2
@@ -151,9 +151,7 @@ class EmbeddedServer:
         try:
             while True:
                 await self._serve()
-                logger.error(
-                    "the embedded nats-server ended, it is started again: see %s", self._data_dir / "server.log"
-                )
+                _log.error("the embedded nats-server ended, it is started again: see %s", self._data_dir / "server.log")
                 await asyncio.sleep(_RESTART_DELAY)
         finally:
             await self._stop()

@@ -8,9 +8,10 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from datetime import UTC, datetime, timedelta
 
 from shared.broker.api import BrokerStats, EventStream, Headers
+from shared.broker.cancellation import finish
 from shared.broker.claims import ClaimDesk
 from shared.broker.dead_letters import DeadLetterBox
-from shared.broker.delivery import QueuedDelivery, finish
+from shared.broker.delivery import QueuedDelivery
 from shared.broker.transport import Taken, Transport
 from shared.broker.wire import (
     MalformedMessageError,
@@ -24,7 +25,7 @@ from shared.broker.wire import (
 from shared.errors import IcsError
 from shared.messages import ConversionRequest, DeadLetter, Failure
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def delivery_limit_failure(limit: int) -> Failure:
@@ -110,7 +111,7 @@ class QueueBroker:
             await self._transport.publish(encode(queued), queued.request.priority, delay=wait)
             await taken.ack()
         except IcsError as error:
-            logger.warning("a delayed message could not be put back, it will be delivered again: %s", error.message)
+            _log.warning("a delayed message could not be put back, it will be delivered again: %s", error.message)
         finally:
             await taken.drop()
 
@@ -119,9 +120,9 @@ class QueueBroker:
             try:
                 await self._transport.dead.put(letter, encode_dead_letter(letter, taken.message.headers))
                 await taken.ack()
-                logger.warning("dead-lettered a message: %s: %s", letter.failure.code, letter.failure.message)
+                _log.warning("dead-lettered a message: %s: %s", letter.failure.code, letter.failure.message)
             except IcsError as error:
-                logger.warning("a message could not be dead-lettered, it will be delivered again: %s", error.message)
+                _log.warning("a message could not be dead-lettered, it will be delivered again: %s", error.message)
             finally:
                 await taken.drop()
 

@@ -173,10 +173,6 @@ class AmqpLink:
         finally:
             await attempted(channel.close(), self.timeout)
 
-    async def connection(self) -> AbstractConnection:
-        """The shared connection. Raises what the client library raises; use it inside :meth:`call`."""
-        return await self._connected()
-
     async def current(self) -> object:
         """Something that changes with every new connection. Raises TransientError."""
 

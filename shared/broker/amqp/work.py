@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
@@ -61,13 +61,12 @@ class AmqpTaken:
 
 def wire(incoming: AbstractIncomingMessage) -> WireMessage:
     """Body and text headers; what a broker or a person added of other types is left out."""
-    headers = {}
-    for name, value in incoming.headers.items():
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")  # noqa: PLW2901
-        if isinstance(value, str):
-            headers[name] = value
+    headers = {name: _text(value) for name, value in incoming.headers.items() if isinstance(value, bytes | str)}
     return WireMessage(incoming.body, headers)
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 @asynccontextmanager
@@ -90,7 +89,7 @@ class _Subscription:
         while True:
             try:
                 with honouring_cancellation():
-                    channel = await self._open()
+                    channel = await self._link.open_channel(prefetch=self._prefetch)
                     async with aclosing(self._from(channel)) as taken:
                         async for each in taken:
                             failures = 0
@@ -100,16 +99,6 @@ class _Subscription:
                 failures += 1
                 _log.warning("%s; trying again in %.1f s", error.message, pause)
                 await asyncio.sleep(pause)
-
-    async def _open(self) -> AbstractChannel:
-        async def open_channel(shared: AbstractChannel) -> AbstractChannel:
-            del shared
-            connection = await self._link.connection()
-            channel = await connection.channel()
-            await channel.set_qos(prefetch_count=self._prefetch)
-            return channel
-
-        return await self._link.call(open_channel)
 
     async def _from(self, channel: AbstractChannel) -> AsyncGenerator[AmqpTaken]:
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
@@ -146,17 +135,18 @@ class _Subscription:
         finally:
             await attempted(self._leave(live, tag, arrived), self._link.timeout)
 
-    async def _fetched(self, queue: object) -> AbstractIncomingMessage | None:
+    async def _fetched(self, queue: AbstractQueue) -> AbstractIncomingMessage | None:
         try:
-            found: AbstractIncomingMessage | None = await cancellable(queue.get(fail=False, timeout=self._link.timeout))  # type: ignore[attr-defined]
+            return await cancellable(queue.get(fail=False, timeout=self._link.timeout))
         except Exception as error:
             raise unavailable("RabbitMQ: the channel was closed") from error
-        return found
 
-    async def _leave(self, queue: object, tag: str, arrived: asyncio.Queue[AbstractIncomingMessage | None]) -> None:
+    async def _leave(
+        self, queue: AbstractQueue, tag: str, arrived: asyncio.Queue[AbstractIncomingMessage | None]
+    ) -> None:
         """Take no more, and hand back what nobody has seen."""
         async with asyncio.timeout(self._link.timeout):
-            await queue.cancel(tag)  # type: ignore[attr-defined]
+            await queue.cancel(tag)
             while not arrived.empty():
                 unseen = arrived.get_nowait()
                 if unseen is not None:

@@ -22,7 +22,7 @@ from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
 from shared.settings.broker_url import server_urls
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _FAILURES = (nats.errors.Error, TimeoutError, OSError, asyncio.IncompleteReadError)
@@ -148,7 +148,7 @@ class NatsLink:
 
     async def _on_error(self, error: Exception) -> None:
         self._problem = type(error).__name__
-        logger.warning("NATS: %s", type(error).__name__)
+        _log.warning("NATS: %s", type(error).__name__)
         if isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower():
             self._problem = "the server refuses our credentials"
             if not self.client.is_connected and not self._ready.is_set():
@@ -161,10 +161,10 @@ class NatsLink:
     async def _on_disconnect(self) -> None:
         self._ready.clear()
         self._problem = "disconnected"
-        logger.warning("NATS: disconnected")
+        _log.warning("NATS: disconnected")
 
     async def _on_reconnect(self) -> None:
-        logger.info("NATS: connected again")
+        _log.info("NATS: connected again")
         self._refused = None
         await self._declare_until_done()
 

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import nats.errors
 from nats.aio.msg import Msg
 
-from shared.broker.cancellation import attempted
-from shared.broker.delivery import finish
+from shared.broker.cancellation import attempted, finish
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.pull import Puller
 from shared.broker.jetstream.topology import ACK_WAIT
@@ -22,7 +21,7 @@ from shared.broker.wire import NOT_BEFORE, WireMessage
 from shared.errors import IcsError
 from shared.messages import Priority
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _LONG_POLL = 1.0
 """Seconds; also how long backfill may wait unseen behind an empty live lane."""
 _FULL_POLL = 0.25
@@ -114,7 +113,7 @@ async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots
             if message is None and slots.free:
                 lane, message = "live", await live.take(slots.free, _LONG_POLL)
         except nats.errors.Error as error:
-            logger.warning("NATS: cannot take work: %s", type(error).__name__)
+            _log.warning("NATS: cannot take work: %s", type(error).__name__)
             message = None
         if message is not None:
             await _make_room(message, slots)
@@ -151,7 +150,7 @@ async def _return_due_retries(link: NatsLink) -> None:
                 elif puller.last_status == "503" or not link.client.is_connected:
                     await asyncio.sleep(0.1)
             except (nats.errors.Error, IcsError) as error:
-                logger.warning("NATS: cannot return a retry, it stays queued: %s", type(error).__name__)
+                _log.warning("NATS: cannot return a retry, it stays queued: %s", type(error).__name__)
                 await asyncio.sleep(0.1)
     finally:
         await puller.close()
