@@ -119,6 +119,7 @@ class Journal:
 Plan = Callable[[Reference], Sequence[ConversionRequest] | str]
 """The requests that the rules make of a source, or the reason why there is none."""
 Publish = Callable[[ConversionRequest], Awaitable[None]]
+_EVERYTHING = Globs()
 
 
 async def backfill(
@@ -127,8 +128,8 @@ async def backfill(
     plan: Plan,
     publish: Publish | None,
     *,
-    repositories: Globs | None = None,
-    tags: Globs | None = None,
+    repositories: Globs = _EVERYTHING,
+    tags: Globs = _EVERYTHING,
     journal: Journal | None = None,
     limit: int | None = None,
     rate: float = 0,
@@ -154,14 +155,14 @@ async def backfill(
     report = BackfillReport()
     journal = journal or Journal(None)
     async for repository in catalogue.repositories():
-        if not matches(repository, repositories):
+        if not repositories.matches(repository):
             continue
         if repository in journal:
             report.resumed += 1
             continue
         report.repositories += 1
         async for tag, digest in catalogue.tags(repository):
-            if not matches(tag, tags):
+            if not tags.matches(tag):
                 continue
             report.tags += 1
             source = Reference(registry, repository, tag, digest)
@@ -182,8 +183,3 @@ async def backfill(
         if publish is not None:
             journal.finish(repository)
     return report
-
-
-def matches(name: str, globs: Globs | None) -> bool:
-    """Whether ``name`` is included and not excluded; ``*`` crosses slashes."""
-    return globs is None or globs.pattern.match(name) is not None

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from shared.backfill import matches
 from shared.errors import PermanentError
 from shared.messages import ConversionRequest, DriverChoice, request_id
 from shared.oci.reference import DOCKER_HUB, Reference, is_repository, is_tag, parse_written
@@ -187,7 +186,7 @@ def _names_registry(template: str) -> bool:
 
 
 def _wants(rule: Rule, source: Reference) -> bool:
-    return matches(source.repository, rule.match.repositories) and matches(source.tag or "", rule.match.tags)
+    return rule.match.repositories.matches(source.repository) and rule.match.tags.matches(source.tag or "")
 
 
 def _driver(settings: Settings, rule: Rule) -> DriverChoice:

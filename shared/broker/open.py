@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
@@ -16,7 +15,6 @@ from shared.settings.model import BrokerSettings, Settings
 
 SERVER_FILE = "server.json"
 """In ``data_dir``: written when an embedded server has started for the first time."""
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @asynccontextmanager
@@ -58,11 +56,6 @@ def require_existing(settings: Settings) -> None:
 
 def _transport(settings: BrokerSettings) -> AbstractAsyncContextManager[Transport]:
     url = _url(settings)
-    if not _PREFIX.fullmatch(settings.prefix):
-        raise PermanentError(
-            "broker.prefix must be 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or digit",
-            code="invalid_broker_url",
-        )
     scheme = urlsplit(url).scheme
     # Transports are imported where they are chosen: a consumer on RabbitMQ does not load NATS' client.
     if scheme == "memory":

@@ -166,8 +166,6 @@ def _broker(settings: Settings) -> Iterator[Problem]:
             yield Problem(path, f"must name a host: {parts.scheme}://HOST")
     if len(schemes) > 1:
         yield Problem(path, "must name servers of one cluster: all with the same scheme")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.broker.prefix):
-        yield Problem("broker.prefix", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 
 
 def _peers(settings: Settings) -> Iterator[Problem]:

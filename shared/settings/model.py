@@ -95,9 +95,12 @@ class Globs(Section):
     exclude: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     """None of these may fit."""
 
+    def matches(self, name: str) -> bool:
+        """Whether ``name`` is included and not excluded; ``*`` crosses slashes."""
+        return self._pattern.match(name) is not None
+
     @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """Matches what is included and not excluded."""
+    def _pattern(self) -> re.Pattern[str]:
         excluded, included = ("|".join(map(translate, globs)) or "(?!)" for globs in (self.exclude, self.include))
         return re.compile(f"(?!{excluded})(?:{included})")
 
@@ -138,7 +141,7 @@ class BrokerSettings(Section):
     """A file that holds the same."""
     data_dir: Path = Path("var/broker")
     """Where the embedded broker keeps its files."""
-    prefix: str = "ics"
+    prefix: str = Field(default="ics", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     """First part of every queue's and stream's name."""
     ca: Path | None = None
     """PEM bundle to trust instead of the system's."""

@@ -181,6 +181,7 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
         ("auth_header_file: /nowhere", "auth_header_file"),
         ("broker: {url_file: /nowhere}", "broker.url_file"),
         ("broker: {prefix: a.b}", "broker.prefix"),
+        ("broker: {prefix: _a}", "broker.prefix"),
         ("console: {credential: word}", "console.credential"),
         ("auths: {h: {client_certificate: /c}}", "auths.h"),
         ("auths: {h: {ca: /nowhere}}", "auths.h.ca"),
