@@ -1,10 +1,10 @@
-"""Shares of one process's memory, and the locks that keep two conversions from converting one layer."""
+"""Shares of one process's memory."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 LAYER_SHARE = 48 << 20
@@ -57,24 +57,3 @@ class MemoryBudget:
             if not turn.done():
                 self.used += size
                 turn.set_result(None)
-
-
-class KeyedLocks:
-    """A lock for each key, kept only while somebody holds or awaits it."""
-
-    def __init__(self) -> None:
-        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def hold(self, key: Hashable) -> AsyncIterator[None]:
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks[key]
-            if users == 1:
-                del self._locks[key]
-            else:
-                self._locks[key] = (lock, users - 1)

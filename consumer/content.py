@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
-from consumer.budget import LAYER_SHARE, KeyedLocks, MemoryBudget
+from consumer.budget import LAYER_SHARE, MemoryBudget
 from consumer.claims import LayerClaims
+from consumer.keyed_locks import KeyedLocks
 from consumer.layer_cache import LayerCache
 from drivers.api import BlobWriter, ConvertedLayer, Progress
 from shared.errors import LimitExceededError, PermanentError
@@ -159,12 +160,12 @@ class StoreContent:
 
     @asynccontextmanager
     async def layer_memory(self) -> AsyncIterator[None]:
-        async with self._budget.share(LAYER_SHARE):
-            self._metrics.buffers(self._budget.used, self._budget.limit)
-            try:
+        try:
+            async with self._budget.share(LAYER_SHARE):
+                self._metrics.buffers(self._budget.used, self._budget.limit)
                 yield
-            finally:
-                self._metrics.buffers(self._budget.used - min(LAYER_SHARE, self._budget.limit), self._budget.limit)
+        finally:
+            self._metrics.buffers(self._budget.used, self._budget.limit)
 
 
 class _CountedWriter:

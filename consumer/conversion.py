@@ -23,9 +23,10 @@ from typing import Literal
 
 import orjson
 
-from consumer.budget import KeyedLocks, MemoryBudget
+from consumer.budget import MemoryBudget
 from consumer.claims import LayerClaims
 from consumer.content import StoreContent, manifest_or_none
+from consumer.keyed_locks import KeyedLocks
 from consumer.layer_cache import DEFAULT_REPOSITORY, LayerCache
 from drivers.api import (
     ANNOTATION_DRIVER_NAME,

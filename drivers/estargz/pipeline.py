@@ -23,6 +23,7 @@ from drivers.estargz.workers import Workers
 from drivers.inflate import Inflater
 from drivers.limits import LayerLimits
 from drivers.tar.entry import clean
+from shared.errors import first_failure
 from shared.oci.digest import Digest
 
 READ_SIZE: Final = 256 << 10
@@ -63,7 +64,7 @@ async def build(
             tasks.create_task(layer.cut(source))
             tasks.create_task(layer.assemble())
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise first_failure(group) from None
     finally:
         layer.close()
     return await layer.finish()
@@ -186,9 +187,3 @@ async def inflate(open_blob: OpenBlob, writer: BlobWriter, limits: LayerLimits, 
 async def _write_all(pieces: Iterator[bytes], writer: BlobWriter, workers: Workers) -> None:
     while (piece := await workers.step(lambda: next(pieces, None))) is not None:
         await writer.write(piece)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the group; the tasks that it cancelled raised none."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

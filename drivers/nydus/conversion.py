@@ -25,7 +25,7 @@ from drivers.nydus.manifests import (
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.zran.builder import reference_marks
 from drivers.once import converted_once
-from shared.errors import PermanentError, SkippedError
+from shared.errors import PermanentError, SkippedError, first_failure
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.manifest import ImageManifest, Index
@@ -183,7 +183,7 @@ class Conversion:
             async with asyncio.TaskGroup() as group:
                 tasks = {digest: group.create_task(self._layer(layer)) for digest, layer in unique.items()}
         except BaseExceptionGroup as failures:
-            raise _first(failures) from failures
+            raise first_failure(failures) from failures
         return [tasks[layer.digest].result() for layer in manifest.layers]
 
     async def _layer(self, layer: Descriptor) -> BlobLayer:
@@ -263,11 +263,3 @@ class Conversion:
         pushed = await content.push_manifest(manifest)
         marks = {media.NYDUS_SOURCE_DIGEST: str(original.manifest.digest)}
         return replace(pushed, platform=original.platform, annotations=marks)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that a group of parallel layers ended with, the first by order of layers."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -9,6 +9,7 @@ from shared.oci.digest import Digest
 from shared.oci.reference import Reference
 from shared.registry.errors import Operation
 from shared.registry.transport import Request, Transport, joined
+from shared.registry.uploads import cancel_session
 
 _DECLINED = frozenset(
     {"denied", "unauthorized", "not_found", "blob_unknown", "name_unknown", "upload_unknown", "unsupported_by_registry"}
@@ -41,9 +42,5 @@ async def mount(transport: Transport, repository: Reference, digest: Digest, sou
         return True
     if location := answer.headers.get("Location"):  # an upload was opened instead: leave nothing behind
         with contextlib.suppress(IcsError):
-            session = joined(answer.url, location, operation)
-            cancel = Operation("cancel_upload", repository.registry, repository.repository)
-            await transport.send(
-                Request(cancel, "DELETE", session, frozenset({200, 202, 204, 400, 404}), scopes), repeat=False
-            )
+            await cancel_session(transport, repository, joined(answer.url, location, operation))
     return False

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import ClientError
 
-from consumer.budget import KeyedLocks
+from consumer.keyed_locks import KeyedLocks
 from shared.oci.digest import Digest
 from shared.oci.reference import parse_reference
 from tests.faults.account import Report

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from consumer.budget import KeyedLocks, MemoryBudget
+from consumer.budget import MemoryBudget
 from consumer.content import StoreContent
+from consumer.keyed_locks import KeyedLocks
 from drivers.api import Result, Source
 from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions

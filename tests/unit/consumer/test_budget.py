@@ -7,7 +7,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.budget import KeyedLocks, MemoryBudget
+from consumer.budget import MemoryBudget
+from consumer.keyed_locks import KeyedLocks
 
 
 async def test_a_large_share_waits_and_is_not_overtaken() -> None:
