@@ -1,4 +1,5 @@
-"""The driver seam. A format is one folder with a ``Driver`` and one entry-point line in ``pyproject.toml``.
+"""The driver seam. A format is one folder with a ``Driver`` and one entry-point line in ``pyproject.toml``; one that replaces
+layers one by one is a :class:`drivers.layerwise.LayerwiseDriver`, which is most of a driver.
 
 Drivers see a ``Content`` object, never HTTP, and never put a tag: they return the root manifest, which the consumer puts
 last, after it has checked that the source tag still points where it did.
@@ -62,7 +63,7 @@ class Progress(Protocol):
         ...
 
     def stage(self, name: str, subject: str = "") -> AbstractAsyncContextManager[StageRecord]:
-        """Time one stage (``pull`` ``convert`` ``push`` ``manifest`` ...): a child span and a ``shared.events.Stage``."""
+        """Time one stage (names: ``shared.events.Stage``): a child span, a sample of a histogram, and a row of the waterfall."""
         ...
 
 
@@ -249,32 +250,5 @@ class Driver(Protocol):
         Raises:
             SkippedError: nothing to convert (already in the format, no image layers, no platform selected).
             PermanentError, TransientError: classified where they arise.
-        """
-        ...
-
-
-class LayerDriver(Protocol):
-    """A format that replaces layers one by one: ``drivers.layerwise`` derives a whole ``Driver`` from it."""
-
-    type: ClassVar[str]
-    version: ClassVar[str]
-    options: ClassVar[OptionsModel]
-
-    def fingerprint(self, option: DriverOptions) -> str: ...
-
-    def recognises_layer(self, layer: Descriptor) -> bool:
-        """By annotations and media type alone."""
-        ...
-
-    async def convert_layer(
-        self, layer: Descriptor, open_blob: OpenBlob, writer: BlobWriter, option: DriverOptions
-    ) -> ConvertedLayer:
-        """One stream in, one stream out; no whole layer in memory, no temporary file.
-
-        ``open_blob`` is called once, or twice by a format that must put late entries first.
-
-        Raises:
-            UnconvertibleLayerError: a sound layer that the format cannot hold; nothing was committed. The original stays.
-            CorruptLayerError, LimitExceededError: the layer's bytes are wrong or too much.
         """
         ...

@@ -31,6 +31,7 @@ from drivers.api import (
     Source,
     UnconvertibleLayerError,
 )
+from drivers.checking import CheckReport, Original
 from drivers.image import (
     ATTESTATION_SUBJECT,
     MAXIMUM_CONFIG_SIZE,
@@ -40,12 +41,15 @@ from drivers.image import (
     parse_config,
     selected,
 )
+from drivers.limits import LayerLimits
 from drivers.once import converted_once
-from shared.errors import PermanentError, SkippedError, UnsupportedError
+from shared.errors import PermanentError, SkippedError, UnsupportedError, first_failure
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
+from shared.oci.reference import Reference
+from shared.registry.api import ImageStore
 
 LAYERS_AT_ONCE = 4
 """Per conversion: while one downloads and one computes, another finishes its upload."""
@@ -54,22 +58,42 @@ LOOKS_AT_ONCE = 16
 
 
 class LayerwiseDriver(ABC):
-    """Base of drivers that satisfy ``drivers.api.LayerDriver``; makes them satisfy ``drivers.api.Driver``."""
+    """Base of a format that replaces layers one by one: a :class:`drivers.api.Driver` once the abstract methods are there."""
 
     type: ClassVar[str]
     version: ClassVar[str]
     options: ClassVar[OptionsModel]
 
     @abstractmethod
-    def fingerprint(self, option: DriverOptions) -> str: ...
+    def fingerprint(self, option: DriverOptions) -> str:
+        """See :meth:`drivers.api.Driver.fingerprint`."""
 
     @abstractmethod
-    def recognises_layer(self, layer: Descriptor) -> bool: ...
+    def recognises_layer(self, layer: Descriptor) -> bool:
+        """By annotations and media type alone."""
 
     @abstractmethod
     async def convert_layer(
         self, layer: Descriptor, open_blob: OpenBlob, writer: BlobWriter, option: DriverOptions
-    ) -> ConvertedLayer: ...
+    ) -> ConvertedLayer:
+        """One stream in, one stream out; no whole layer in memory, no temporary file.
+
+        Args:
+            layer: of the source; its media type may be wrong about its compression.
+            open_blob: called once, or twice by a format that must put late entries first.
+            writer: takes the converted layer, which is committed here.
+            option: of this driver.
+
+        Raises:
+            UnconvertibleLayerError: a sound layer that the format cannot hold; nothing was committed. The original stays.
+            CorruptLayerError, LimitExceededError: the layer's bytes are wrong or too much.
+        """
+
+    @abstractmethod
+    async def check(
+        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
+    ) -> CheckReport:
+        """See :meth:`drivers.api.Driver.check`."""
 
     async def check_health(self, option: DriverOptions | None = None) -> None:  # noqa: B027  most formats have nothing to check
         """Nothing but this process is needed."""
@@ -136,7 +160,7 @@ class _Conversion:
                 else:
                     root = await self._index(manifest)
         except BaseExceptionGroup as failures:
-            raise _first(failures) from failures
+            raise first_failure(failures) from failures
         totals = self._totals
         return Result(
             root=root,
@@ -336,11 +360,3 @@ def _ordered(manifest: dict[str, Any]) -> dict[str, Any]:
     """``schemaVersion`` and ``mediaType`` first, wherever the source had them (a list may have had no media type)."""
     first = {"schemaVersion": 2, "mediaType": manifest["mediaType"]}
     return first | {key: value for key, value in manifest.items() if key not in first}
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that ended a group of parallel tasks."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -63,7 +63,7 @@ class EstargzDriver(LayerwiseDriver):
         writer: BlobWriter,
         option: DriverOptions,
     ) -> ConvertedLayer:
-        """See :class:`drivers.api.LayerDriver`. The layer's compression is told by its content."""
+        """See :meth:`drivers.layerwise.LayerwiseDriver.convert_layer`. The layer's compression is told by its content."""
         estargz = _options(option)
         if estargz.uncompress:
             await inflate(open_blob, writer, self._limits, self._workers)
