@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -29,6 +28,7 @@ from shared.event_reporter import EventReporter
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from shared.version import service_version
 
 DESCRIPTION = """Takes the webhooks of Harbor (Default and CloudEvents bodies), of CNCF distribution, and of acceld's clients, plans
 conversions by the configured rules, and puts them into the queue. **202 means that the broker has them on disk.**"""
@@ -48,7 +48,7 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
 
     app = ExpressLane(
         title="Image conversion service",
-        version=version("image-conversion-service"),
+        version=service_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
     )

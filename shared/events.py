@@ -38,7 +38,9 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    """``resolve`` ``pull`` ``convert`` ``push`` ``manifest`` ``tag``; per layer or platform where ``subject`` says so."""
+    """``resolve`` ``wait`` ``pull`` ``convert`` ``push`` ``merge`` ``manifest`` ``tag``, or a driver's own; per layer or platform
+    where ``subject`` says so.
+    """
     subject: str = ""
     """Layer digest or platform, where the stage has one."""
     start_seconds: float

@@ -13,9 +13,12 @@ from shared.errors import IcsError, PermanentError, TransientError
 from shared.telemetry.metrics import Metrics
 
 Item = TypeVar("Item")
+CAPACITY = 1000
+"""Items that wait at most; more are dropped and counted."""
 ATTEMPTS = 8
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 120.0
+"""Seconds before the second attempt, which double with each, and the most that any is waited for."""
 FLUSH = 5.0
 """Seconds that the last items get at the end."""
 _log = logging.getLogger(__name__)
@@ -26,7 +29,6 @@ class Outbox(Generic[Item]):
     name: of the other side, for the log; holds no credential.
     send: delivers one item; ``TransientError`` means again later (after ``retry_after`` if it names one).
     metrics: counts deliveries, failures and drops.
-    capacity: items that wait at most; more are dropped and counted.
     """
 
     def __init__(
@@ -35,11 +37,10 @@ class Outbox(Generic[Item]):
         send: Callable[[Item], Awaitable[None]],
         metrics: Metrics,
         *,
-        capacity: int = 1000,
         first_delay: float = FIRST_DELAY,
     ) -> None:
         self._name, self._send, self._metrics, self._first_delay = name, send, metrics, first_delay
-        self._queue: asyncio.Queue[Item] = asyncio.Queue(capacity)
+        self._queue: asyncio.Queue[Item] = asyncio.Queue(CAPACITY)
 
     def put(self, item: Item) -> None:
         """Never waits, never raises."""

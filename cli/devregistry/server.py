@@ -129,14 +129,8 @@ def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamRespon
 
 
 @contextlib.asynccontextmanager
-async def serve_registry(
-    registry: DevRegistry, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[str]:
-    """Serve until the block ends; gives ``host:port``.
-
-    Raises:
-        OSError: the port is taken.
-    """
+async def serve_registry(registry: DevRegistry, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve on a free port of this machine until the block ends; gives ``host:port``."""
     runner = web.AppRunner(
         registry.application(),
         access_log=None,
@@ -146,9 +140,8 @@ async def serve_registry(
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        await site.start()
-        yield f"{host}:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
         registry.faults.released.set()
         await runner.cleanup()

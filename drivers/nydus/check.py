@@ -28,7 +28,6 @@ async def check_image(
     reference: Reference,
     *,
     original: Original | None = None,
-    data: bool = True,
     limits: LayerLimits | None = None,
 ) -> CheckReport:
     """Check a Nydus image, or every Nydus image of an index.
@@ -38,14 +37,13 @@ async def check_image(
         reference: the image.
         original: where its source is; by default in ``store`` under the name of the image's own annotation, or in its own
             repository. The manifest is always the one whose digest the image records.
-        data: also read every blob and check every chunk against its digest.
         limits: of one layer.
 
     Raises:
         PermanentError: ``reference`` has no Nydus image (code ``not_nydus``), or the store's own errors.
         TransientError: of the store.
     """
-    check = _Check(store, reference, original, data=data, limits=limits or LayerLimits())
+    check = _Check(store, reference, original, limits or LayerLimits())
     children = await image_manifests(store, reference, await store.manifest(reference))
     images = [child for child in children if is_nydus(child)]
     if not images:
@@ -57,13 +55,12 @@ async def check_image(
 
 class _Check:
     def __init__(
-        self, store: ImageStore, repository: Reference, original: Original | None, *, data: bool, limits: LayerLimits
+        self, store: ImageStore, repository: Reference, original: Original | None, limits: LayerLimits
     ) -> None:
         self.report = CheckReport()
         self._store = store
         self._repository = repository
         self._original = original
-        self._data = data
         self._limits = limits
         self._reader = ImageReader(store, repository, limits)
 
@@ -73,9 +70,8 @@ class _Check:
         try:
             content = await self._reader.read(manifest)
             report.blobs += len(content.layers)
-            if self._data:
-                for descriptor, layer in zip(manifest.layers, content.layers, strict=False):
-                    report.chunks += await self._reader.check_data(descriptor, layer)
+            for descriptor, layer in zip(manifest.layers, content.layers, strict=False):
+                report.chunks += await self._reader.check_data(descriptor, layer)
         except InvalidNydusError as error:
             report.findings.append(Finding(manifest.digest, error.field, error.reason))
             return

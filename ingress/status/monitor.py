@@ -44,16 +44,15 @@ class BrokerMonitor:
     What the broker cannot tell (RabbitMQ: how old the oldest message is, how many are in work) the history does.
     """
 
-    def __init__(self, broker: Broker, history: History, metrics: Metrics, *, period: float = _PERIOD) -> None:
+    def __init__(self, broker: Broker, history: History, metrics: Metrics) -> None:
         self._broker, self._history, self._metrics = broker, history, metrics
-        self._period = period
         self._counted: tuple[int | None, float] = (None, 0.0)
         self.snapshot = BrokerSnapshot()
 
     async def run(self) -> None:
         while True:
             await self.look()
-            await asyncio.sleep(self._period)
+            await asyncio.sleep(_PERIOD)
 
     async def look(self) -> None:
         """Ask once, now. Never raises a broker's error: it becomes part of the snapshot."""

@@ -15,7 +15,7 @@ from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
 from shared.registry import blobs, listing, manifests
 from shared.registry.access import AccessList
-from shared.registry.auth import Authenticator, CredentialSource
+from shared.registry.auth import Authenticator
 from shared.registry.docker_config import DockerConfig
 from shared.registry.mounts import mount
 from shared.registry.observer import Observer, Silent
@@ -42,17 +42,16 @@ class RegistryClient:
         *,
         observer: Observer | None = None,
         retry: RetryPolicy | None = None,
-        credentials: CredentialSource | None = None,
         chunk_size: int | None = None,
         sessions: UploadSessions | None = None,
     ) -> Self:
         """Read credentials and certificates; nothing is contacted yet.
 
         Args:
-            settings: ``auths``, ``endpoints``, ``timeouts`` and ``limits.memory`` matter here.
+            settings: ``auths``, ``endpoints``, ``timeouts`` and ``limits.memory`` matter here; where ``auths`` has an entry
+                without a credential, Docker's configuration is asked.
             observer: is told of every request, retry and transfer.
             retry: how a single request is repeated.
-            credentials: asked where ``auths`` has an entry without a credential; Docker's configuration by default.
             chunk_size: bytes of an upload's chunk, of which an upload holds two; an eighth of ``limits.memory``, at most
                 16 MiB, by default.
             sessions: is told of every upload session that is open.
@@ -62,7 +61,7 @@ class RegistryClient:
         """
         transport = Transport(
             AccessList.from_settings(settings),
-            Authenticator(credentials or DockerConfig.of_environment()),
+            Authenticator(DockerConfig.of_environment()),
             observer or Silent(),
             retry or RetryPolicy(),
             connect_timeout=settings.timeouts.connect,

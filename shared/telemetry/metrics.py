@@ -11,7 +11,6 @@ import threading
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -21,13 +20,13 @@ from prometheus_client.registry import Collector
 
 from shared.telemetry.cardinality import LabelValues, RefTagLabels
 from shared.telemetry.exposition import render
+from shared.version import service_version
 
 Outcome = Literal["succeeded", "skipped", "failed", "cancelled", "retrying", "preempted", "released"]
 """How one attempt ended. ``released``: handed back without an outcome (drain, open circuit). ``cancelled``: by an operator.
 ``preempted``: a backfill that was handed back for a push."""
 WebhookOutcome = Literal["accepted", "ignored", "unauthorized", "invalid", "unavailable"]
 CircuitState = Literal["closed", "half_open", "open"]
-Direction = Literal["in", "out"]
 
 CONVERSION_BUCKETS = (0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """Seconds. Conversions take from a tenth of a second (everything reused) to an hour, their shortest stages a hundredth."""
@@ -38,7 +37,7 @@ REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2, 4)
 """Converted size : source size."""
 
-STAGES = ("resolve", "wait", "pull", "convert", "push", "manifest", "tag")
+STAGES = ("resolve", "wait", "pull", "convert", "push", "merge", "manifest", "tag")
 _CODES = 100
 _CIRCUIT = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -63,7 +62,7 @@ class Metrics:
             ProcessCollector(registry=self.registry)
         self._begin_at_zero()
         build = self._gauge("ics_build_info", "1, with the build's version as labels", "version", "python")
-        build.labels(_service_version(), platform.python_version()).set(1)
+        build.labels(service_version(), platform.python_version()).set(1)
 
     # -- conversions ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +107,7 @@ class Metrics:
         self._queue_time.observe(max(0.0, seconds), exemplar=_exemplar(trace_id))
 
     def stage(self, name: str, seconds: float, trace_id: str = "") -> None:
-        """``name``: of the fixed set in ``shared.events.Stage``."""
+        """``name``: one of :data:`STAGES`, or a driver's own."""
         self._stage.labels(self._codes.admit(name)).observe(seconds, exemplar=_exemplar(trace_id))
 
     def sizes(self, source: int, target: int) -> None:
@@ -170,8 +169,8 @@ class Metrics:
         for code, count in grouped.items():
             self._dead_letters.labels(code).set(count)
 
-    def dead_letter_operation(self, operation: Literal["replayed", "discarded"], count: int = 1) -> None:
-        self._operations.labels(operation).inc(count)
+    def dead_letter_operation(self, operation: Literal["replayed", "discarded"]) -> None:
+        self._operations.labels(operation).inc()
 
     def event_dropped(self) -> None:
         """An event for the status stream could not be published; the conversion went on."""
@@ -327,10 +326,3 @@ class _KnownGauge(Collector):
 def _exemplar(trace_id: str) -> dict[str, str] | None:
     """None for anything but a trace id: an exemplar over 128 characters would raise."""
     return {"trace_id": trace_id} if len(trace_id) == 32 else None
-
-
-def _service_version() -> str:
-    try:
-        return version("image-conversion-service")
-    except PackageNotFoundError:
-        return "source"

@@ -5,7 +5,7 @@
     POST /conversion            server     ingress
     └── publish ics.conversions   producer   ingress, one per conversion
         └── process ics.conversions  consumer   links: earlier attempts, the conversion that is replayed
-            └── resolve, pull, convert, push, manifest, tag     internal
+            └── resolve, wait, pull, convert, push, merge, manifest, tag     internal
 
 A backfill's queue is ``ics.conversions.backfill``.
 
@@ -118,14 +118,12 @@ def process_span(
     )
 
 
-def stage_span(
-    tracing: Tracing, name: str, subject: str = "", attributes: Mapping[str, AttributeValue] | None = None
-) -> CurrentSpan:
+def stage_span(tracing: Tracing, name: str, subject: str = "") -> CurrentSpan:
     """One stage of the current attempt; ``subject`` is a layer's digest or a platform."""
-    values: dict[str, AttributeValue] = {"ics.stage": name, **(attributes or {})}
+    attributes: dict[str, AttributeValue] = {"ics.stage": name}
     if subject:
-        values["ics.stage.subject"] = subject
-    return _span(tracing, name, SpanKind.INTERNAL, values)
+        attributes["ics.stage.subject"] = subject
+    return _span(tracing, name, SpanKind.INTERNAL, attributes)
 
 
 def record_error(span: Span, error: BaseException) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -31,6 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from shared.errors import PermanentError
+from shared.version import service_version
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _CARRIED = frozenset(_PROPAGATOR.fields)
@@ -81,7 +81,7 @@ class Tracing:
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self._tracer = provider.get_tracer("ics", _service_version()) if provider else None
+        self._tracer = provider.get_tracer("ics", service_version()) if provider else None
         self._ids = RandomIdGenerator()
 
     @property
@@ -211,16 +211,9 @@ def resource(service_name: str) -> Resource:
     own: dict[str, AttributeValue] = {
         "service.name": service_name,
         "service.namespace": "ics",
-        "service.version": _service_version(),
+        "service.version": service_version(),
         "service.instance.id": f"{host}/{os.getpid()}",
         "host.name": host,
         "process.pid": os.getpid(),
     }
     return Resource.create(own).merge(OTELResourceDetector().detect())
-
-
-def _service_version() -> str:
-    try:
-        return version("image-conversion-service")
-    except PackageNotFoundError:
-        return "source"

@@ -233,15 +233,14 @@ def decode_bootstrap(data: bytes, blob_id: str | None = None) -> Bootstrap:
     )
 
 
-def validate_bootstrap(data: bytes, *, merged: bool = True) -> Bootstrap:
-    """Decode; ``merged`` adds those of a whole image's bootstrap.
+def validate_bootstrap(data: bytes) -> Bootstrap:
+    """Decode a whole image's bootstrap, to which more rules apply than to a layer's.
 
     Raises:
         InvalidNydusError: ``field`` names what is wrong.
     """
     bootstrap = decode_bootstrap(data)
-    if merged:
-        _check_features(bootstrap.blobs)
+    _check_features(bootstrap.blobs)
     return bootstrap
 
 

@@ -45,9 +45,9 @@ def tag(repository: Repository, manifest: ImageManifest) -> None:
     repository.tags["1"] = repository.add_manifest(manifest).digest
 
 
-async def check(source: Repository, target: Repository, *, data: bool = True) -> CheckReport:
+async def check(source: Repository, target: Repository) -> CheckReport:
     store = MemoryStore({"registry.test/source": source, "registry.test/target": target})
-    return await check_image(store, TARGET, data=data)
+    return await check_image(store, TARGET)
 
 
 @pytest.mark.parametrize("compressor", ["zstd", "lz4_block", "none"])
@@ -168,7 +168,6 @@ async def test_damage_to_the_data_is_found_by_reading_it() -> None:
     data = bytearray(target.blobs[digest])
     data[10] ^= 0xFF
     target.blobs[digest] = bytes(data)
-    assert (await check(source, target, data=False)).ok
     report = await check(source, target)
     assert report.findings[0].where == "chunk[0].digest"
 
