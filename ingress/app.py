@@ -10,7 +10,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ingress.accelerator import create_accelerator_router
+from ingress.acceld.convert import create_convert_router
+from ingress.acceld.tasks import answer_in_accelds_words, create_task_router
 from ingress.backfill.api import create_backfill_router
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
@@ -19,7 +20,6 @@ from ingress.express_lane import ExpressLane
 from ingress.intake import Accepted, Intake
 from ingress.path_prefix import PathPrefix
 from ingress.problem import HttpProblem
-from ingress.status.acceld import answer_in_accelds_words, create_acceld_router
 from ingress.status.api import create_status_router
 from ingress.status.service import create_status
 from shared.broker.api import Broker
@@ -125,8 +125,8 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
             body, content_type = await asyncio.to_thread(metrics.render, request.headers.get("accept", ""))
             return Response(body, headers={"Content-Type": content_type})
 
-    app.include_router(create_accelerator_router(intake, status))
-    app.include_router(create_acceld_router(status))
+    app.include_router(create_convert_router(intake, status))
+    app.include_router(create_task_router(status))
     answer_in_accelds_words(app)
     app.include_router(create_status_router(status))
     app.include_router(create_dead_letter_router(status))

@@ -18,10 +18,10 @@ from fastapi import FastAPI, Request, Response
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
+from ingress.acceld.tasks import create_task_router
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.problem import HttpProblem
-from ingress.status.acceld import create_acceld_router
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
 from shared.backfill_events import BackfillPlan, BackfillProgress, PlannedConversion, State, progress_event
@@ -253,7 +253,7 @@ def site(prefix: str = "") -> Iterator[Site]:
                 return error.response()
 
             app.include_router(create_status_router(status, heartbeat=1))
-            app.include_router(create_acceld_router(status))
+            app.include_router(create_task_router(status))
             reporter = EventReporter(broker.events, status.metrics, ())
             runner = BackfillRunner(settings(), broker, status.backfills, tracing=status.tracing, reporter=reporter)
             app.include_router(create_console(status, runner))

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ingress import accelerator
+from ingress.acceld import convert
 from shared.events import conversion_event
 from shared.messages import ConversionRequest, Failure
 from tests.unit.ingress.conftest import AUTH, Ingress, running, settings_for
@@ -155,15 +155,15 @@ async def test_another_value_is_no_synchronous_call(ingress: Ingress, sync: str)
 async def test_synchronous_calls_are_bounded_in_number_and_in_time(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accelerator, "SYNC_LIMIT", 0.5)
-    count = accelerator.SYNC_AT_ONCE + 3
+    monkeypatch.setattr(convert, "SYNC_LIMIT", 0.5)
+    count = convert.SYNC_AT_ONCE + 3
     answers = await asyncio.gather(
         *(create(ingress, body(f"harbor.dev/library/app:v{number}"), "true") for number in range(count))
     )
     messages = [answer.json()["message"] for answer in answers]
     assert {answer.status_code for answer in answers} == {500}
     assert sum("too many" in message for message in messages) == 3
-    assert sum("in the background" in message for message in messages) == accelerator.SYNC_AT_ONCE
+    assert sum("in the background" in message for message in messages) == convert.SYNC_AT_ONCE
     assert (await ingress.broker.stats()).ready == count
 
 

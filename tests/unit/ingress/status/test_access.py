@@ -14,11 +14,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 from starlette.requests import Request
 
+from ingress.acceld.tasks import create_task_router
 from ingress.backfill.api import create_backfill_router
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.dead_letters import create_dead_letter_router
-from ingress.status.acceld import create_acceld_router
 from ingress.status.access import Access, json_only
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
@@ -139,7 +139,7 @@ def test_every_route_is_behind_a_credential_and_every_change_behind_the_operator
     open_to_all = {"/console", "/console/static/{name}", "/api/v1/health"}
     routers = (
         create_status_router(status),
-        create_acceld_router(status),
+        create_task_router(status),
         create_dead_letter_router(status),
         create_console(status, runner),
         create_backfill_router(status.access, status.backfills, runner),

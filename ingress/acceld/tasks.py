@@ -37,7 +37,7 @@ class Task(BaseModel):
     reason: str
 
 
-def create_acceld_router(status: Status) -> APIRouter:
+def create_task_router(status: Status) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["acceld"])
 
     @router.get("/conversions", summary="acceld: tasks, newest first", dependencies=[Depends(status.access.read)])

@@ -1,4 +1,4 @@
-"""acceld's way in: ``POST /api/v1/conversions`` with its answers, for clients that were made for it."""
+"""The way in: ``POST /api/v1/conversions``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from ingress.acceld.tasks import reason_of
 from ingress.intake import Accepted, Intake
 from ingress.problem import HttpProblem
-from ingress.status.acceld import reason_of
 from ingress.status.service import Status
 from ingress.webhooks.acceld import SENDER
 from shared.planning import BY_ICS, CACHE, SIGNATURE
@@ -31,7 +31,7 @@ _CODES = {
 }
 
 
-def create_accelerator_router(intake: Intake, status: Status) -> APIRouter:
+def create_convert_router(intake: Intake, status: Status) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["acceld"])
     waiting = asyncio.Semaphore(SYNC_AT_ONCE)
 

@@ -1,0 +1,1 @@
+"""What clients made for acceld (``accelctl`` and scripts) find: its paths, its answers, its words."""
