@@ -13,11 +13,11 @@ from pydantic import SecretStr
 from yarl import URL
 
 from cli.harbor_config import Handover, authorization_in, prepare
+from cli.harbor_setup import HarborSetup, Intent, Outcome, PayloadFormat
 from cli.options import Output, OutputOption, print_json
 from cli.running import running
 from shared.errors import PermanentError
 from shared.harbor_api import HarborApi
-from shared.harbor_setup import HarborSetup, Intent, Outcome, PayloadFormat
 from shared.outgoing_http import create_session
 from shared.settings.model import HarborApi as HarborSettings
 

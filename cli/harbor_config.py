@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from yarl import URL
 
+from cli.harbor_setup import Intent, Outcome
 from cli.options import Output, print_json
 from shared.errors import PermanentError
-from shared.harbor_setup import Intent, Outcome
 
 AUTH_HEADER, ROBOT, ROBOT_PASSWORD = "auth_header", "robot", "robot_password"
 """Files of a secrets folder: the webhook's ``Authorization``, base64 of ``robot:secret``, the secret alone."""

@@ -36,7 +36,7 @@ class RegistryCatalogue:
 
 
 class HarborCatalogue:
-    """One project, or all that the credential sees (harbor.md, "Credentials and API"): a page of artifacts a request.
+    """One project, or all that the credential sees, by Harbor's API (v2.0): a page of artifacts a request.
 
     Proxy-cache projects are left out: nothing can be pushed there.
     """

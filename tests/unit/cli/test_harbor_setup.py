@@ -1,22 +1,19 @@
-"""Harbor's API as the notes describe it, set up, walked and cleaned."""
+"""A project of Harbor is set up, brought up to date, and left as it was; whatever fails leaves nothing behind."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from shared.catalogues import HarborCatalogue, open_catalogue
+from cli.harbor_setup import HarborSetup, Intent, Outcome
 from shared.errors import PermanentError, TransientError
 from shared.harbor_api import HarborApi
-from shared.harbor_setup import HarborSetup, Intent, Outcome
 from shared.oci.reference import parse_reference
 from shared.outgoing_http import create_session
 from shared.settings.model import HarborApi as HarborSettings
-from shared.settings.model import Settings
 from tests.servers.harbor import PASSWORD, USER, Harbor, running_harbor
 
 HOOK = "https://ics.example.com/conversion"
@@ -234,42 +231,9 @@ async def test_what_harbor_says_is_passed_on() -> None:
         assert state.policies == []
 
 
-async def test_a_missing_password_file_says_so(tmp_path: Path) -> None:
-    async with create_session() as session:
-        for settings in (
-            HarborSettings(url="https://h", username="u", password_file=tmp_path / "none"),
-            HarborSettings(url="https://h", ca=tmp_path / "none"),
-        ):
-            with pytest.raises(PermanentError, match="none cannot be") as caught:
-                HarborApi(settings, session)
-            assert caught.value.code == "invalid_configuration"
-
-
 @pytest.mark.parametrize("project", ["nowhere", "proxy"])
 async def test_a_project_that_cannot_be_set_up_says_why(project: str) -> None:
     async with harbor() as (state, api):
         with pytest.raises(PermanentError, match=project):
             await HarborSetup(api, Intent(project)).apply(HOOK, "Default", Hands())
         assert state.writes == []
-
-
-async def test_the_catalogue_walks_pages_and_leaves_proxy_caches_out() -> None:
-    async with harbor() as (_, api):
-        for catalogue in (HarborCatalogue(api), HarborCatalogue(api, "library")):
-            names = [name async for name in catalogue.repositories()]
-            assert names == [f"library/app-{number}" for number in range(150)]
-        tags = [each async for each in HarborCatalogue(api).tags("library/app-1")]
-        assert tags == [("app-1-v1", f"sha256:{'1' * 64}")]
-        assert [name async for name in HarborCatalogue(api, "proxy").repositories()] == []
-
-
-async def test_a_project_needs_a_harbor() -> None:
-    with pytest.raises(PermanentError, match="configure harbor"):
-        async with open_catalogue(Settings(), "harbor.example.com", "library"):
-            pass
-
-
-async def test_a_configured_harbor_is_walked_by_its_own_api() -> None:
-    settings = Settings(harbor={"harbor.example.com": HarborSettings(url="https://harbor.example.com")})
-    async with open_catalogue(settings, "harbor.example.com") as found:
-        assert isinstance(found, HarborCatalogue)
