@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from cli.actor import actor
 from cli.errors import Exit
@@ -37,6 +36,7 @@ from ingress.status.history import History
 from ingress.status.stored_event import decode_stored
 from shared.broker.api import Broker
 from shared.broker.open import open_broker, require_existing
+from shared.broker.passed_over import PassedOver
 from shared.request_filter import RequestFilter
 from shared.settings.model import Settings
 
@@ -175,16 +175,12 @@ async def _history(settings: Settings, broker: Broker, ids: Collection[str] = ()
     """What the event stream says of ``ids``, and everything else in it not even decoded; without any, of all."""
     history = History(settings.console.history, settings.broker.events_max_age)
     wanted = {each.encode() for each in ids}
-    read = 0
+    read, passed_over = 0, PassedOver("history")
     async with aclosing(broker.events.bodies(follow=False)) as bodies:
         async for body in bodies:
             if wanted and wanted.isdisjoint(_SUBJECT.findall(body)):
                 continue
-            try:
-                found = decode_stored(body)
-            except ValidationError:
-                continue
-            for event in found:
+            for event in decode_stored(body, passed_over):
                 if not wanted or event["subject"].encode() in wanted:
                     history.apply(event)
             read += 1

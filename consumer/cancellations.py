@@ -16,10 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from shared.broker.api import Delivery, EventStream
+from shared.broker.passed_over import PassedOver
 from shared.errors import IcsError
 from shared.events import ConversionEvent
 from shared.messages import ConversionRequest
 from shared.request_filter import Described, matcher
+from shared.telemetry.metrics import Metrics
 
 CAPACITY = 10_000
 """Cancellations of single conversions that are remembered; the oldest go first."""
@@ -61,10 +63,12 @@ class Cancellations:
     """Args:
     stream: :attr:`shared.broker.api.Broker.cancellations`.
     keep: seconds after which a cancellation is forgotten: the stream's own retention.
+    metrics: count what cannot be read.
     """
 
-    def __init__(self, stream: EventStream, keep: float) -> None:
+    def __init__(self, stream: EventStream, keep: float, metrics: Metrics) -> None:
         self._stream = stream
+        self._passed_over = PassedOver("cancellations", metrics.event_passed_over)
         self._keep = timedelta(seconds=keep)
         self._known: OrderedDict[str, Cancellation] = OrderedDict()
         self._of_all: OrderedDict[str, _OfAll] = OrderedDict()
@@ -115,10 +119,13 @@ class Cancellations:
 
     async def _read(self, *, follow: bool) -> None:
         since = datetime.now(UTC) - self._keep
-        async with aclosing(self._stream.read(since=since, follow=follow)) as events:
+        reading = self._stream.read(since=since, follow=follow, passed_over=self._passed_over)
+        async with aclosing(reading) as events:
             async for event in events:
                 if event.kind == "cancelling":
                     await self._note(event)
+                else:
+                    self._passed_over.unknown(event.type)
 
     async def _note(self, event: ConversionEvent) -> None:
         if (where := event.data.where) is not None:

@@ -70,7 +70,7 @@ async def run_consumer(
         await stack.enter_async_context(uploads.cancelling(registry.cancel_upload))
         notifier = await stack.enter_async_context(Notifier.from_settings(settings, metrics))
         reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, (notifier,)).running())
-        cancellations = Cancellations(broker.cancellations, settings.broker.events_max_age)
+        cancellations = Cancellations(broker.cancellations, settings.broker.events_max_age, metrics)
         workshop = Workshop(
             settings=settings,
             converter=Converter(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.events import ConversionEvent, EventData
 
@@ -65,11 +65,3 @@ def progress_event(backfill_id: str, progress: BackfillProgress, actor: str) -> 
 
 def stop_event(backfill_id: str, actor: str) -> ConversionEvent:
     return ConversionEvent(type=STOP, subject=backfill_id, data=EventData(actor=actor))
-
-
-def progress_of(event: ConversionEvent) -> BackfillProgress | None:
-    """None for what this version cannot read."""
-    try:
-        return BackfillProgress.model_validate(event.data.progress)
-    except ValidationError:
-        return None

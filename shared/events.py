@@ -8,9 +8,9 @@ come from dead-letter operations, ``cancelling`` from an operator who wants it t
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.messages import ConversionRequest, Failure
 from shared.request_filter import RequestFilter
@@ -31,6 +31,7 @@ EventType = Literal[
     "discarded",
 ]
 TYPE_PREFIX = "io.goharbor.ics.conversion."
+TYPES = frozenset(TYPE_PREFIX + kind for kind in get_args(EventType))
 
 
 class Stage(BaseModel):
@@ -59,7 +60,7 @@ class ConversionEvent(BaseModel):
     type: str
     """``io.goharbor.ics.conversion.<EventType>``."""
     subject: str
-    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     datacontenttype: Literal["application/json"] = "application/json"
     traceparent: str = ""
     data: EventData

@@ -7,15 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.backfill_events import (
-    PROGRESS,
-    STOP,
-    BackfillPlan,
-    BackfillProgress,
-    PlannedConversion,
-    State,
-    progress_of,
-)
+from shared.backfill_events import STOP, BackfillPlan, BackfillProgress, PlannedConversion, State
 from shared.events import ConversionEvent
 
 SILENCE = 30.0
@@ -68,7 +60,11 @@ class Backfills:
         return next((each for each in self.newest_first() if each.seen_state() == "running"), None)
 
     def apply(self, event: ConversionEvent) -> BackfillRecord | None:
-        """Take one event in; None when it is not about a backfill, or not news."""
+        """Take one event in; None when it is no news.
+
+        Raises:
+            ValidationError: this version cannot read it.
+        """
         time = event.time.timestamp()
         record = self._records.get(event.subject)
         if event.type == STOP:
@@ -78,8 +74,7 @@ class Backfills:
             if record.seen_state(time) == "interrupted":
                 record.state = "stopped"  # nobody is there who could
             return record
-        if event.type != PROGRESS or (progress := progress_of(event)) is None:
-            return None
+        progress = BackfillProgress.model_validate(event.data.progress)
         if record is None:
             record = self._records[event.subject] = BackfillRecord(event.subject, progress.plan, time, time)
             if len(self._records) > _RECORDS:

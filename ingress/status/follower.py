@@ -7,20 +7,17 @@ import logging
 import time
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from pydantic import ValidationError
 
 from ingress.backfill.record import Backfills
 from ingress.status.cancelling import note_cancelled
 from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.stored_event import StoredEvent, decode_stored
-from shared.backfill_events import BACKFILL
+from shared.backfill_events import PROGRESS, STOP
 from shared.broker.api import EventStream
-from shared.broker.event_stream import log_unreadable
+from shared.broker.passed_over import PassedOver
 from shared.errors import IcsError
-from shared.events import ConversionEvent
+from shared.events import TYPES, ConversionEvent
 from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 
@@ -55,6 +52,7 @@ class Follower:
     ) -> None:
         self._events, self._history, self._backfills = events, history, backfills
         self._live, self._metrics, self._longest = live, metrics, longest
+        self._passed_over = PassedOver("history", metrics.event_passed_over)
         self._started_at = time.time()
         self._last_received = time.monotonic()
         self._rebuilt = False
@@ -89,12 +87,7 @@ class Follower:
         async with aclosing(self._events.bodies(since=since, follow=True)) as bodies:
             async for body in bodies:
                 self._last_received = time.monotonic()
-                try:
-                    events = decode_stored(body)
-                except ValidationError as error:
-                    log_unreadable(error)
-                    continue
-                for event in events:
+                for event in decode_stored(body, self._passed_over):
                     if since is None or event["time"] >= since:
                         await self._take(event)
                     count += 1
@@ -102,23 +95,28 @@ class Follower:
                         await asyncio.sleep(0)
 
     async def _take(self, event: StoredEvent) -> None:
-        if event["type"].startswith(BACKFILL):
-            self._backfills.apply(ConversionEvent.model_validate(event))
-            return
+        try:
+            if event["type"] in TYPES:
+                await self._apply(event)
+            elif event["type"] in (PROGRESS, STOP):
+                self._backfills.apply(ConversionEvent.model_validate(event))
+            else:
+                self._passed_over.unknown(event["type"])
+        except (
+            ValueError,
+            TypeError,
+            OverflowError,
+        ) as error:  # a plan, a filter, options: nobody has looked into them
+            self._passed_over.unreadable(error)
+
+    async def _apply(self, event: StoredEvent) -> None:
         if (where := event["data"].get("where")) is not None:
-            await self._note_cancelled(event, where)
+            wanted = RequestFilter.model_validate(where)
+            await note_cancelled(self._history, wanted, event["time"], event["data"].get("actor", ""))
             return
         changed = self._history.apply(event)
         if changed is not None and not self.rebuilding:
             self._live.changed(event["id"], changed.id)
-
-    async def _note_cancelled(self, event: StoredEvent, where: dict[str, Any]) -> None:
-        try:
-            wanted = RequestFilter.model_validate(where)
-        except ValidationError as error:
-            log_unreadable(error)
-            return
-        await note_cancelled(self._history, wanted, event["time"], event["data"].get("actor", ""))
 
     async def _sweep(self) -> None:
         while True:

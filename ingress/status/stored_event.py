@@ -5,12 +5,16 @@ A starting replica reads hundreds of thousands of them, and models of all their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import AwareDatetime, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from shared.broker.passed_over import PassedOver
+from shared.broker.wire import readable
+
+_Number = Annotated[int, Field(ge=-(2**63), lt=2**63)] | float
+"""What was told by a registry may be any number: one that nobody packs into 64 bits is taken for a float."""
 
 
 class StoredStage(TypedDict):
@@ -34,7 +38,7 @@ class _Request(TypedDict):
     source: str
     target: str
     driver: StoredDriver
-    requested_at: datetime
+    requested_at: AwareDatetime
 
 
 class StoredRequest(_Request, total=False):
@@ -55,7 +59,7 @@ class _Failure(TypedDict):
 
 
 class StoredFailure(_Failure, total=False):
-    details: dict[str, str | int | float]
+    details: dict[str, str | _Number]
 
 
 class StoredData(TypedDict, total=False):
@@ -86,7 +90,7 @@ class _Event(TypedDict):
     id: str
     type: str
     subject: str
-    time: datetime
+    time: AwareDatetime
     data: StoredData
 
 
@@ -109,10 +113,6 @@ def written_reference(text: str) -> tuple[str, str, str]:
     return f"{head}{slash}{repository}", tag, digest
 
 
-def decode_stored(body: bytes) -> Sequence[StoredEvent]:
-    """The events of one message of the stream.
-
-    Raises:
-        ValidationError: whatever else the bytes are.
-    """
-    return _SEVERAL.validate_json(body) if body.startswith(b"[") else (_ONE.validate_json(body),)
+def decode_stored(body: bytes, passed_over: PassedOver) -> list[StoredEvent]:
+    """The events of one message of the stream that can be read; never raises."""
+    return readable(body, _ONE, _SEVERAL, passed_over)

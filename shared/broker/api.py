@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from shared.broker.passed_over import PassedOver
 from shared.events import ConversionEvent
 from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure
 
@@ -135,9 +136,11 @@ class EventStream(Protocol):
         """
         ...
 
-    def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[ConversionEvent]:
+    def read(
+        self, *, since: datetime | None = None, follow: bool = True, passed_over: PassedOver | None = None
+    ) -> AsyncGenerator[ConversionEvent]:
         """From the oldest kept (or ``since``); with ``follow`` it goes on with new ones for ever, over reconnects. What cannot
-        be read is logged and left out.
+        be read is left out, and ``passed_over`` told.
         """
         ...
 

@@ -11,9 +11,12 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
+from shared.broker.passed_over import PassedOver
 from shared.errors import PermanentError
 from shared.events import ConversionEvent
 from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure, Message
@@ -39,7 +42,9 @@ LANE = "ics-lane"
 DEAD_LETTER_ID = "ics-dead-letter-id"
 DEAD_LETTER_CODE = "ics-dead-letter-code"
 _OWN = "ics-"
-_EVENTS = TypeAdapter(tuple[ConversionEvent, ...])
+_EVENT = TypeAdapter(ConversionEvent)
+_EVENTS = TypeAdapter(list[ConversionEvent])
+_Event = TypeVar("_Event")
 
 
 class MalformedMessageError(PermanentError):
@@ -149,15 +154,28 @@ def encode_events(events: Sequence[ConversionEvent]) -> Iterator[bytes]:
         yield _together(waiting)
 
 
-def decode_events(body: bytes) -> Sequence[ConversionEvent]:
-    """The inverse of :func:`encode_events`.
+def decode_events(body: bytes, passed_over: PassedOver) -> Sequence[ConversionEvent]:
+    """The inverse of :func:`encode_events`; never raises."""
+    return readable(body, _EVENT, _EVENTS, passed_over)
 
-    Raises:
-        ValidationError: whatever else the bytes are.
-    """
-    if body.startswith(b"["):
-        return _EVENTS.validate_json(body)
-    return (ConversionEvent.model_validate_json(body),)
+
+def readable(
+    body: bytes, one: TypeAdapter[_Event], several: TypeAdapter[list[_Event]], passed_over: PassedOver
+) -> list[_Event]:
+    """The events of one message without those that cannot be read: a newer version's may travel with an older one's."""
+    try:
+        return several.validate_json(body) if body.startswith(b"[") else [one.validate_json(body)]
+    except ValidationError as error:
+        if not body.startswith(b"[") or any(each["type"] == "json_invalid" for each in error.errors()):
+            passed_over.unreadable(error)
+            return []
+    events = []
+    for each in from_json(body):
+        try:
+            events.append(one.validate_python(each))
+        except ValidationError as error:
+            passed_over.unreadable(error)
+    return events
 
 
 def _together(bodies: Sequence[bytes]) -> bytes:

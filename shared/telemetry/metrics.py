@@ -176,6 +176,10 @@ class Metrics:
         """An event for the status stream could not be published; the conversion went on."""
         self._events_dropped.inc()
 
+    def event_passed_over(self, reason: Literal["unreadable", "unknown_type"]) -> None:
+        """An event was left out of what is read from the broker: damaged, or another version's."""
+        self._events_passed_over.labels(reason).inc()
+
     def history(self, conversions: int) -> None:
         """Conversions that this replica's read model holds."""
         self._history.set(conversions)
@@ -245,6 +249,7 @@ class Metrics:
             (self._stage, STAGES),
             (self._layers, ("converted", "reused")),
             (self._operations, ("replayed", "discarded")),
+            (self._events_passed_over, ("unreadable", "unknown_type")),
             (self._notifications, ("delivered", "failed", "dropped")),
         ):
             for value in values:
@@ -271,6 +276,7 @@ class Metrics:
         self._dead_letters = self._gauge("ics_dead_letters", "Dead letters kept", "code")
         self._operations = self._counter("ics_dead_letter_operations_total", "Replays and discards", "operation")
         self._events_dropped = self._counter("ics_events_dropped_total", "Events that could not be published")
+        self._events_passed_over = self._counter("ics_events_passed_over_total", "Events left out by readers", "reason")
         self._history = self._gauge("ics_status_conversions", "Conversions in the read model")
         self._notifications = self._counter("ics_notifications_total", "Outgoing webhooks", "outcome")
 

@@ -77,7 +77,7 @@ async def at_work(
     async with (
         open_broker(settings) as broker,
         EventReporter(broker.events, metrics, ()).running() as reporter,
-        Cancellations(broker.cancellations, settings.broker.events_max_age).following() as cancellations,
+        Cancellations(broker.cancellations, settings.broker.events_max_age, metrics).following() as cancellations,
     ):
         workshop = Workshop(
             settings=settings,

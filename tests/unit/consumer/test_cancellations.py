@@ -18,7 +18,9 @@ from consumer.progress import ConversionProgress
 from drivers.api import Progress
 from shared.broker.api import Broker
 from shared.broker.delivery import QueuedDelivery
+from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.transport import unavailable
+from shared.broker.wire import encode_events
 from shared.errors import TransientError
 from shared.events import ConversionEvent, EventData, cancelling_all_event, cancelling_event
 from shared.messages import Attempt, ConversionRequest, Failure
@@ -239,8 +241,7 @@ class Stream:
     async def publish(self, *events: ConversionEvent) -> None:
         raise AssertionError
 
-    async def read(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[ConversionEvent]:
-        del since
+    async def read(self, *, follow: bool = True, **_: object) -> AsyncGenerator[ConversionEvent]:
         if self.failing:
             raise unavailable("it is away")
         await asyncio.sleep(self.pause)
@@ -262,7 +263,7 @@ def delivered(conversion: str, published_at: datetime, *attempts: Attempt, redel
 async def test_a_delivery_waits_for_what_was_cancelled_before_the_start() -> None:
     now = datetime.now(UTC)
     stream = Stream(cancelling_event("a" * 32, now, "boss"), pause=0.05)
-    async with Cancellations(stream, 3600).following() as cancellations:
+    async with Cancellations(stream, 3600, Metrics()).following() as cancellations:
         await cancellations.caught_up()
         assert cancellations.of(delivered("a" * 32, now), now) is not None
         assert cancellations.of(delivered("a" * 32, now + timedelta(seconds=1)), now) is None
@@ -271,7 +272,7 @@ async def test_a_delivery_waits_for_what_was_cancelled_before_the_start() -> Non
 
 async def test_a_broker_that_cannot_tell_holds_up_the_first_deliveries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
-    async with Cancellations(Stream(failing=True), 3600).following() as cancellations, asyncio.timeout(10):
+    async with Cancellations(Stream(failing=True), 3600, Metrics()).following() as cancellations, asyncio.timeout(10):
         await cancellations.caught_up()
         monkeypatch.setattr(module, "PATIENCE", 3600.0)
         await cancellations.caught_up()
@@ -281,12 +282,12 @@ async def test_what_is_remembered_is_bounded_by_number_and_age(monkeypatch: pyte
     monkeypatch.setattr(module, "CAPACITY", 2)
     now = datetime.now(UTC)
     events = [cancelling_event(letter * 32, now, "boss") for letter in "abc"]
-    async with Cancellations(Stream(*events), 3600).following() as cancellations:
+    async with Cancellations(Stream(*events), 3600, Metrics()).following() as cancellations:
         await cancellations.caught_up()
         known = [cancellations.of(delivered(letter * 32, now), now) is not None for letter in "abc"]
         assert known == [False, True, True]
     old = cancelling_event("a" * 32, now - timedelta(hours=2), "boss")
-    async with Cancellations(Stream(old, events[1]), 3600).following() as cancellations:
+    async with Cancellations(Stream(old, events[1]), 3600, Metrics()).following() as cancellations:
         await cancellations.caught_up()
         assert cancellations.of(delivered("a" * 32, now - timedelta(hours=3)), now) is None
         assert (
@@ -349,7 +350,7 @@ async def test_a_state_is_the_one_that_it_had_when_it_was_cancelled(
     for status in ("queued", "converting", "retrying", "lost"):
         where = RequestFilter(statuses=frozenset({status}))
         event = cancelling_all_event(where, NOW - timedelta(seconds=seconds_ago), "boss")
-        async with Cancellations(Stream(event), 3600).following() as cancellations:
+        async with Cancellations(Stream(event), 3600, Metrics()).following() as cancellations:
             await cancellations.caught_up()
             assert (cancellations.of(delivery, began) is not None) == (had in {status, "any"})
 
@@ -360,7 +361,7 @@ async def test_filters_are_bounded_by_number_and_age(monkeypatch: pytest.MonkeyP
     events = [cancelling_all_event(RequestFilter(tag=tag), now, "boss") for tag in ("v1", "v2", "v3")]
     old = cancelling_all_event(RequestFilter(), now - timedelta(hours=2), "boss")
     for told, cancelled in ((events[:2], True), (events, False), ([old], False)):
-        async with Cancellations(Stream(*told), 3600).following() as cancellations:
+        async with Cancellations(Stream(*told), 3600, Metrics()).following() as cancellations:
             await cancellations.caught_up()
             assert (cancellations.of(delivered("a" * 32, now - timedelta(hours=3)), now) is not None) == cancelled
 
@@ -369,3 +370,19 @@ def test_a_filter_of_a_newer_version_is_not_taken_for_a_wider_one() -> None:
     data = {"actor": "boss", "where": {"repository": "library/*", "colour": "blue"}}
     with pytest.raises(ValidationError):
         EventData.model_validate(data)
+
+
+async def test_only_what_cannot_be_read_of_a_message_is_left_out_and_counted() -> None:
+    now, server, metrics = datetime.now(UTC), MemoryServer(), Metrics(process_metrics=False)
+    told = [cancelling_event(letter * 32, now, "boss") for letter in "abc"]
+    (first, odd, last) = (next(encode_events([each])) for each in told)
+    paused = odd.replace(b".cancelling", b".pausing")
+    server.cancellations.append(b"[" + b",".join((first, odd.replace(b"Z", b""), paused, b"7", last)) + b"]")
+    async with open_memory(server) as transport:
+        async with Cancellations(transport.cancellations, 3600, metrics).following() as cancellations:
+            await cancellations.caught_up()
+            known = [cancellations.of(delivered(letter * 32, now), now) is not None for letter in "abc"]
+    assert known == [True, False, True]
+    counted = metrics.registry.get_sample_value
+    name = "ics_events_passed_over_total"
+    assert [counted(name, {"reason": reason}) for reason in ("unreadable", "unknown_type")] == [2, 1]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from ingress.backfill.record import SAMPLE, SILENCE, BackfillRecord, Backfills
 from shared.backfill_events import (
     PROGRESS,
@@ -71,7 +74,8 @@ def test_a_stop_is_wanted_until_the_walk_is_taken_up_again() -> None:
 def test_what_is_not_about_a_backfill_or_cannot_be_read_changes_nothing() -> None:
     backfills = Backfills()
     unreadable = ConversionEvent(type=PROGRESS, subject="one", data=EventData(progress={"state": "dancing"}))
-    assert backfills.apply(unreadable) is None
+    with pytest.raises(ValidationError):
+        backfills.apply(unreadable)
     assert backfills.apply(stop_event("unknown", "bob")) is None
     assert backfills.newest_first() == []
 

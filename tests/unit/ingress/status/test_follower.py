@@ -7,7 +7,9 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import orjson
 import pytest
 
 from ingress.backfill.record import Backfills
@@ -16,11 +18,11 @@ from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.stored_event import written_reference
-from shared.backfill_events import BackfillPlan, BackfillProgress, progress_event
+from shared.backfill_events import PROGRESS, BackfillPlan, BackfillProgress, progress_event
 from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.wire import encode_events
 from shared.events import ConversionEvent, EventType, conversion_event
-from shared.messages import ConversionRequest, DriverChoice
+from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.telemetry.metrics import Metrics
 
@@ -37,11 +39,13 @@ def event(kind: EventType, number: int, age: float = 10) -> ConversionEvent:
 
 
 @asynccontextmanager
-async def following(server: MemoryServer, backfills: Backfills | None = None) -> AsyncIterator[History]:
-    history = History()
+async def following(
+    server: MemoryServer, backfills: Backfills | None = None, metrics: Metrics | None = None
+) -> AsyncIterator[History]:
+    history, metrics = History(), metrics or Metrics(process_metrics=False)
     async with open_memory(server) as transport:
         known = Backfills() if backfills is None else backfills
-        follower = Follower(transport.events, history, known, Live(), Metrics(process_metrics=False), longest=60)
+        follower = Follower(transport.events, history, known, Live(), metrics, longest=60)
         task = asyncio.create_task(follower.run())
         try:
             yield history
@@ -61,7 +65,7 @@ UNREADABLE = {
     "half a message": next(encode_events([event("requested", 7)]))[:-20],
     "nested without end": b"[" * 100_000,
     "no event": b'{"type": 7}',
-    "a list of something else": b"[1, 2]",
+    "a list of something else": b"[1]",
     "a stage without a name": next(encode_events([event("succeeded", 7)])).replace(b'"stages":[]', b'"stages":[{}]'),
     "a request without a source": next(encode_events([event("requested", 7)])).replace(b'"source":"h', b'"sauce":"h'),
 }  # fmt: skip
@@ -76,7 +80,86 @@ async def test_what_cannot_be_read_is_logged_and_stops_nothing(body: bytes, capl
             await until_known(history, 2)
     assert len(history) == 2
     (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "an unreadable event is skipped" in warning.getMessage()
+    assert "history: 1 passed over" in warning.getMessage()
+
+
+def written(number: int = 7, **changes: Any) -> bytes:
+    """An event as another version could write it."""
+    return orjson.dumps({**orjson.loads(next(encode_events([event("failed", number)]))), **changes})
+
+
+def passed_over(metrics: Metrics) -> dict[str, int]:
+    """By reason, where there are any."""
+    found = {
+        reason: metrics.registry.get_sample_value("ics_events_passed_over_total", {"reason": reason}) or 0
+        for reason in ("unreadable", "unknown_type")
+    }
+    return {reason: int(count) for reason, count in found.items() if count}
+
+
+ODD = {
+    "a later CloudEvents": (written(specversion="2.0"), "unreadable"),
+    "no time zone": (written(time="2026-01-01T00:00:00"), "unreadable"),
+    "no subject": (written(subject=None), "unreadable"),
+    "no object": (b"7", "unreadable"),
+    "another failure": (written(data={"failure": {"code": "x", "kind": "eventual", "message": ""}}), "unreadable"),
+    "another backfill": (written(type=PROGRESS, data={"progress": {"plan": 7}}), "unreadable"),
+    "a backfill of an unknown request": (written(type=PROGRESS, data={"request": {
+        "id": "1", "source": "a b", "target": "c", "driver": {"type": "x"}, "requested_at": "2026-01-01T00:00:00Z"}}),
+        "unreadable"),
+    "a type of a later version": (written(type="io.goharbor.ics.conversion.paused"), "unknown_type"),
+    "another kind of event": (written(type="io.goharbor.ics.cleaning.started"), "unknown_type"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("odd", "reason"), ODD.values(), ids=ODD.keys())
+async def test_only_what_cannot_be_read_is_left_out_of_a_message(odd: bytes, reason: str) -> None:
+    (first,), (last,) = encode_events([event("requested", 1)]), encode_events([event("requested", 2)])
+    server, metrics = MemoryServer(), Metrics(process_metrics=False)
+    server.events += [b"[" + b",".join((first, odd, last)) + b"]", *encode_events([event("requested", 3)])]
+    async with following(server, metrics=metrics) as history:
+        await until_known(history, 3)
+    assert [each.id for each in history.newest_first()] == [f"{number:032x}" for number in (3, 2, 1)]
+    assert passed_over(metrics) == {reason: 1}
+
+
+async def test_what_an_event_tells_beyond_this_version_is_ignored() -> None:
+    server, metrics = MemoryServer(), Metrics(process_metrics=False)
+    (body,) = encode_events([event("requested", 1)])
+    told = orjson.loads(body)
+    told["data"]["request"]["driver"]["revision"] = told["data"]["mood"] = told["severity"] = 7
+    server.events += [orjson.dumps(told)]
+    async with following(server, metrics=metrics) as history:
+        await until_known(history, 1)
+    assert not passed_over(metrics)
+
+
+async def test_a_number_of_a_registry_that_fits_no_machine_word_is_kept() -> None:
+    server, metrics = MemoryServer(), Metrics(process_metrics=False)
+    failed = event("failed", 1)
+    failure = Failure(code="too_large", kind="permanent", message="", details={"size": 10**30, "limit": 7})
+    data = failed.data.model_copy(update={"failure": failure})
+    server.events += encode_events([failed.model_copy(update={"data": data}), event("requested", 2)])
+    async with following(server, metrics=metrics) as history:
+        await until_known(history, 2)
+    conversion = history.get(f"{1:032x}")
+    assert conversion is not None
+    assert conversion.attempts[0].details == {"size": 1e30, "limit": 7}
+    assert not passed_over(metrics)
+
+
+async def test_many_events_of_a_later_version_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    server, metrics = MemoryServer(), Metrics(process_metrics=False)
+    odd = written(type="io.goharbor.ics.conversion.paused")
+    server.events += [b"[" + b",".join([odd] * 50) + b"]", b"[1, 2]", *encode_events([event("requested", 1)])]
+    with caplog.at_level(logging.WARNING):
+        async with following(server, metrics=metrics) as history:
+            await until_known(history, 1)
+    assert passed_over(metrics) == {"unknown_type": 50, "unreadable": 2}
+    assert [record.getMessage().partition(", the newest: ")[2] for record in caplog.records] == [
+        "type 'io.goharbor.ics.conversion.paused', which this version does not know",
+        "body: Input should be a valid dictionary",
+    ]
 
 
 async def test_backfills_are_told_in_the_same_stream() -> None:

@@ -19,6 +19,7 @@ from ingress.status.query import ConversionFilter, search
 from ingress.status.stored_event import StoredEvent, decode_stored
 from shared.broker.api import BrokerStats
 from shared.broker.memory import MemoryServer, MemoryTransport
+from shared.broker.passed_over import PassedOver
 from shared.broker.queue import QueueBroker
 from shared.broker.wire import encode_events
 from shared.events import EventType, Stage, cancelling_event, conversion_event
@@ -47,7 +48,7 @@ def event(kind: EventType, at: float = 0, r: ConversionRequest | None = None, **
     r = r or request()
     told = conversion_event(kind, r, **data).model_copy(update={"time": r.requested_at + timedelta(seconds=at)})
     (body,) = encode_events([told])
-    (stored,) = decode_stored(body)
+    (stored,) = decode_stored(body, PassedOver("history"))
     return stored
 
 
@@ -191,7 +192,7 @@ def test_a_replay_may_start_before_it_is_told() -> None:
 def asked(at: float) -> StoredEvent:
     """As an operator's event comes: about an id, without the request."""
     cancelling = cancelling_event(request().id, request().requested_at + timedelta(seconds=at), "boss")
-    (stored,) = decode_stored(cancelling.model_dump_json().encode())
+    (stored,) = decode_stored(cancelling.model_dump_json().encode(), PassedOver("history"))
     return stored
 
 
