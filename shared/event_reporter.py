@@ -19,7 +19,7 @@ TOGETHER = 500
 PACE = 0.05
 """Seconds from one publish to the next: what is told meanwhile goes together, at a small part of the cost."""
 PAUSES = (0.5, 2.0, 5.0)
-"""Seconds after each failed try; then the events are dropped and counted."""
+"""Seconds between the tries; then the events are dropped and counted."""
 FLUSH = 5.0
 """Seconds that the last events get, of a conversion and of a process."""
 _log = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ class EventReporter:
             self._passed.notify_all()
 
     async def _publish(self, events: Sequence[ConversionEvent]) -> None:
-        for pause in PAUSES:
+        for pause in (0, *PAUSES):
+            await asyncio.sleep(pause)
             try:
                 await self._stream.publish(*events)
             except IcsError:
@@ -112,7 +113,6 @@ class EventReporter:
                 events = [event for event in events if event.kind != "progress"]
                 if not events:
                     return
-                await asyncio.sleep(pause)
             else:
                 self._failing = False
                 return

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import aio_pika
@@ -26,8 +27,8 @@ from shared.events import ConversionEvent
 from shared.messages import Priority
 from shared.settings.model import BrokerSettings
 
-PUBLISH_AGAIN = (0.2, 0.5)
-"""Seconds between the tries for an event: a stream that was declared a moment ago is not there yet."""
+PUBLISH_AGAIN = 0.2
+"""Seconds between the tries for an event, and twice that after each, up to a second."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,13 +48,19 @@ class AmqpEvents(EventReading):
             await self._publish_again(aio_pika.Message(body, content_type=kind))
 
     async def _publish_again(self, message: aio_pika.Message) -> None:
-        for pause in PUBLISH_AGAIN:
+        """While another process declares the stream, RabbitMQ says that it is there, and closes the connection of whoever
+        publishes to it: until it has started its writer, which takes a moment, or seconds where there is much to do.
+        """
+        began, pause = monotonic(), PUBLISH_AGAIN
+        while True:
             try:
                 return await self._publish(message)
             except TransientError as error:
+                if monotonic() + pause - began > self._link.timeout:
+                    raise
                 _log.info("an event is published again: %s", error.message)
-                await asyncio.sleep(pause)
-        return await self._publish(message)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     async def _publish(self, message: aio_pika.Message) -> None:
         if self._declared is not await self._link.current():

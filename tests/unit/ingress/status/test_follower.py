@@ -21,7 +21,7 @@ from ingress.status.stored_event import written_reference
 from shared.backfill_events import PROGRESS, BackfillPlan, BackfillProgress, progress_event
 from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.wire import encode_events
-from shared.events import ConversionEvent, EventType, conversion_event
+from shared.events import TYPE_PREFIX, ConversionEvent, EventType, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.telemetry.metrics import Metrics
@@ -103,11 +103,12 @@ ODD = {
     "no subject": (written(subject=None), "unreadable"),
     "no object": (b"7", "unreadable"),
     "another failure": (written(data={"failure": {"code": "x", "kind": "eventual", "message": ""}}), "unreadable"),
+    "a filter of a later version": (written(type=f"{TYPE_PREFIX}cancelling", data={"where": {"colour": "blue"}}), "unreadable"),
     "another backfill": (written(type=PROGRESS, data={"progress": {"plan": 7}}), "unreadable"),
     "a backfill of an unknown request": (written(type=PROGRESS, data={"request": {
         "id": "1", "source": "a b", "target": "c", "driver": {"type": "x"}, "requested_at": "2026-01-01T00:00:00Z"}}),
         "unreadable"),
-    "a type of a later version": (written(type="io.goharbor.ics.conversion.paused"), "unknown_type"),
+    "a type of a later version": (written(type=f"{TYPE_PREFIX}paused"), "unknown_type"),
     "another kind of event": (written(type="io.goharbor.ics.cleaning.started"), "unknown_type"),
 }  # fmt: skip
 
@@ -150,7 +151,7 @@ async def test_a_number_of_a_registry_that_fits_no_machine_word_is_kept() -> Non
 
 async def test_many_events_of_a_later_version_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     server, metrics = MemoryServer(), Metrics(process_metrics=False)
-    odd = written(type="io.goharbor.ics.conversion.paused")
+    odd = written(type=f"{TYPE_PREFIX}paused")
     server.events += [b"[" + b",".join([odd] * 50) + b"]", b"[1, 2]", *encode_events([event("requested", 1)])]
     with caplog.at_level(logging.WARNING):
         async with following(server, metrics=metrics) as history:
