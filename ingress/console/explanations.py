@@ -39,11 +39,55 @@ _MALFORMED = Explanation(
     "The message in the queue was no conversion request that this version understands.",
     "It cannot be replayed. Look at the raw body to see who sent it, then discard it.",
 )
+_STORE = Explanation(
+    "The registry does not have, or does not keep, what it was asked for or was sent.",
+    "Look at its log, its storage and its garbage collection, then replay.",
+)
+_ODD_ANSWER = Explanation(
+    "The registry, or a proxy before it, answered in a way that its protocol does not know here.",
+    "Read the message: it has the status. See what answers at that address, then replay.",
+)
+_NAME = Explanation(
+    "The request names something that no registry can have.",
+    "Look at the request and at the rule that made its target; correct it and push again, then discard this letter.",
+)
+_DOCKER_CREDENTIALS = Explanation(
+    "Docker's configuration on the consumers, or a credential helper that it names, does not give a credential.",
+    "Correct it, or give the registry a credential under auths in config.yml. Then replay.",
+)
 
 _BY_CODE = {
     "registry_unavailable": _REGISTRY_AWAY,
     "registry_timeout": _REGISTRY_AWAY,
     "upload_interrupted": _REGISTRY_AWAY,
+    "rate_limited": Explanation(
+        "The registry took no more requests, on every attempt.",
+        "Raise its limit, or lower maximum_concurrency or the number of consumers. Then replay.",
+    ),
+    "blob_unknown": _STORE,
+    "conflict": _STORE,
+    "digest_refused": _STORE,
+    "manifest_blob_unknown": _STORE,
+    "manifest_refused": _STORE,
+    "not_found": _STORE,
+    "range_refused": _STORE,
+    "upload_invalid": _STORE,
+    "upload_unknown": _STORE,
+    "invalid_request": _ODD_ANSWER,
+    "precondition_failed": _ODD_ANSWER,
+    "unexpected_answer": _ODD_ANSWER,
+    "unsupported_by_registry": _ODD_ANSWER,
+    "name_unknown": Explanation(
+        "The target's project or repository does not exist, and the registry does not make it.",
+        "Create it, or choose another target_repository. Then replay.",
+    ),
+    "invalid_digest": _NAME,
+    "invalid_host": _NAME,
+    "invalid_reference": _NAME,
+    "invalid_url": _NAME,
+    "credential_helper_failed": _DOCKER_CREDENTIALS,
+    "credential_helper_timeout": _DOCKER_CREDENTIALS,
+    "invalid_docker_config": _DOCKER_CREDENTIALS,
     "unauthorized": _DENIED,
     "denied": _DENIED,
     "invalid_credential": _DENIED,
@@ -116,6 +160,18 @@ _BY_CODE = {
     "builder_unavailable": _BUILDER,
     "builder_failed": _BUILDER,
     "builder_killed": _BUILDER,
+    "local_resource": Explanation(
+        "A consumer's machine ran out of something on every attempt: memory, disk or open files.",
+        "The message says of what. Give the consumers more of it, then replay.",
+    ),
+    "invalid_nydus": Explanation(
+        "A Nydus image failed the check that is made before it is pushed, or a layer of it could not be read back.",
+        "Nothing was pushed. Keep an export of this letter and report it: it is a defect.",
+    ),
+    "unclassified": Explanation(
+        "An error that the service has no class for, most likely a defect of its own.",
+        "Read the message and the trace, and the consumer's log at that time; report it, and replay after a fix.",
+    ),
     "too_large": Explanation(
         "The registry refused a blob or manifest as too large.",
         "Raise the limit of the registry or of the proxy before it (client_max_body_size), then replay.",

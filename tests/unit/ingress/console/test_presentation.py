@@ -22,6 +22,7 @@ from ingress.console.presentation import (
 )
 from ingress.status.conversion import STATUSES
 from ingress.status.views import AttemptView, HourView, StageView
+from shared.registry import errors
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EVIL = '"><script>alert(1)</script>'
@@ -149,15 +150,22 @@ def raised_codes() -> set[str]:
     }
 
 
-def test_explanations_are_for_codes_that_exist() -> None:
-    by_status = {
-        "denied",
-        "immutable_tag",
-        "too_large",
-        "policy_violation",
-        "unauthorized",
-        "corrupt_layer",
-        "limit_exceeded",
-    }
-    assert set(_BY_CODE) <= raised_codes() | by_status | {"unsupported"}
+OF_REGISTRIES = {
+    *errors._PERMANENT_BY_STATUS.values(),
+    *errors._BY_REGISTRY_CODE.values(),
+    *errors._NOT_FOUND_BY_OPERATION.values(),
+    *("rate_limited", "policy_violation", "registry_timeout", "registry_unavailable"),
+    *("manifest_too_large", "precondition_failed"),
+}
+NEVER_OF_A_CONVERSION = {
+    *("address_unavailable", "broker_mismatch", "broker_missing", "broker_refused", "broker_unavailable"),
+    *("cannot_read", "invalid_broker_url", "peer_refused", "peer_unavailable"),
+    *("not_estargz", "not_nydus", "source_differs"),  # of a check
+    "range_not_satisfiable",  # of a store in memory
+}
+
+
+def test_every_code_of_a_dead_letter_is_explained_and_no_other() -> None:
+    codes = raised_codes() | OF_REGISTRIES
+    assert set(_BY_CODE) == codes - NEVER_OF_A_CONVERSION
     assert explain("never heard of").next_step
