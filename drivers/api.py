@@ -206,12 +206,16 @@ class UnconvertibleLayerError(Exception):
 
 
 class Driver(Protocol):
-    """One format. Constructed once per process with nothing but its options per call."""
+    """One format. Made once per process; its options come with each call."""
 
     type: ClassVar[str]
     version: ClassVar[str]
     """Changes whenever the bytes that the same input and options give change."""
     options: ClassVar[OptionsModel]
+
+    def __init__(self, limits: LayerLimits) -> None:
+        """``limits``: of one layer, and of what this driver may have at work in all layers of the process."""
+        ...
 
     async def check_health(self, option: DriverOptions | None = None) -> None:
         """Raises ``IcsError`` when this driver cannot work here (a missing builder, an unwritable work directory).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import cast
@@ -37,8 +36,7 @@ def driver_memory(limits: Limits) -> int:
 
 def create_drivers(limits: Limits) -> dict[str, Driver]:
     """One instance of each; they share nothing but the machine."""
-    made = cast("Mapping[str, Callable[[LayerLimits], Driver]]", driver_types())
-    return {name: make(layer_limits(limits)) for name, make in made.items()}
+    return {name: driver(layer_limits(limits)) for name, driver in driver_types().items()}
 
 
 def layer_limits(limits: Limits) -> LayerLimits:

@@ -164,6 +164,7 @@ def _check_chunks(layer: Layer, record: Blob) -> None:
 
 async def _read_part(blob: Descriptor, entry: TocEntry, read_range: ReadRange, limit: int) -> bytes:
     if max(entry.size, entry.compressed_size) > limit:
-        raise LimitExceededError(f"{entry.name} of {entry.size} bytes in a Nydus layer", limit=f"{limit} bytes")
+        message = f"{entry.name} of {entry.size} bytes in a Nydus layer, more than {limit}"
+        raise LimitExceededError(message, limit=entry.name)
     packed = await read_range(blob, entry.offset, entry.compressed_size)
     return await asyncio.to_thread(unpack, packed, entry)
