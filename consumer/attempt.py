@@ -15,7 +15,7 @@ from opentelemetry.trace import Span
 from consumer.attempt_events import CONSUMER, AttemptEvents
 from consumer.cancellations import Cancellation
 from consumer.conversion import Converted, Left
-from consumer.lease import expiring_when, heartbeat
+from consumer.lease import expiring_when
 from consumer.outcome import Ack, Dead, Leave, Retry, decide
 from consumer.progress import ConversionProgress
 from consumer.workshop import Workshop
@@ -73,11 +73,10 @@ class AttemptRun:
             shop.metrics.conversion_started(request.ref, request.tag)
             counted: CountedOutcome = "released"
             try:
-                async with heartbeat(self._delivery, shop.extend_interval):
-                    if cancellation:
-                        counted = await self._called_off(span, cancellation)
-                    else:
-                        counted = await self._convert_and_settle(span, queued)
+                if cancellation:
+                    counted = await self._called_off(span, cancellation)
+                else:
+                    counted = await self._convert_and_settle(span, queued)
             finally:
                 seconds = monotonic() - self._began
                 shop.metrics.conversion_finished(request.ref, request.tag, counted, seconds, trace_id(span))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from consumer.attempt import AttemptRun
+from consumer.lease import heartbeat
 from consumer.workshop import Workshop
 from shared.broker.api import Broker, Delivery
 from shared.errors import IcsError
@@ -50,7 +51,9 @@ async def _take(deliveries: AsyncIterator[Delivery], workshop: Workshop, running
 
 async def _handle(workshop: Workshop, delivery: Delivery) -> None:
     try:
-        await AttemptRun(workshop, delivery).handle()
+        # From the first moment: asking a registry that hangs takes longer than JetStream waits for a sign of life.
+        async with heartbeat(delivery, workshop.extend_interval):
+            await AttemptRun(workshop, delivery).handle()
     except asyncio.CancelledError:
         await _release(delivery, 0)
         raise

@@ -114,7 +114,7 @@ class MemoryContent:
     async def read_back(self, descriptor: Descriptor, start: int, length: int) -> bytes:
         data = self.target_repository.blobs[descriptor.digest][start : start + length]
         if len(data) != length:
-            raise PermanentError("range outside the blob", code="range_not_satisfiable")
+            raise PermanentError("range outside the blob", code="range_refused")
         return data
 
     async def target_manifest(self, tag: str) -> ImageManifest | Index | None:

@@ -8,6 +8,7 @@ import pytest
 
 from consumer.conversion import Converted
 from drivers.api import Progress
+from shared.broker.memory import MemoryTransport, _MemoryTaken
 from shared.errors import PermanentError, SkippedError, TransientError
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
@@ -247,3 +248,31 @@ async def test_an_image_that_alone_fails_uses_its_attempts_up() -> None:
         await broker.publish(request())
         (event,) = await events_of(broker, 1, "failed")
         assert event.data.attempt == 3
+
+
+async def test_the_broker_hears_of_a_delivery_while_its_registry_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question may take longer than a broker's lease: the delivery would be handed out again meanwhile."""
+    down = TransientError("down", code="registry_unavailable", registry="harbor.example.com")
+    extended, asking, asked = asyncio.Event(), asyncio.Event(), 0
+
+    async def ask(_reference: Reference) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # the first one opens the circuit
+            asking.set()
+            await extended.wait()
+        raise down
+
+    async def extend(_taken: object) -> None:
+        if asking.is_set():
+            extended.set()
+
+    async def fail(_request: ConversionRequest) -> None:
+        raise down
+
+    monkeypatch.setattr(MemoryTransport, "extend_interval", 0.01)
+    monkeypatch.setattr(_MemoryTaken, "extend", extend)
+    async with at_work(Scripted(fail), settings_for(), ask) as (broker, _, _):
+        await broker.publish(request())
+        async with asyncio.timeout(10):
+            await extended.wait()

@@ -161,7 +161,6 @@ NEVER_OF_A_CONVERSION = {
     *("address_unavailable", "broker_mismatch", "broker_missing", "broker_refused", "broker_unavailable"),
     *("cannot_read", "invalid_broker_url", "peer_refused", "peer_unavailable"),
     *("not_estargz", "not_nydus", "source_differs"),  # of a check
-    "range_not_satisfiable",  # of a store in memory
 }
 
 
