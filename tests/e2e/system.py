@@ -27,6 +27,7 @@ from tests.faults.processes import Service
 from tests.servers.ports import free_port
 from tests.servers.rabbitmq import rabbitmq
 from tests.servers.registry import RegistryServer, docker_registry
+from tests.waiting import PATIENCE, until
 
 AUTHORIZATION = "Bearer end-to-end"
 BrokerKind = Literal["rabbitmq", "embedded"]
@@ -74,7 +75,7 @@ class System:
         return await self.post(orjson.dumps(body), headers)
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-        async with ClientSession(timeout=ClientTimeout(total=10)) as session:
+        async with ClientSession(timeout=ClientTimeout(total=PATIENCE)) as session:
             all_headers = {"Authorization": AUTHORIZATION, "Content-Type": "application/json", **(headers or {})}
             async with session.post(self.endpoint, data=body, headers=all_headers) as answer:
                 return answer.status, orjson.loads(await answer.read() or b"{}")
@@ -95,7 +96,7 @@ class System:
                     return event
         raise AssertionError
 
-    async def dead_letter(self, *, within: float = 60) -> DeadLetter:
+    async def dead_letter(self, *, within: float = 120) -> DeadLetter:
         """The only one."""
         async with asyncio.timeout(within):
             while not (found := [each async for each in self.broker.dead_letters.list()]):
@@ -103,14 +104,19 @@ class System:
         assert len(found) == 1
         return found[0]
 
-    async def idle(self, *, within: float = 60) -> None:
+    async def idle(self, *, within: float = 120) -> None:
         """Wait until the work queue is empty."""
-        async with asyncio.timeout(within):
-            while True:
-                stats = await self.broker.stats()
-                if not stats.ready and not stats.in_flight and not stats.retrying:
-                    return
-                await asyncio.sleep(0.1)
+
+        async def so() -> bool:
+            stats = await self.broker.stats()
+            return not stats.ready and not stats.in_flight and not stats.retrying
+
+        await until(so, within)
+
+
+def patient(settings: Settings) -> Settings:
+    """For a broker of the test's own: nobody waits for its answers as Harbor waits for the ingress'."""
+    return settings.model_copy(update={"broker": settings.broker.model_copy(update={"publish_timeout": 30.0})})
 
 
 @asynccontextmanager
@@ -169,6 +175,6 @@ async def running_system(
         stack.push_async_callback(consumer.stop)
         await consumer.ready()
         settings = load_settings(config, environ={}, option_models=option_models())
-        opened = await stack.enter_async_context(open_broker(settings))
+        opened = await stack.enter_async_context(open_broker(patient(settings)))
         client = await stack.enter_async_context(RegistryClient.from_settings(settings))
         yield System(registry, ingress, consumer, f"{base}/conversion", settings, opened, client, folder)

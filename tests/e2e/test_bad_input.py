@@ -42,7 +42,7 @@ class Place:
 @asynccontextmanager
 async def place(folder: Path, broker: BrokerKind) -> AsyncIterator[Place]:
     async def never(_request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
         raise AssertionError
 
     async def unknown(request: web.Request) -> web.StreamResponse:
@@ -67,7 +67,7 @@ async def place(folder: Path, broker: BrokerKind) -> AsyncIterator[Place]:
                 broker,
                 {
                     "retry": {"maximum_attempts": 1, "maximum_outage": 0},
-                    "timeouts": {"read": 1, "connect": 1, "conversion": 20},
+                    "timeouts": {"read": 4, "connect": 4, "conversion": 60},
                     "limits": {"layer_entries": 1000},
                 },
                 auths={
@@ -189,4 +189,4 @@ async def test_every_kind_of_bad_input_has_its_error_class_and_pushes_nothing(
         assert status == 200
         assert answer["skipped"][0]["reason"] == "registry not allowed"
         assert system.registry.upload_sessions() == []
-        assert (await system.broker.stats()).dead == 0
+        assert await system.broker.dead_letters.count() == 0

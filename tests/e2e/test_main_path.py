@@ -16,7 +16,8 @@ from tests.images.pushing import copy, digest_of, make_layout, pull, push, unpac
 from tests.images.real_layers import RealLayers
 from tests.images.trees import differences, tree_facts
 from tests.integration.estargz.oracle import ask
-from tests.servers.otlp import OtlpReceiver, otlp_receiver
+from tests.servers.otlp import OtlpReceiver, holds_an_attempt, otlp_receiver
+from tests.waiting import PATIENCE, until
 
 MANY = 15_000
 
@@ -85,11 +86,8 @@ async def test_real_images_come_back_entry_by_entry_the_same(
 
 async def one_trace(receiver: OtlpReceiver, trace_id: str) -> None:
     """From the webhook's server span to the tag: one trace over two processes, with the right parents."""
-    async with asyncio.timeout(30):
-        spans = receiver.trace(trace_id)
-        while not any(each.attributes.get("messaging.operation.type") == "process" for each in spans):
-            await asyncio.sleep(0.2)
-            spans = receiver.trace(trace_id)
+    await until(lambda: holds_an_attempt(receiver.trace(trace_id)))
+    spans = receiver.trace(trace_id)
     by_id = {each.span.span_id: each for each in spans}
     services = {each.service for each in spans}
     assert services == {"ics-ingress", "ics-consumer"}
@@ -111,7 +109,7 @@ async def converting_again_gives_nothing_to_do(system: System) -> None:
     for pushed, reason in ((reference, "up to date"), (f"{reference}_esgz", "made by a converter")):
         status, answer = await system.webhook(pushed, digest_of(pushed), {"X-Request-Id": f"again-{reason}"})
         assert status == 202, answer
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * PATIENCE):
             async for event in system.broker.events.read():
                 if event.kind == "skipped" and event.data.reason == reason:
                     break

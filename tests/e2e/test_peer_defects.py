@@ -91,7 +91,7 @@ async def test_the_old_path_is_guarded_and_what_is_asked_there_is_done(tmp_path:
     async with (
         scripted_server(listening) as stranger,
         running_system(tmp_path / "system", "embedded") as system,
-        ClientSession(timeout=ClientTimeout(total=60)) as http,
+        ClientSession(timeout=ClientTimeout(total=120)) as http,
     ):
         url = system.endpoint.replace("/conversion", "/api/v1/conversions")
 

@@ -56,7 +56,7 @@ class Service:
                     env={**os.environ, **self.environment},
                 )
 
-    async def ready(self, within: float = 60) -> None:
+    async def ready(self, within: float = 120) -> None:
         """Wait until the process is healthy.
 
         Raises:
@@ -86,12 +86,12 @@ class Service:
         await self.start()
 
     async def stop(self) -> None:
-        """SIGTERM, as an orchestrator does; SIGKILL after 30 s."""
+        """SIGTERM, as an orchestrator does; SIGKILL after a minute."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()

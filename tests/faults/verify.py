@@ -64,7 +64,10 @@ async def _read(store: ImageStore, repository: Reference, blob: Descriptor) -> b
 
 def _entries(blob: bytes) -> dict[str, tuple[Any, ...]]:
     entries: dict[str, tuple[Any, ...]] = {}
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(blob))) as tar:
+    # As a file: gzip.decompress() copies all that is left for each member, and a layer may have a hundred thousand.
+    with gzip.GzipFile(fileobj=io.BytesIO(blob)) as layer:
+        data = layer.read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for info in tar:
             if info.name in ADDED:
                 continue

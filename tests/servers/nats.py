@@ -14,6 +14,8 @@ from pathlib import Path
 from shared.broker.embedded import server_binary
 from tests.servers.ports import free_port
 
+_START = 60.0
+
 
 @dataclass(slots=True)
 class NatsServer:
@@ -35,7 +37,7 @@ class NatsServer:
         command = [str(server_binary()), *place, *self.more]
         with (self.root / "nats.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + _START
         while True:
             with (
                 contextlib.suppress(OSError),
@@ -60,8 +62,8 @@ def nats(root: Path) -> Iterator[NatsServer]:
     """A server on a free port of 127.0.0.1, stopped at the end."""
     root.mkdir(parents=True, exist_ok=True)
     server = NatsServer(root, free_port())
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.kill()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 BINARY = "/usr/sbin/nginx"
-_START = 20.0
+_START = 60.0
 _MAIN = """
 daemon off;
 {user}
@@ -51,7 +51,7 @@ def nginx(root: Path, template: Path, variables: Mapping[str, str], port: int) -
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def _listens(port: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,6 +38,19 @@ class Received:
             each.key: getattr(each.value, each.value.WhichOneof("value") or "string_value")
             for each in self.span.attributes
         }
+
+
+def holds_an_attempt(spans: Sequence[Received], *, failed: bool = False) -> bool:
+    """Whether an attempt that ended so is there, and whatever is above it: each process sends its own spans when it likes."""
+    by_id = {each.span.span_id: each for each in spans}
+    for each in spans:
+        above: Received | None = each
+        if each.attributes.get("messaging.operation.type") == "process" and ("error.type" in each.attributes) == failed:
+            while above is not None and above.span.parent_span_id:
+                above = by_id.get(above.span.parent_span_id)
+            if above is not None:
+                return True
+    return False
 
 
 class OtlpReceiver(TraceServiceServicer):

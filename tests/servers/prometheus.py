@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.servers.ports import free_port
 
-_START = 30.0
+_START = 60.0
 
 
 class PrometheusServer:
@@ -25,12 +25,12 @@ class PrometheusServer:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an instant query; raises ``HTTPError`` where Prometheus refuses it."""
         address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return result
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
             return json.load(answer)["data"]
 
 
@@ -56,7 +56,7 @@ def prometheus(config: Path, storage: Path) -> Iterator[PrometheusServer]:
             yield server
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes]) -> None:

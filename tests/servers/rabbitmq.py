@@ -19,7 +19,7 @@ from tests.servers.ports import free_port
 
 BINARY = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
-_START_TIMEOUT = 90.0
+_START_TIMEOUT = 120.0
 _QUICK = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 """Two schedulers that do not spin: several nodes share the test machine."""
 _ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}]."
@@ -49,7 +49,7 @@ class RabbitServer:
         """``rabbitmqctl`` on this node."""
         environment = {**os.environ, "HOME": str(self.root)}
         subprocess.run(
-            (CONTROL, "-q", "-n", self.node, *command), env=environment, check=True, capture_output=True, timeout=60
+            (CONTROL, "-q", "-n", self.node, *command), env=environment, check=True, capture_output=True, timeout=120
         )
 
     def start(self) -> None:
@@ -90,7 +90,7 @@ class RabbitServer:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
         with contextlib.suppress(ProcessLookupError):  # the shell that started it may end first
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process = None
@@ -126,8 +126,8 @@ def rabbitmq(
         plugins: to enable.
     """
     server = _prepared(root, user, password, configuration, advanced, plugins)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.kill()

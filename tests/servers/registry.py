@@ -21,7 +21,7 @@ import bcrypt
 from tests.servers.ports import free_port
 
 BINARY = "docker-registry"
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class RegistryServer:
     def stop(self, sign: signal.Signals = signal.SIGKILL) -> None:
         if self.process is not None:
             self.process.send_signal(sign)
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def pause(self) -> None:
@@ -155,8 +155,8 @@ def docker_registry(
     if token is not None:
         config["auth"] = {"token": dict(token)}
     (root / "config.yml").write_text(json.dumps(config))  # JSON is YAML
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()

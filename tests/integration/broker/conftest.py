@@ -12,6 +12,7 @@ from typing import Protocol
 
 import pytest
 
+from shared.broker import claims
 from shared.broker.api import Broker
 from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.open import open_broker
@@ -19,6 +20,7 @@ from shared.broker.queue import QueueBroker
 from shared.settings.load import load_settings
 from tests.servers.nats import nats
 from tests.servers.rabbitmq import rabbitmq
+from tests.waiting import PATIENCE
 
 _serial = itertools.count()
 DELIVERY_LIMIT = 1
@@ -62,6 +64,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         context.__exit__(None, None, None)
 
 
+@pytest.fixture(autouse=True)
+def patient_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an answer everybody would go on as if the claim were his, and a loaded machine answers late."""
+    monkeypatch.setattr(claims, "ANSWER", PATIENCE)
+
+
 @pytest.fixture(params=["memory", "embedded", "nats", "rabbitmq"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]) -> Kind:
     name: str = request.param
@@ -80,7 +88,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str]
     environ = {
         "ICS_BROKER__URL": url,
         "ICS_BROKER__PREFIX": prefix,
-        "ICS_BROKER__PUBLISH_TIMEOUT": "5",  # a loaded machine makes its servers slow
+        "ICS_BROKER__PUBLISH_TIMEOUT": "10",  # a loaded machine makes its servers slow
         "ICS_BROKER__DATA_DIR": str(tmp_path / "broker"),
         "ICS_BROKER__DELIVERY_LIMIT": str(DELIVERY_LIMIT),
         "ICS_DRIVER": '{"type": "none"}',

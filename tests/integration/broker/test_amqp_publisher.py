@@ -15,6 +15,7 @@ from aiormq.exceptions import ChannelInvalidStateError, PublishError
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.wire import UID, WireMessage
 from tests.integration.broker.conftest import Server
+from tests.waiting import PATIENCE
 
 QUEUE = "publisher"
 
@@ -64,7 +65,7 @@ async def test_the_librarys_own_publishes_may_come_between(channel: AbstractChan
         await channel.default_exchange.publish(aio_pika.Message(b"%d" % number), QUEUE, mandatory=True)
 
     each = (publisher.publish(QUEUE, _message(n, b"%d" % n)) if n % 2 else library(n) for n in range(40))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*each)
     assert sorted(await _bodies(channel, 40), key=int) == [b"%d" % number for number in range(40)]
 
@@ -84,10 +85,10 @@ async def test_a_closed_channel_fails_who_publishes_and_who_waits(channel: Abstr
     waiting = asyncio.create_task(publisher.publish(QUEUE, _message(1)))
     await asyncio.sleep(0)
     await channel.close()
-    await asyncio.wait((waiting,), timeout=10)
+    await asyncio.wait((waiting,), timeout=PATIENCE)
     assert waiting.done()
     with pytest.raises(ChannelInvalidStateError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await publisher.publish(QUEUE, _message(2))
 
 

@@ -16,10 +16,11 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from shared.broker import claims
 from shared.broker.api import Broker
 from tests.integration.broker.conftest import Kind
+from tests.waiting import PATIENCE
 
 KEY = "harbor.example.com/library/ics-cache:" + "a" * 64
 REAL = pytest.mark.parametrize("kind", ["nats", "rabbitmq"], indirect=True)
-SOON = 30.0
+SOON = PATIENCE
 """Seconds: a limit, not an expectation."""
 
 
@@ -142,7 +143,7 @@ async def test_a_process_that_is_killed_takes_its_claims_along(kind: Kind) -> No
         *(sys.executable, "-c", CHILD, KEY), env=environment, stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout is not None
-    async with asyncio.timeout(60), kind.connect() as broker:
+    async with asyncio.timeout(SOON), kind.connect() as broker:
         assert await child.stdout.readline() == b"True\n"
         assert not await free(broker)
         child.kill()
@@ -152,10 +153,10 @@ async def test_a_process_that_is_killed_takes_its_claims_along(kind: Kind) -> No
 
 @pytest.mark.parametrize("kind", ["nats"], indirect=True)
 async def test_a_claim_lasts_longer_than_a_dead_holders(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.broker.jetstream.claims.CLAIM_AGE", 1.0)
-    monkeypatch.setattr("shared.broker.jetstream.topology.CLAIM_AGE", 1.0)
+    monkeypatch.setattr("shared.broker.jetstream.claims.CLAIM_AGE", 3.0)
+    monkeypatch.setattr("shared.broker.jetstream.topology.CLAIM_AGE", 3.0)
     async with kind.connect() as one, kind.connect() as other, one.claim(KEY, 0):
-        assert not await free(other, patience=3)
+        assert not await free(other, patience=7)
 
 
 @REAL

@@ -17,6 +17,7 @@ from tests.integration.broker.test_conformance import settled
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, settings_for
 from tests.unit.consumer.support import converter, pushed, request, target
+from tests.waiting import PATIENCE
 
 _serial = itertools.count()
 
@@ -28,6 +29,7 @@ def on(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Sett
         ICS_MAXIMUM_CONCURRENCY="1",
         ICS_BROKER__URL=servers(request.param).url,
         ICS_BROKER__PREFIX=f"preemption{next(_serial)}",
+        ICS_BROKER__PUBLISH_TIMEOUT="30",
         ICS_TIMEOUTS='{"conversion": 60, "drain": 0.2}',
     )
 
@@ -80,7 +82,7 @@ async def test_a_consumer_that_is_stopped_while_a_backfill_makes_room_hands_both
         stop.set()
         await task
         assert not push_runs.is_set()
-        async with asyncio.timeout(30), broker.deliveries(2) as deliveries:
+        async with asyncio.timeout(PATIENCE), broker.deliveries(2) as deliveries:
             both = [await anext(deliveries), await anext(deliveries)]
             assert {delivery.request.id[0] for delivery in both} == {"a", "b"}
             assert [list(delivery.attempts) for delivery in both] == [[], []]

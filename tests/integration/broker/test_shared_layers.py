@@ -56,7 +56,7 @@ async def test_consumers_that_start_at_once_convert_a_common_layer_once(
     base.before = lambda: base.until(lambda: base.waiting == CONSUMERS - 1)
     with docker_registry(tmp_path / "registry") as server:
         settings = Settings(auths={server.host: Auth(insecure=True)})
-        async with RegistryClient.from_settings(settings) as client, asyncio.timeout(90):
+        async with RegistryClient.from_settings(settings) as client, asyncio.timeout(120):
             sources = [parse_reference(f"{server.host}/library/app{number}:1") for number in range(CONSUMERS)]
             for number, source in enumerate(sources):
                 await push_image(client, source, small_image(number))

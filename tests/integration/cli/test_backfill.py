@@ -25,7 +25,7 @@ def test_a_walk_is_planned_then_enqueued_then_resumed(tmp_path: Path, monkeypatc
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
     with docker_registry(tmp_path / "registry") as registry, nats(tmp_path / "nats") as server:
         config = tmp_path / "config.yml"
-        document = {"auths": {registry.host: {"insecure": True}}, "broker": {"url": server.url}}
+        document = {"auths": {registry.host: {"insecure": True}}, "broker": {"url": server.url, "publish_timeout": 30}}
         config.write_text(yaml.safe_dump(document))
         settings = load_settings(config, environ={}, option_models=option_models())
 
@@ -57,7 +57,7 @@ def test_a_walk_is_planned_then_enqueued_then_resumed(tmp_path: Path, monkeypatc
         async def taken() -> list[str]:
             async with open_broker(settings) as broker, broker.deliveries(10) as deliveries:
                 found: list[str] = []
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while len(found) < 5:
                         delivery = await anext(deliveries)
                         assert delivery.request.priority == "backfill"

@@ -21,6 +21,7 @@ from shared.settings.load import load_settings
 from tests.servers.nats import nats
 from tests.servers.rabbitmq import rabbitmq
 from tests.unit.shared.test_dead_letter_operations import letter
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq"])
@@ -33,7 +34,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def config(server: str, tmp_path: Path) -> Path:
     path = tmp_path / "config.yml"
-    path.write_text(yaml.safe_dump({"broker": {"url": server, "prefix": f"t{abs(hash(tmp_path)) % 10**9}"}}))
+    path.write_text(
+        yaml.safe_dump({"broker": {"url": server, "prefix": f"t{abs(hash(tmp_path)) % 10**9}", "publish_timeout": 30}})
+    )
     return path
 
 
@@ -54,19 +57,19 @@ def bury(config: Path, *letters: DeadLetter) -> None:
 
 
 def waiting(config: Path) -> list[str]:
+    """What each message of the work queue replays."""
+
     async def body() -> list[str]:
         settings = load_settings(config, environ={}, option_models=option_models())
         async with open_broker(settings) as broker:
+            count = (await broker.stats()).ready or 0
             found: list[str] = []
-            async with broker.deliveries(10) as deliveries:
-                while True:
-                    try:
-                        async with asyncio.timeout(3):
-                            delivery = await anext(deliveries)
-                    except TimeoutError:
-                        return sorted(found)
+            async with asyncio.timeout(PATIENCE), broker.deliveries(10) as deliveries:
+                for _ in range(count):
+                    delivery = await anext(deliveries)
                     found.append(delivery.request.replay_of)
                     await delivery.ack()
+            return sorted(found)
 
     return asyncio.run(body())
 

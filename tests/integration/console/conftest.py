@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.integration.console.site import OPERATOR, Site, site
+from tests.waiting import PATIENCE
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -18,6 +19,7 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One browser for a file, no longer: Playwright leaves its event loop running in this thread until it is stopped."""
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(FLAGS))
         yield browser
@@ -49,7 +51,7 @@ def operator(chromium: Browser, console: Site, problems: list[str]) -> Iterator[
 
 def watched(context: BrowserContext, problems: list[str]) -> Page:
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE * 1000)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     return page

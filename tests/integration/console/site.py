@@ -34,6 +34,7 @@ from shared.oci.reference import parse_reference
 from shared.settings.model import Auth, Console, Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from tests.waiting import PATIENCE
 
 OPERATOR = ("operator", "replay-please")
 CONSUMERS = ("convert-7d9f/1", "convert-x2kq/1")
@@ -211,14 +212,14 @@ class Site:
     def publish(self, *events: ConversionEvent) -> None:
         """From the test's thread."""
         for event in events:
-            asyncio.run_coroutine_threadsafe(self.broker.events.publish(event), self.loop).result(10)
+            asyncio.run_coroutine_threadsafe(self.broker.events.publish(event), self.loop).result(PATIENCE)
 
     def look(self) -> None:
         """Let the page know what the broker says now."""
-        asyncio.run_coroutine_threadsafe(self.status.monitor.look(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.status.monitor.look(), self.loop).result(PATIENCE)
 
     def stats(self) -> dict[str, int | None]:
-        found = asyncio.run_coroutine_threadsafe(self.broker.stats(), self.loop).result(10)
+        found = asyncio.run_coroutine_threadsafe(self.broker.stats(), self.loop).result(PATIENCE)
         return {"ready": found.ready, "dead": found.dead}
 
 
@@ -277,13 +278,13 @@ def site(prefix: str = "") -> Iterator[Site]:
         thread = threading.Thread(target=asyncio.run, args=(serve(),), name="console")
         thread.start()
         try:
-            if not ready.wait(30):
+            if not ready.wait(PATIENCE):
                 raise RuntimeError("the console did not start")
             yield found[0]
         finally:
             for server in servers:
                 server.should_exit = True
-            thread.join(20)
+            thread.join(PATIENCE)
 
 
 if __name__ == "__main__":

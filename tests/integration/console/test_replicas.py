@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +18,7 @@ from shared.telemetry.tracing import Tracing
 from tests.integration.console.site import CONSUMERS, DENIED, failed, letter, request, succeeded
 from tests.servers.nats import nats
 from tests.servers.rabbitmq import rabbitmq
+from tests.waiting import until
 
 
 @pytest.fixture(params=["nats", "rabbitmq"], scope="module")
@@ -34,13 +34,11 @@ async def picture(status: Status) -> list[tuple[object, ...]]:
 
 
 async def caught_up(status: Status, conversion_id: str, wanted: str) -> None:
-    async with asyncio.timeout(20):
-        while (found := status.history.get(conversion_id)) is None or found.status != wanted:
-            await asyncio.sleep(0.05)
+    await until(lambda: (found := status.history.get(conversion_id)) is not None and found.status == wanted)
 
 
 async def test_replicas_show_the_same_before_and_after_a_restart(broker_url: str) -> None:
-    settings = Settings(broker=BrokerSettings(url=SecretStr(broker_url)))
+    settings = Settings(broker=BrokerSettings(url=SecretStr(broker_url), publish_timeout=30))
     tracing = Tracing(TracerProvider())
     async with open_broker(settings) as first, open_broker(settings) as second:
         one = create_status(settings, first, Metrics(), tracing)

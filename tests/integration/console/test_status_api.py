@@ -12,6 +12,7 @@ import pytest
 
 from shared.events import conversion_event
 from tests.integration.console.site import CONSUMERS, Site, digest, request, site, stages
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +22,13 @@ def api() -> Iterator[Site]:
 
 
 def get(api: Site, path: str) -> Any:
-    with urllib.request.urlopen(f"{api.url}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{api.url}{path}", timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
 def status_of(api: Site, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"{api.url}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{api.url}{path}", timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -76,7 +77,7 @@ def test_acceld_clients_get_their_shape(api: Site) -> None:
     assert by_status["PROCESSING"]["finished"] == "0001-01-01T00:00:00Z"
     assert by_status["COMPLETED"]["source"].startswith("harbor.example.com/")
     assert "403" in by_status["FAILED"]["reason"] or "gzip" in by_status["FAILED"]["reason"]
-    with urllib.request.urlopen(f"{api.url}/api/v1/health", timeout=10) as answer:
+    with urllib.request.urlopen(f"{api.url}/api/v1/health", timeout=PATIENCE) as answer:
         assert (answer.status, answer.read()) == (200, b"Ok")
 
 
@@ -94,7 +95,7 @@ def frames(stream: Any) -> Iterator[dict[str, str]]:
 
 
 def test_live_updates_arrive_beat_and_resume_after_a_lost_connection(api: Site) -> None:
-    with urllib.request.urlopen(f"{api.url}/api/v1/status/events", timeout=10) as stream:
+    with urllib.request.urlopen(f"{api.url}/api/v1/status/events", timeout=PATIENCE) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         found = frames(stream)
         assert "retry" in next(found)
@@ -110,9 +111,9 @@ def test_live_updates_arrive_beat_and_resume_after_a_lost_connection(api: Site) 
     )
     headers = {"Last-Event-ID": frame["id"]}
     again = urllib.request.Request(f"{api.url}/api/v1/status/events?conversion={live.id}", headers=headers)
-    with urllib.request.urlopen(again, timeout=10) as stream:
+    with urllib.request.urlopen(again, timeout=PATIENCE) as stream:
         missed = next(f for f in frames(stream) if "data" in f)
     assert json.loads(missed["data"])["status"] == "succeeded"
     stale = urllib.request.Request(f"{api.url}/api/v1/status/events", headers={"Last-Event-ID": "of another week"})
-    with urllib.request.urlopen(stale, timeout=10) as stream:
+    with urllib.request.urlopen(stale, timeout=PATIENCE) as stream:
         assert next(f for f in frames(stream) if "data" in f)["event"] == "reset"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ from shared.settings.load import load_settings
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from tests.integration.broker.test_conformance import settled
 from tests.servers.nats import nats
-from tests.servers.registry import docker_registry
+from tests.servers.registry import RegistryServer, docker_registry
 from tests.unit.cli.test_stores import put_image
+from tests.waiting import PATIENCE, until
 
 OPERATOR = httpx.BasicAuth("operator", "word")
 READER = httpx.BasicAuth("viewer", "word")
@@ -49,13 +51,21 @@ class Replica:
         found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
         return found
 
-    async def until(self, backfill: str, **wanted: Any) -> dict[str, Any]:
-        async with asyncio.timeout(30):
-            while True:
-                found = await self.show(backfill)
-                if all(found.get(key) == value for key, value in wanted.items()):
-                    return found
-                await asyncio.sleep(0.1)
+    async def until(self, backfill: str, state: str) -> dict[str, Any]:
+        async def so() -> bool:
+            return bool((await self.show(backfill)).get("state") == state)
+
+        await until(so)
+        return await self.show(backfill)
+
+    async def until_it_hangs(self, backfill: str, registry: RegistryServer) -> None:
+        """Once a repository is done: the registry answers no longer, so that the walk cannot come to its end."""
+
+        async def so() -> bool:
+            return bool((await self.show(backfill)).get("published", 0) >= TAGS)
+
+        await until(so)
+        registry.pause()
 
 
 @asynccontextmanager
@@ -71,13 +81,22 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
 
 
 @pytest.fixture
-async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Settings]:
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    with docker_registry(tmp_path / "registry") as server:
+        yield server
+
+
+@pytest.fixture
+async def settings(
+    tmp_path: Path, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Settings]:
     """A registry with a few repositories, and a broker."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
-    with docker_registry(tmp_path / "registry") as registry, nats(tmp_path / "nats") as server:
+    with nats(tmp_path / "nats") as server:
         environ = {
             "ICS_AUTHS": f'{{"{registry.host}": {{"insecure": true}}}}',
             "ICS_BROKER__URL": server.url,
+            "ICS_BROKER__PUBLISH_TIMEOUT": "30",
             "ICS_CONSOLE__CREDENTIAL": "viewer:word",
             "ICS_CONSOLE__OPERATOR_CREDENTIAL": "operator:word",
         }
@@ -89,30 +108,32 @@ async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield found
 
 
-async def test_a_walk_is_planned_followed_stopped_and_resumed_from_any_replica(settings: Settings) -> None:
-    (registry,) = settings.auths
+async def test_a_walk_is_planned_followed_stopped_and_resumed_from_any_replica(
+    settings: Settings, registry: RegistryServer
+) -> None:
     async with replica(settings) as other:
         async with replica(settings) as first:
-            plan = await first.start(registry=registry, dry_run=True)
-            planned = await other.until(plan, state="finished")
+            plan = await first.start(registry=registry.host, dry_run=True)
+            planned = await other.until(plan, "finished")
             assert (planned["repositories"], planned["planned"], planned["published"]) == (6, 24, 0)
             assert planned["actor"] == "operator"
             (sampled,) = [each for each in planned["sample"] if "/app0:0@" in each["source"]]
-            assert sampled["target"] == f"{registry}/team/app0:0_esgz"
+            assert sampled["target"] == f"{registry.host}/team/app0:0_esgz"
             assert (await first.broker.stats()).ready == 0
 
-            walk = await first.start(registry=registry, repositories=["team/*"], tags=["[0-3]"], rate=8)
-            await other.until(walk, state="running", repositories=2)
-            refused = await other.http.post("/api/v1/backfills", json={"registry": registry}, auth=OPERATOR)
+            walk = await first.start(registry=registry.host, repositories=["team/*"], tags=["[0-3]"], rate=4)
+            await other.until_it_hangs(walk, registry)
+            refused = await other.http.post("/api/v1/backfills", json={"registry": registry.host}, auth=OPERATOR)
             assert refused.status_code == 409
             stopping = await other.http.post(f"/api/v1/backfills/{walk}/stop", auth=OPERATOR)
             assert stopping.status_code == 202
-            stopped = await other.until(walk, state="stopped")
+            stopped = await other.until(walk, "stopped")
             assert 0 < stopped["published"] < 24
+            registry.resume()
         # The replica that walked is gone.
         resumed = await other.http.post(f"/api/v1/backfills/{walk}/resume", auth=OPERATOR)
         assert resumed.status_code == 202, resumed.text
-        done = await other.until(walk, state="finished")
+        done = await other.until(walk, "finished")
         assert done["resumed"] >= 1
         assert done["resumed"] + done["repositories"] == REPOSITORIES
         assert await queued(other.broker) == {
@@ -123,7 +144,7 @@ async def test_a_walk_is_planned_followed_stopped_and_resumed_from_any_replica(s
 async def queued(broker: Broker) -> set[str]:
     """Targets in the queue, all of low priority."""
     found: set[str] = set()
-    async with asyncio.timeout(30), broker.deliveries(100) as deliveries:
+    async with asyncio.timeout(PATIENCE), broker.deliveries(100) as deliveries:
         while len(found) < REPOSITORIES * TAGS:
             delivery = await anext(deliveries)
             assert delivery.request.priority == "backfill"
@@ -132,17 +153,17 @@ async def queued(broker: Broker) -> set[str]:
     return {f"/{each}" for each in found}
 
 
-async def test_a_walk_that_its_replica_leaves_behind_is_resumed(settings: Settings) -> None:
-    (registry,) = settings.auths
+async def test_a_walk_that_its_replica_leaves_behind_is_resumed(settings: Settings, registry: RegistryServer) -> None:
     async with replica(settings) as first:
-        walk = await first.start(registry=registry, rate=4)
-        await first.until(walk, state="running", repositories=2)
+        walk = await first.start(registry=registry.host, rate=4)
+        await first.until_it_hangs(walk, registry)
+    registry.resume()
     async with replica(settings) as second:
-        left = await second.until(walk, state="stopped")
+        left = await second.until(walk, "stopped")
         assert left["error"] == "the ingress that walked was shut down"
         answer = await second.http.post(f"/api/v1/backfills/{walk}/resume", auth=OPERATOR)
         assert answer.status_code == 202
-        assert (await second.until(walk, state="finished"))["resumed"] >= 1
+        assert (await second.until(walk, "finished"))["resumed"] >= 1
 
 
 async def test_nobody_starts_a_walk_by_accident_or_from_elsewhere(settings: Settings) -> None:
@@ -164,7 +185,7 @@ async def test_nobody_starts_a_walk_by_accident_or_from_elsewhere(settings: Sett
         assert (await one.http.get("/api/v1/backfills")).status_code == 401
         assert (await one.http.get("/api/v1/backfills", auth=READER)).json() == []
         failing = await one.start(registry=registry, project="library")
-        failed = await one.until(failing, state="failed")
+        failed = await one.until(failing, "failed")
         assert failed["error"].startswith("invalid_request: a project needs Harbor's API")
 
 
@@ -184,15 +205,15 @@ async def test_the_console_plans_and_then_enqueues_what_was_planned(settings: Se
         assert await post("start", registry=registry) == 403  # a form of another site knows no token
         assert await post("start", token=token, registry="metadata.internal") == 422
         assert await post("start", token=token, registry=registry, repositories="team/app0, team/app1") == 303
-        async with asyncio.timeout(30):
-            while "Enqueue 8</button>" not in (shown := await page()):
-                await asyncio.sleep(0.1)
-        (plan,) = re.findall(r'name="id" value="(\w+)"', shown)
+
+        async def planned() -> bool:
+            return "Enqueue 8</button>" in await page()
+
+        await until(planned)
+        (plan,) = re.findall(r'name="id" value="(\w+)"', await page())
         assert await post("start", token=token, id="another") == 404
         assert await post("start", token=token, id=plan) == 303
-        async with asyncio.timeout(30):
-            while (await one.broker.stats()).ready != 8:
-                await asyncio.sleep(0.1)
+        await settled(one.broker, ready=8)
         walks = (await one.http.get("/api/v1/backfills", auth=READER)).json()
         assert [walk["plan"]["dry_run"] for walk in walks] == [False, True]
         assert (await one.http.get("/console/backfill", auth=READER)).text.count("<button") == 2  # plan (off), theme

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 import schemathesis
 import yaml
 from aiohttp import encode_basic_auth
@@ -25,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.faults.processes import Service
 from tests.servers.ports import free_port
+from tests.waiting import PATIENCE
 
 EXAMPLES = 20
 WEBHOOK = "Bearer webhook"
@@ -33,7 +33,6 @@ ENDLESS = "/api/v1/status/events"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-@pytest.mark.timeout(240)
 async def test_every_operation_answers_as_the_document_says(tmp_path: Path) -> None:
     port = free_port()
     document = {
@@ -82,7 +81,7 @@ def ask(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, autho
     )
     @given(operation.as_strategy(generation_mode=mode))
     def holds(case: Case[Any]) -> None:
-        answer = case.call(headers={"Authorization": authorization}, timeout=10)
+        answer = case.call(headers={"Authorization": authorization}, timeout=PATIENCE)
         case.validate_response(answer, checks=CHECKS)
 
     # Nothing is unsound where nothing is sent.

@@ -14,6 +14,7 @@ from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConn
 from tests.faults.processes import Service
 from tests.servers.certificates import certificate_authority
 from tests.servers.ports import free_port
+from tests.waiting import PATIENCE, until
 
 
 async def test_https_is_served_http_is_redirected_and_sigterm_ends_both(tmp_path: Path) -> None:
@@ -34,8 +35,8 @@ async def test_https_is_served_http_is_redirected_and_sigterm_ends_both(tmp_path
     connector = TCPConnector(ssl=trusting)
     await service.start()
     try:
-        async with ClientSession(connector=connector, timeout=ClientTimeout(total=10)) as session:
-            async with asyncio.timeout(60):
+        async with ClientSession(connector=connector, timeout=ClientTimeout(total=PATIENCE)) as session:
+            async with asyncio.timeout(2 * PATIENCE):
                 while True:
                     try:
                         async with session.get(f"https://127.0.0.1:{secure}/health") as answer:
@@ -70,9 +71,7 @@ async def test_an_occupied_port_is_one_clear_line(role: str, key: str, tmp_path:
         service = Service(role, config, {}, "", tmp_path / "log")
         await service.start()
         try:
-            async with asyncio.timeout(60):
-                while service.running:
-                    await asyncio.sleep(0.1)
+            await until(lambda: not service.running)
         finally:
             await service.stop()
     said = (tmp_path / "log").read_text()

@@ -21,6 +21,7 @@ from shared.registry.retry import RetryPolicy
 from tests.faults.images import small_image
 from tests.integration.registry.conftest import OpenClient
 from tests.servers.scripted import Handler, scripted_server
+from tests.waiting import PATIENCE
 
 OPERATIONS = 400
 CONTENT = b"hello"
@@ -119,7 +120,6 @@ def operations(client: RegistryClient, host: str) -> list[Callable[[], Awaitable
     ]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(4))
 async def test_every_operation_ends_with_a_result_or_a_classified_error(open_client: OpenClient, seed: int) -> None:
     chance = random.Random(seed)
@@ -133,7 +133,7 @@ async def test_every_operation_ends_with_a_result_or_a_classified_error(open_cli
         errors: list[IcsError] = []
         for operation in chance.choices(operations(client, host), k=OPERATIONS):
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     await operation()
             except IcsError as error:
                 errors.append(error)

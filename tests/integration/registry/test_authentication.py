@@ -30,6 +30,7 @@ from tests.integration.registry.images import pull, push, push_image
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.scripted import scripted_server
 from tests.servers.token_realm import TokenRealm, serve_realm
+from tests.waiting import until
 
 USER, PASSWORD = "robot$project+ics", "canary-pässword"
 BASIC = SecretStr(base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
@@ -288,14 +289,16 @@ async def test_a_realm_that_gives_no_token(open_client: OpenClient, answer: tupl
 
 async def test_a_realm_that_is_down_fails_everybody_who_waits_for_it_at_once(open_client: OpenClient) -> None:
     """Twenty in turn, each with its own time-outs, would outlast every conversion."""
-    asked = 0
+    asked = challenged = 0
 
     async def respond(request: web.Request) -> web.StreamResponse:
-        nonlocal asked
+        nonlocal asked, challenged
         if request.path == "/token":
             asked += 1
-            await asyncio.sleep(0.05)
+            await until(lambda: challenged >= 20)
+            await asyncio.sleep(0.2)  # each reads its challenge, and waits
             return web.Response(status=503)
+        challenged += 1
         challenge = f'Bearer realm="http://{request.host}/token",service="s"'
         return web.Response(status=401, headers={"WWW-Authenticate": challenge})
 

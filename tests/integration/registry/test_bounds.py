@@ -19,6 +19,7 @@ from shared.registry import listing
 from tests.integration.registry.conftest import OpenClient
 from tests.integration.registry.images import pull
 from tests.servers.scripted import Handler, raw_server, scripted_server
+from tests.waiting import PATIENCE
 
 BASIC = base64.b64encode(b"user:password").decode()
 POLICY = json.dumps({"errors": [{"code": "PROJECTPOLICYVIOLATION", "message": "not scanned"}]}).encode()
@@ -65,7 +66,7 @@ def _challenge(request: web.Request) -> web.StreamResponse:
 )
 async def test_an_answer_without_end_is_read_to_its_limit(open_client: OpenClient, status: int, code: str) -> None:
     """Of an error, of a manifest, and (0) of a token realm."""
-    async with scripted_server(endless(status)) as host, asyncio.timeout(20):
+    async with scripted_server(endless(status)) as host, asyncio.timeout(PATIENCE):
         client = await open_client(host, auth=BASIC)
         with pytest.raises(IcsError) as caught:
             await client.manifest(parse_reference(f"{host}/a"))
@@ -83,7 +84,7 @@ async def test_a_realm_that_is_down_is_down_however_long_its_error_page_is(open_
     assert caught.value.code == "registry_unavailable"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("link", ["<" * 15_000, "<a>;" * 3_900, "<a>; rel=" * 1_700])
 async def test_a_hostile_link_header_costs_no_more_than_another(open_client: OpenClient, link: str) -> None:
     """An expression that backtracks over one takes seconds, in which nothing else runs: a hundred would take minutes."""

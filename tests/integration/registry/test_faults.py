@@ -23,6 +23,7 @@ from shared.registry.retry import RetryPolicy
 from shared.settings.model import Timeouts
 from tests.integration.registry.conftest import CHUNK, OpenClient
 from tests.integration.registry.images import pull, push, push_image
+from tests.servers.ports import free_port
 from tests.servers.registry import RegistryServer
 from tests.servers.scripted import Handler, raw_server, scripted_server
 
@@ -288,16 +289,11 @@ async def test_what_is_not_http_is_unavailable(open_client: OpenClient) -> None:
 
 
 async def test_nobody_listening_is_unavailable(open_client: OpenClient) -> None:
-    async with scripted_server(_never) as host:
-        pass
+    host = f"127.0.0.1:{free_port()}"
     client = await open_client(host)
     with pytest.raises(TransientError) as caught:
         await client.manifest(parse_reference(f"{host}/a"))
     assert caught.value.code == "registry_unavailable"
-
-
-async def _never(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPNotFound
 
 
 @pytest.mark.parametrize("first", [1, 2, 3])

@@ -19,9 +19,11 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import encode_manifest
 from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
+from shared.settings.model import Timeouts
 from tests.integration.registry.conftest import CHUNK, OpenClient
 from tests.integration.registry.images import pull, push, push_image
 from tests.servers.scripted import scripted_server
+from tests.waiting import PATIENCE, until
 
 Development = tuple[DevRegistry, str]
 
@@ -89,7 +91,7 @@ async def test_an_upload_cancelled_twice_still_cancels_its_session(
     development: Development, client: RegistryClient, repository: Reference
 ) -> None:
     registry = development[0]
-    registry.faults.add(Fault("delay", "DELETE", seconds=0.1, times=0))
+    registry.faults.add(Fault("delay", "DELETE", seconds=0.5, times=0))
 
     async def endless() -> None:
         async with client.upload(repository) as upload:
@@ -98,13 +100,10 @@ async def test_an_upload_cancelled_twice_still_cancels_its_session(
                 await asyncio.sleep(0)
 
     task = asyncio.create_task(endless())
-    async with asyncio.timeout(20):
-        while not registry.storage.uploads():
-            await asyncio.sleep(0.005)
-        task.cancel()
-        while not any(method == "DELETE" for method, _ in registry.requests):
-            await asyncio.sleep(0.005)
-        task.cancel()
+    await until(lambda: bool(registry.storage.uploads()))
+    task.cancel()
+    await until(lambda: any(method == "DELETE" for method, _ in registry.requests))
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert registry.storage.uploads() == []
@@ -116,24 +115,23 @@ async def test_an_upload_cancelled_while_its_session_opens_leaves_none(
 ) -> None:
     """The registry has opened it, and its answer has not come yet."""
     registry = development[0]
-    registry.faults.add(Fault("delay", "POST", seconds=0.1))
+    registry.faults.add(Fault("delay", "POST", seconds=0.5))
     task = asyncio.create_task(push(client, repository, os.urandom(size)))
-    async with asyncio.timeout(20):
-        while not any(method == "POST" for method, _ in registry.requests):
-            await asyncio.sleep(0.005)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+    await until(lambda: any(method == "POST" for method, _ in registry.requests))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert registry.storage.uploads() == []
     assert any(method in {"DELETE", "PUT"} for method, _ in registry.requests)
 
 
 async def test_a_hanging_registry_does_not_hold_whoever_leaves(
-    development: Development, client: RegistryClient, repository: Reference, monkeypatch: pytest.MonkeyPatch
+    development: Development, open_client: OpenClient, repository: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.registry.uploads._CANCEL_TIMEOUT", 0.2)
     development[0].faults.add(Fault("hang", "PATCH", times=0))
-    async with asyncio.timeout(5):
+    client = await open_client(development[1], timeouts=Timeouts(read=600))
+    async with asyncio.timeout(PATIENCE):
         async with client.upload(repository) as upload:
             await upload.write(os.urandom(CHUNK + 1))
 

@@ -92,7 +92,7 @@ async def test_no_time_out_and_no_refusal_makes_plain_http_of_https(
     async with raw_server(answer) as listening:
         host = listening if fault != "refuses" else "127.0.0.1:1"
         other = {https_registry.host: Auth(ca=authority.ca.certificate)}
-        quick = Timeouts(connect=1, read=1)
+        quick = Timeouts(connect=2, read=2)
         client = await open_client(host, insecure=False, auth="dTpw", timeouts=quick, more=other)
         for _ in range(2):
             with pytest.raises(TransientError):

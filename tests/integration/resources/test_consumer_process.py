@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from tests.e2e.system import BrokerKind, System, running_system
 from tests.faults.images import push_image, small_image
 from tests.faults.proxy import Fault, FaultKind, FaultProxy, Stage
 from tests.faults.verify import differences
+from tests.integration.broker.test_conformance import settled
+from tests.waiting import PATIENCE, until
 
 REGISTRY = "registry.resources.test:5000"
 """What webhooks name; the consumer reaches it through the proxy."""
@@ -49,7 +51,7 @@ class Place:
 
     async def told(self, identity: str, kind: str) -> Any:
         """The first event of a kind."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * PATIENCE):
             async for event in self.system.broker.events.read():
                 if event.subject == identity and event.kind == kind:
                     return event
@@ -61,21 +63,12 @@ class Place:
     async def metric(self, name: str) -> float:
         """The largest value of a gauge."""
         url = f"http://127.0.0.1:{self.system.settings.metric.port}/metrics"
-        async with ClientSession(timeout=ClientTimeout(total=10)) as session, session.get(url) as answer:
+        async with ClientSession(timeout=ClientTimeout(total=PATIENCE)) as session, session.get(url) as answer:
             lines = (await answer.text()).splitlines()
         return max((float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")), default=-1)
 
 
-async def until(holds: Callable[[], bool], within: float = 60) -> None:
-    async with asyncio.timeout(within):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
-async def until_async(holds: Callable[[], Awaitable[bool]], within: float = 60) -> None:
-    async with asyncio.timeout(within):
-        while not await holds():
-            await asyncio.sleep(0.05)
+until_async = until
 
 
 @asynccontextmanager
@@ -104,8 +97,7 @@ async def test_sigterm_in_the_middle_of_an_upload_hands_the_conversion_back(tmp_
         await here.system.consumer.stop()
         assert here.system.consumer.exit_code == 0
         assert here.system.registry.upload_sessions() == []
-        stats = await here.system.broker.stats()
-        assert (stats.ready, stats.retrying, stats.dead) == (1, 0, 0)
+        await settled(here.system.broker, ready=1, retrying=0, dead=0)
         here.proxy.calm()
         await here.system.consumer.start()
         await here.converted("v1")
@@ -133,7 +125,7 @@ async def test_the_upload_that_a_killed_consumer_left_is_cancelled_by_the_next(t
 
 
 async def test_sigterm_lets_what_is_nearly_done_finish(tmp_path: Path) -> None:
-    async with place(tmp_path, timeouts={"drain": 30}) as here:
+    async with place(tmp_path, timeouts={"drain": 50}) as here:
         here.proxy.arm(Fault("slow", "pull"))
         identity = await here.announced("v1")
         await here.struck()
@@ -145,7 +137,7 @@ async def test_sigterm_lets_what_is_nearly_done_finish(tmp_path: Path) -> None:
 
 async def test_a_conversion_beyond_its_time_gives_everything_back(tmp_path: Path) -> None:
     """All of the memory budget is one layer's: a second attempt could not even begin if the first kept its share."""
-    timeouts = {"conversion": 2, "drain": 1}
+    timeouts = {"conversion": 8, "drain": 1}
     retry = {"initial_delay": 0.1}
     async with place(tmp_path, timeouts=timeouts, retry=retry, limits={"memory": 64 << 20}) as here:
         here.proxy.arm(Fault(*MIDDLE_OF_AN_UPLOAD))
@@ -173,7 +165,7 @@ async def test_a_registry_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
         async def open_circuit() -> bool:
             return await here.metric("ics_registry_circuit_state") == 2
 
-        await until_async(open_circuit)
+        await until(open_circuit)
         assert await here.system.broker.dead_letters.count() == 0
         here.system.registry.start()
         for number, identity in zip((1, 2, 3), identities, strict=True):

@@ -52,7 +52,7 @@ async def test_a_full_disk_under_the_broker_is_a_503_and_loses_nothing(tmp_path:
             filler = fill(disk)
             accepted, refused = [0], 0
             number = 0
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not refused:
                     number += 1
                     if await post(number) == 202:
@@ -60,7 +60,7 @@ async def test_a_full_disk_under_the_broker_is_a_503_and_loses_nothing(tmp_path:
                     else:
                         refused += 1
             filler.unlink()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while await post(number) != 202:
                     await asyncio.sleep(0.5)
             accepted.append(number)

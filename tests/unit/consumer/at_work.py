@@ -26,6 +26,7 @@ from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 from shared.telemetry.work_queue import WorkQueue
+from tests.waiting import PATIENCE, until
 
 
 class Scripted(Converter):
@@ -53,7 +54,7 @@ def settings_for(**environ: str) -> Settings:
     values = {
         "ICS_BROKER__URL": "memory:",
         "ICS_RETRY": '{"maximum_attempts": 3, "initial_delay": 0.02, "maximum_delay": 0.1}',
-        "ICS_TIMEOUTS": '{"conversion": 2, "drain": 0.2}',
+        "ICS_TIMEOUTS": '{"conversion": 60, "drain": 0.2}',
         **environ,
     }
     return load_settings(None, environ=values, option_models={"estargz": converter_options()})
@@ -97,12 +98,12 @@ async def at_work(
             yield broker, stop, task
         finally:
             stop.set()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, PATIENCE)
 
 
 async def events_of(broker: Broker, wanted: int, *kinds: str) -> list[Any]:
     found = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         async for event in broker.events.read():
             if event.kind in kinds:
                 found.append(event)
@@ -127,9 +128,9 @@ def in_flight_at_events(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> dict
 
 async def idle(broker: Broker) -> None:
     """Wait until nothing waits and nothing is unsettled."""
-    async with asyncio.timeout(10):
-        while True:
-            stats = await broker.stats()
-            if not stats.ready and not stats.in_flight and not stats.retrying:
-                return
-            await asyncio.sleep(0.01)
+
+    async def so() -> bool:
+        stats = await broker.stats()
+        return not stats.ready and not stats.in_flight and not stats.retrying
+
+    await until(so)

@@ -12,6 +12,7 @@ from drivers.api import StageRecord
 from shared.oci.digest import Digest
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from tests.waiting import PATIENCE
 
 
 async def at_once() -> None:
@@ -31,7 +32,7 @@ class Base:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60), self._changed:
+        async with asyncio.timeout(PATIENCE), self._changed:
             await self._changed.wait_for(holds)
 
     async def tell(self) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from consumer.budget import MemoryBudget
 from consumer.keyed_locks import KeyedLocks
+from tests.waiting import PATIENCE
 
 
 async def test_a_large_share_waits_and_is_not_overtaken() -> None:
@@ -50,7 +51,7 @@ async def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        await asyncio.wait_for(behind, 1)
+        await asyncio.wait_for(behind, PATIENCE)
     assert budget.used == 0
 
 
@@ -64,7 +65,7 @@ async def test_who_is_cancelled_in_the_instant_of_admission_gives_back() -> None
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert budget.used == 0
-    await asyncio.wait_for(_use(budget, 10), 1)
+    await asyncio.wait_for(_use(budget, 10), PATIENCE)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=30))

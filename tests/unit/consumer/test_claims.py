@@ -24,6 +24,7 @@ from tests.faults.images import SmallImage
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.sharing import Base, at_once
 from tests.unit.consumer.support import LIMITS, REGISTRY, converter, pushed, request, source
+from tests.waiting import until
 
 SOON = 60.0
 """Seconds: a limit, not an expectation."""
@@ -125,9 +126,7 @@ async def test_who_waits_keeps_neither_a_slot_nor_memory(monkeypatch: pytest.Mon
             converting = asyncio.create_task(run(made, here.images[0], 0, base))
             await base.until(lambda: base.waiting == 1)
             assert (await run(made, unrelated, 10, base)).layers_reused == 0
-            async with asyncio.timeout(SOON):
-                while record_tag(own, fingerprint) not in here.store.tags[cached]:
-                    await asyncio.sleep(0.01)
+            await until(lambda: record_tag(own, fingerprint) in here.store.tags[cached])
             assert (base.waiting, base.conversions) == (1, 0)
         assert (await converting).layers_reused == 0
         assert base.conversions == 1

@@ -17,6 +17,7 @@ from shared.broker.queue import QueueBroker
 from shared.errors import TransientError
 from shared.settings.model import BrokerSettings, Metric, Settings
 from shared.telemetry.metrics import Metrics
+from tests.waiting import PATIENCE
 
 
 async def test_the_brokers_state_is_told_by_health_and_by_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +29,7 @@ async def test_the_brokers_state_is_told_by_health_and_by_the_metric(monkeypatch
     async with serve_health(settings, check, metrics) as port, ClientSession(f"http://127.0.0.1:{port}") as http:
 
         async def until(value: str) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     async with http.get("/metrics") as answer:
                         if f"ics_broker_up {value}" in await answer.text():

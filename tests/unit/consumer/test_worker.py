@@ -15,6 +15,7 @@ from shared.oci.reference import Reference
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
+from tests.waiting import until
 
 
 async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
@@ -148,7 +149,8 @@ async def test_a_full_disk_is_worth_a_retry_and_says_so() -> None:
 @pytest.mark.parametrize("limit", [1, 3])
 async def test_no_more_than_maximum_concurrency_run_at_once(limit: int) -> None:
     async def briefly(_request: ConversionRequest) -> None:
-        await asyncio.sleep(0.02)
+        await until(lambda: scripted.most >= limit)
+        await asyncio.sleep(0.02)  # one too many could come meanwhile
         raise SkippedError("done")
 
     scripted = Scripted(briefly)
@@ -167,7 +169,8 @@ async def test_draining_lets_what_runs_finish() -> None:
         await asyncio.sleep(0.1)
         raise SkippedError("finished")
 
-    async with at_work(Scripted(slow), settings_for()) as (broker, stop, task):
+    patiently = settings_for(ICS_TIMEOUTS='{"conversion": 60, "drain": 60}')
+    async with at_work(Scripted(slow), patiently) as (broker, stop, task):
         await broker.publish(request())
         await started.wait()
         stop.set()
@@ -215,8 +218,7 @@ async def test_an_outage_costs_no_attempt() -> None:
     async with at_work(scripted, settings_for(ICS_RETRY='{"maximum_attempts": 1}'), ask) as (broker, _, _):
         for number in range(10):
             await broker.publish(request(id=f"{number:032x}"))
-        while asked < 8:
-            await asyncio.sleep(0.01)
+        await until(lambda: asked >= 8)
         assert len(scripted.seen) <= 5, "an open circuit lets questions through, and no conversions"
         up.set()
         await events_of(broker, 10, "skipped")

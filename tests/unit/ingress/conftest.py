@@ -23,6 +23,7 @@ from shared.settings.load import load_settings
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from tests.waiting import PATIENCE
 
 MODELS: dict[str, type[BaseModel]] = {"estargz": EstargzOptions, "nydus": NydusOptions}
 AUTH = {"Authorization": "Bearer webhook"}
@@ -56,7 +57,7 @@ class Ingress:
     async def queued(self, count: int) -> list[tuple[ConversionRequest, dict[str, str]]]:
         """The first ``count`` messages of the work queue."""
         found = []
-        async with asyncio.timeout(5), self.broker.deliveries(max(count, 1)) as deliveries:
+        async with asyncio.timeout(PATIENCE), self.broker.deliveries(max(count, 1)) as deliveries:
             async for delivery in deliveries:
                 found.append((delivery.request, dict(delivery.headers)))
                 await delivery.ack()

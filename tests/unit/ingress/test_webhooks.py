@@ -200,11 +200,12 @@ async def test_a_broker_that_hangs_is_answered_in_time(ingress: Ingress, monkeyp
     assert (await ingress.post(push())).status_code == 503
 
 
-@pytest.mark.usefixtures("in_a_hurry")
 @pytest.mark.parametrize(("after", "status"), [("nothing", 408), ("disconnect", 400)])
 async def test_a_body_that_does_not_come_is_refused_and_nothing_is_queued(
-    ingress: Ingress, after: str, status: int
+    ingress: Ingress, after: str, status: int, request: pytest.FixtureRequest
 ) -> None:
+    if after == "nothing":
+        request.getfixturevalue("in_a_hurry")
     first = iter([{"type": "http.request", "body": b'{"type":', "more_body": True}])
     sent: list[Any] = []
 

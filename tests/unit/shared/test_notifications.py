@@ -22,6 +22,7 @@ from shared.notifications import Notifier
 from shared.oci.reference import parse_reference
 from shared.settings.model import HarborApi, Notification, Settings
 from shared.telemetry.metrics import Metrics
+from tests.waiting import PATIENCE
 
 SOURCE = "harbor.example.com/team/base/redis:7@sha256:" + "a" * 64
 
@@ -49,7 +50,7 @@ class Receiver:
         return web.Response(status=self.statuses.pop(0) if self.statuses else 204, headers={"Location": "/elsewhere"})
 
     async def wait(self, count: int) -> None:
-        async with asyncio.timeout(10), self.arrived:
+        async with asyncio.timeout(PATIENCE), self.arrived:
             await self.arrived.wait_for(lambda: len(self.seen) >= count)
 
 

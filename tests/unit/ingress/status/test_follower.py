@@ -25,6 +25,7 @@ from shared.events import TYPE_PREFIX, ConversionEvent, EventType, conversion_ev
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.telemetry.metrics import Metrics
+from tests.waiting import until
 
 
 def event(kind: EventType, number: int, age: float = 10) -> ConversionEvent:
@@ -55,9 +56,7 @@ async def following(
 
 
 async def until_known(history: History, number: int) -> None:
-    async with asyncio.timeout(10):
-        while history.get(f"{number:032x}") is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: history.get(f"{number:032x}") is not None)
 
 
 UNREADABLE = {
@@ -181,9 +180,7 @@ async def test_the_follower_loses_sight_of_what_should_have_ended_long_ago(monke
     server.events += encode_events([event("started", 1, age=61), event("started", 2, age=10)])
     async with following(server) as history:
         await until_known(history, 2)
-        async with asyncio.timeout(10):
-            while history.counts["lost"] == 0:
-                await asyncio.sleep(0.01)
+        await until(lambda: history.counts["lost"] > 0)
     assert +history.counts == {"lost": 1, "converting": 1}
 
 

@@ -127,12 +127,14 @@ async def test_a_helper_that_fails_is_named_and_its_words_are_not_shown(tmp_path
 async def test_a_helper_that_hangs_is_killed(tmp_path: Path) -> None:
     helper(tmp_path, "slow", f'echo $$ > "{tmp_path}/pid"; exec sleep 60')
     config = written(tmp_path, {"credsStore": "slow"})
-    config.helper_timeout = 0.3
-    with pytest.raises(TransientError) as caught:
-        await config.credential("h.io")
-    assert caught.value.code == "credential_helper_timeout"
+    config.helper_timeout, pid = 0.3, tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()):  # until it came to hang before its time was over
+        with pytest.raises(TransientError) as caught:
+            await config.credential("h.io")
+        assert caught.value.code == "credential_helper_timeout"
+        config.helper_timeout *= 2
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(int(pid.read_text()), 0)
 
 
 @pytest.mark.parametrize("name", ["missing", "../../bin/sh", "a b", "-x"])
