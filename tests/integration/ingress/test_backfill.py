@@ -59,10 +59,10 @@ class Replica:
         return await self.show(backfill)
 
     async def until_it_hangs(self, backfill: str, registry: RegistryServer) -> None:
-        """Once a repository is done: the registry answers no longer, so that the walk cannot come to its end."""
+        """Once a repository is done and the next begun: the registry answers no longer, so that the walk cannot end."""
 
         async def so() -> bool:
-            return bool((await self.show(backfill)).get("published", 0) >= TAGS)
+            return bool((await self.show(backfill)).get("published", 0) > TAGS)
 
         await until(so)
         registry.pause()
