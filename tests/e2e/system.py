@@ -88,13 +88,17 @@ class System:
                 await asyncio.sleep(0.1)
         return found
 
-    async def outcome(self, conversion_id: str, *, within: float = 120) -> Any:
-        """The conversion's last event: succeeded, failed or skipped."""
+    async def told(self, conversion_id: str, *kinds: str, within: float = 120) -> Any:
+        """The conversion's first event of one of these kinds."""
         async with asyncio.timeout(within):
             async for event in self.broker.events.read():
-                if event.subject == conversion_id and event.kind in {"succeeded", "failed", "skipped"}:
+                if event.subject == conversion_id and event.kind in kinds:
                     return event
         raise AssertionError
+
+    async def outcome(self, conversion_id: str) -> Any:
+        """The conversion's last event."""
+        return await self.told(conversion_id, "succeeded", "failed", "skipped")
 
     async def dead_letter(self, *, within: float = 120) -> DeadLetter:
         """The only one."""

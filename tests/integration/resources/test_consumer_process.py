@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import resource
 from collections.abc import AsyncIterator
@@ -51,11 +50,7 @@ class Place:
 
     async def told(self, identity: str, kind: str) -> Any:
         """The first event of a kind."""
-        async with asyncio.timeout(2 * PATIENCE):
-            async for event in self.system.broker.events.read():
-                if event.subject == identity and event.kind == kind:
-                    return event
-        raise AssertionError
+        return await self.system.told(identity, kind)
 
     async def struck(self) -> None:
         await until(lambda: bool(self.proxy.struck))
