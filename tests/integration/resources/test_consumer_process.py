@@ -55,15 +55,12 @@ class Place:
     async def struck(self) -> None:
         await until(lambda: bool(self.proxy.struck))
 
-    async def metric(self, name: str) -> float:
-        """The largest value of a gauge."""
+    async def shows(self, name: str, value: float) -> bool:
+        """Whether it is the largest value of a metric: an attempt is counted after it is told and acknowledged."""
         url = f"http://127.0.0.1:{self.system.settings.metric.port}/metrics"
         async with ClientSession(timeout=ClientTimeout(total=PATIENCE)) as session, session.get(url) as answer:
             lines = (await answer.text()).splitlines()
-        return max((float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")), default=-1)
-
-
-until_async = until
+        return max((float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")), default=-1) == value
 
 
 @asynccontextmanager
@@ -157,10 +154,7 @@ async def test_a_registry_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
             assert status == 202, answer
             identities.append(answer["conversions"][0]["id"])
 
-        async def open_circuit() -> bool:
-            return await here.metric("ics_registry_circuit_state") == 2
-
-        await until(open_circuit)
+        await until(lambda: here.shows("ics_registry_circuit_state", 2))
         assert await here.system.broker.dead_letters.count() == 0
         here.system.registry.start()
         for number, identity in zip((1, 2, 3), identities, strict=True):
@@ -183,4 +177,4 @@ async def test_a_closed_file_table_is_this_machines_trouble_and_passes(tmp_path:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         await here.converted("v1")
         assert here.system.consumer.running
-        assert await here.metric("ics_registry_circuit_state") == 0
+        await until(lambda: here.shows("ics_registry_circuit_state", 0))

@@ -31,6 +31,7 @@ from shared.telemetry.tracing import Tracing
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
+from tests.waiting import PATIENCE
 
 
 async def cancel(broker: Broker, conversion: str = request().id, *, after: float = 0) -> None:
@@ -206,7 +207,7 @@ async def test_a_consumer_that_drains_still_hears() -> None:
         await began.wait()
         stop.set()
         await cancel(broker)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await task
         await events_of(broker, 1, "cancelled")
         stats = await broker.stats()
@@ -272,7 +273,8 @@ async def test_a_delivery_waits_for_what_was_cancelled_before_the_start() -> Non
 
 async def test_a_broker_that_cannot_tell_holds_up_the_first_deliveries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
-    async with Cancellations(Stream(failing=True), 3600, Metrics()).following() as cancellations, asyncio.timeout(10):
+    watched = Cancellations(Stream(failing=True), 3600, Metrics()).following()
+    async with watched as cancellations, asyncio.timeout(PATIENCE):
         await cancellations.caught_up()
         monkeypatch.setattr(module, "PATIENCE", 3600.0)
         await cancellations.caught_up()

@@ -19,6 +19,7 @@ from shared.messages import ConversionRequest, DriverChoice
 from shared.oci.reference import parse_reference
 from shared.request_filter import RequestFilter
 from tests.unit.ingress.conftest import OPERATOR, Ingress, running, settings_for
+from tests.waiting import PATIENCE, until
 
 URL = "/api/v1/status/conversions"
 VIEWER = httpx.BasicAuth("viewer", "word")
@@ -45,9 +46,7 @@ async def tell(ingress: Ingress, *events: ConversionEvent) -> History:
     """Until the ingress knows."""
     await ingress.broker.events.publish(*events)
     history: History = ingress.app.state.status.history
-    async with asyncio.timeout(5):
-        while (history.last_event or 0) < events[-1].time.timestamp():
-            await asyncio.sleep(0.01)
+    await until(lambda: (history.last_event or 0) >= events[-1].time.timestamp())
     return history
 
 
@@ -56,6 +55,10 @@ async def shown(ingress: Ingress, number: int = 1) -> dict[str, object]:
     assert answer.status_code == 200
     found: dict[str, object] = answer.json()
     return found
+
+
+async def is_being_cancelled(ingress: Ingress, number: int = 1) -> bool:
+    return (await shown(ingress, number))["cancelling"] is not None
 
 
 async def told(ingress: Ingress) -> list[ConversionEvent]:
@@ -74,9 +77,7 @@ async def test_one_that_waits_is_cancelled_by_the_operator(ingress: Ingress) -> 
     }
     (event,) = await told(ingress)
     assert (event.kind, event.subject, event.data.actor) == ("cancelling", request().id, "operator")
-    async with asyncio.timeout(5):
-        while (await shown(ingress))["cancelling"] is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: is_being_cancelled(ingress))
     cancelled = conversion_event("cancelled", request(), actor="operator", reason="cancelled by operator")
     await tell(ingress, cancelled)
     found = await shown(ingress)
@@ -165,7 +166,7 @@ async def test_live_updates_tell_of_a_cancellation(ingress: Ingress) -> None:
     await tell(ingress, conversion_event("requested", request()))
     with status.live.subscribe() as client:
         await tell(ingress, conversion_event("cancelled", request(), actor="boss"))
-        async with asyncio.timeout(5), aclosing(status.live.updates(client, 60)) as updates:
+        async with asyncio.timeout(PATIENCE), aclosing(status.live.updates(client, 60)) as updates:
             (update,) = await anext(updates)
         assert status.history.get(update.conversion).status == "cancelled"
 
@@ -183,9 +184,7 @@ async def three(ingress: Ingress) -> None:
         conversion_event("succeeded", request(4)),
     )
     status = ingress.app.state.status
-    async with asyncio.timeout(5):
-        while status.follower.rebuilding:
-            await asyncio.sleep(0.01)
+    await until(lambda: not status.follower.rebuilding)
 
 
 async def test_all_that_match_are_counted_first_and_then_cancelled_by_one_message(ingress: Ingress) -> None:
@@ -203,9 +202,7 @@ async def test_all_that_match_are_counted_first_and_then_cancelled_by_one_messag
     where = RequestFilter(repository="library/*", statuses=frozenset({"queued"}))
     assert (event.data.where, event.data.actor) == (where, "operator")
     assert event.time == datetime.fromisoformat(found["accepted_until"])
-    async with asyncio.timeout(5):
-        while (await shown(ingress, 2))["cancelling"] is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: is_being_cancelled(ingress, 2))
     assert [(await shown(ingress, number))["cancelling"] for number in (1, 3, 4)] == [None] * 3
     # What the history shows as accepted later is neither counted nor told to end.
     which |= {"accepted_until": "2020-01-01T00:00:00Z"}
