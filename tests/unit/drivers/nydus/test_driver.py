@@ -38,6 +38,7 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from tests.images.accessory import is_nydus_accessory
 from tests.unit.drivers.nydus.bootstraps import bootstrap_of
+from tests.waiting import PATIENCE
 
 BASE = Tar().folder("d").file("d/a", b"a" * 100_000).bytes()
 TOP = Tar().file("b", b"b").bytes()
@@ -528,7 +529,7 @@ async def test_cancellation_ends_a_conversion_whose_upload_hangs() -> None:
     task = asyncio.create_task(convert(content, source))
     await content.reached.wait()
     task.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert content.abandoned == 1
@@ -537,8 +538,13 @@ async def test_cancellation_ends_a_conversion_whose_upload_hangs() -> None:
 class StuckSource(MemoryContent):
     """A source that gives its first piece and then hangs."""
 
+    def __init__(self, source: Repository) -> None:
+        super().__init__(source)
+        self.reached = asyncio.Event()
+
     async def _stream(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         yield self.source_repository.blobs[descriptor.digest][:600]
+        self.reached.set()
         await asyncio.Event().wait()
 
 
@@ -546,11 +552,9 @@ async def test_cancellation_ends_a_conversion_whose_download_hangs() -> None:
     repository = Repository()
     content = StuckSource(repository)
     task = asyncio.create_task(convert(content, add_image(repository, [BASE], compression="none")))
-    while not content.opened:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
+    await content.reached.wait()
     task.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert content.abandoned == 1
