@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from shared.background import beside
 from shared.broker.api import Delivery, EventStream
 from shared.broker.passed_over import PassedOver
 from shared.errors import IcsError
@@ -78,12 +79,8 @@ class Cancellations:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[Cancellations]:
         """Read them, and every new one, for as long as the block lasts."""
-        task = asyncio.create_task(self._follow(), name="follow-cancellations")
-        try:
+        async with beside(self._follow(), "following cancellations"):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def caught_up(self) -> None:
         """Wait for what was cancelled before this process began. A broker that cannot tell holds nothing up for long."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from drivers.api import Driver, DriverOptions
+from shared.background import beside
 from shared.broker.api import Broker
 from shared.errors import IcsError
 from shared.listening import listening_socket
@@ -85,13 +86,11 @@ async def serve_health(settings: Settings, check: HealthCheck, metrics: Metrics)
     application.router.add_get(settings.metric.path, exposition)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    watching = asyncio.create_task(check.watch(), name="watch-broker")
     try:
-        await web.SockSite(runner, listening_socket(settings.hostname, settings.metric.port, "metric.port")).start()
-        port: int = runner.addresses[0][1]
-        _log.info("health and metrics on port %d", port)
-        yield port
+        async with beside(check.watch(), "watching the broker"):
+            await web.SockSite(runner, listening_socket(settings.hostname, settings.metric.port, "metric.port")).start()
+            port: int = runner.addresses[0][1]
+            _log.info("health and metrics on port %d", port)
+            yield port
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
         await runner.cleanup()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from shared.background import beside
 from shared.broker.api import Delivery
 from shared.errors import IcsError
 
@@ -25,7 +26,7 @@ async def heartbeat(delivery: Delivery, interval: float) -> AsyncIterator[None]:
             except IcsError as error:
                 _log.debug("could not extend a delivery: %s", error.message)
 
-    async with _beside(beat()):
+    async with beside(beat(), "heartbeat of a delivery"):
         yield
 
 
@@ -37,15 +38,5 @@ async def expiring_when(stop: Callable[[], Awaitable[bool]], limit: asyncio.Time
         if await stop():
             limit.reschedule(asyncio.get_running_loop().time())
 
-    async with _beside(expire()):
+    async with beside(expire(), "waiting for a conversion's early end"):
         yield
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name="beside a conversion")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

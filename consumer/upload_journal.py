@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from shared.background import beside
 from shared.errors import IcsError, TransientError
 from shared.oci.reference import Reference, parse_reference
 
@@ -43,12 +44,8 @@ class UploadJournal:
     @asynccontextmanager
     async def cancelling(self, cancel: Cancel) -> AsyncIterator[None]:
         """Cancel what was inherited, beside whatever runs inside."""
-        task = asyncio.create_task(self._cancel_all(await self._inherited(), cancel), name="cancel-abandoned-uploads")
-        try:
+        async with beside(self._cancel_all(await self._inherited(), cancel), "cancelling abandoned uploads"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _inherited(self) -> list[Path]:
         return await asyncio.to_thread(lambda: list(self._folder.iterdir()))

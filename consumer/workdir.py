@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
 
+from shared.background import beside
 from shared.errors import PermanentError
 
 LOW_WATERMARK = 0.8
@@ -97,12 +98,8 @@ class WorkDir:
                 await asyncio.sleep(INTERVAL)
                 await asyncio.to_thread(self.collect)
 
-        task = asyncio.create_task(watch(), name="work-dir-collector")
-        try:
+        async with beside(watch(), "collecting in the work directory"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     def collect(self) -> int:
         """Remove own leftovers, oldest first, if the directory is over its limit; bytes freed."""

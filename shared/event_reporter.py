@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from shared.background import beside
 from shared.broker.api import EventStream
 from shared.errors import IcsError
 from shared.events import ConversionEvent
@@ -66,17 +67,15 @@ class EventReporter:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[EventReporter]:
         """Publish in the background; at the end, what waits is still sent, for a while."""
-        task = asyncio.create_task(self._run(), name="event-reporter")
-        try:
-            yield self
-        finally:
+        async with beside(self._run(), "publishing events"):
             try:
-                async with asyncio.timeout(FLUSH):
-                    await self._queue.join()
-            except TimeoutError:
-                _log.warning("%d events were not published", self._queue.qsize())
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+                yield self
+            finally:
+                try:
+                    async with asyncio.timeout(FLUSH):
+                        await self._queue.join()
+                except TimeoutError:
+                    _log.warning("%d events were not published", self._queue.qsize())
 
     async def _run(self) -> None:
         loop, published = asyncio.get_running_loop(), float("-inf")

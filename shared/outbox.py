@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
+from shared.background import beside
 from shared.errors import IcsError, PermanentError, TransientError
 from shared.telemetry.metrics import Metrics
 
@@ -52,17 +53,15 @@ class Outbox(Generic[Item]):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send in the background; at the end, what waits gets a few more seconds."""
-        task = asyncio.create_task(self._run(), name=f"outbox {self._name}")
-        try:
-            yield
-        finally:
+        async with beside(self._run(), f"sending to {self._name}"):
             try:
-                async with asyncio.timeout(FLUSH):
-                    await self._queue.join()
-            except TimeoutError:
-                _log.warning("%s: notifications were not delivered before the end", self._name)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+                yield
+            finally:
+                try:
+                    async with asyncio.timeout(FLUSH):
+                        await self._queue.join()
+                except TimeoutError:
+                    _log.warning("%s: notifications were not delivered before the end", self._name)
 
     async def _run(self) -> None:
         while True:

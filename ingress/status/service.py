@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.monitor import BrokerMonitor
 from ingress.status.views import StatusViews
+from shared.background import beside
 from shared.broker.api import Broker
 from shared.dead_letter_operations import DeadLetterOperations
 from shared.settings.model import Settings
@@ -40,14 +40,14 @@ class Status:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The tasks behind it, for as long as the block lasts. A broker that is away only makes the data old."""
-        tasks = [asyncio.create_task(self.follower.run()), asyncio.create_task(self.monitor.run())]
-        try:
-            yield
-        finally:
-            self.live.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with (
+            beside(self.follower.run(), "following the history"),
+            beside(self.monitor.run(), "watching the broker"),
+        ):
+            try:
+                yield
+            finally:
+                self.live.close()
 
 
 def create_status(settings: Settings, broker: Broker, metrics: Metrics, tracing: Tracing) -> Status:

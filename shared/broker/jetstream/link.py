@@ -16,6 +16,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 
+from shared.background import beside
 from shared.broker.cancellation import cancellable
 from shared.broker.jetstream.topology import Names, Retention, declare
 from shared.broker.transport import unavailable
@@ -61,17 +62,15 @@ class NatsLink:
         """Connect and stay connected. Raises ``PermanentError`` if the server refuses us; a server that is away is waited for
         up to the time-out, and from then on in the background.
         """
-        task = asyncio.create_task(self._connect(), name="nats-connect")
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self.timeout, 5)):
-                    await self._ready.wait()
-            if self._refused is not None:
-                raise self._refused
-            yield
+            async with beside(self._connect(), "connecting to NATS"):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(self.timeout, 5)):
+                        await self._ready.wait()
+                if self._refused is not None:
+                    raise self._refused
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(*_FAILURES):
                 async with asyncio.timeout(2):
                     await self.client.close()

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import nats.errors
 from nats.aio.msg import Msg
 
+from shared.background import beside
 from shared.broker.cancellation import attempted, finish
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.pull import Puller
@@ -87,13 +88,13 @@ async def subscription(link: NatsLink, prefetch: int) -> AsyncIterator[AsyncIter
     """See :class:`shared.broker.transport.Transport`."""
     live = Puller(link.client, link.names.work, "live", stale_after=ACK_WAIT / 2)
     backfill = Puller(link.client, link.names.work, "backfill", stale_after=ACK_WAIT / 2)
-    pump = asyncio.create_task(_return_due_retries(link), name="nats-retries")
     try:
-        async with aclosing(_messages(link, live, backfill, Slots(prefetch))) as messages:
+        async with (
+            beside(_return_due_retries(link), "returning due retries"),
+            aclosing(_messages(link, live, backfill, Slots(prefetch))) as messages,
+        ):
             yield messages
     finally:
-        pump.cancel()
-        await asyncio.gather(pump, return_exceptions=True)
         for unseen in [*await live.close(), *await backfill.close()]:
             try:
                 await unseen.nak()
