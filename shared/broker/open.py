@@ -19,7 +19,8 @@ SERVER_FILE = "server.json"
 
 @asynccontextmanager
 async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
-    """Connect to the broker that ``settings.broker`` names; closes it, and an embedded server with it, at exit.
+    """Connect to the broker that ``settings.broker.url`` names (whose file ``load_settings`` has read); closes it, and an embedded
+    server with it, at exit.
 
     A broker that is away does not fail the start: operations raise ``TransientError`` until it is back.
 
@@ -40,7 +41,7 @@ def require_existing(settings: Settings) -> None:
         PermanentError: ``broker_missing``: no broker has run in ``data_dir``, or ``memory:``, which is one process' own.
     """
     broker = settings.broker
-    scheme = urlsplit(_url(broker)).scheme
+    scheme = urlsplit(broker.url.get_secret_value()).scheme
     if scheme == "memory":
         raise PermanentError(
             "broker.url is memory: such a broker lives and ends with its process, nobody else can reach it",
@@ -55,7 +56,7 @@ def require_existing(settings: Settings) -> None:
 
 
 def _transport(settings: BrokerSettings) -> AbstractAsyncContextManager[Transport]:
-    url = _url(settings)
+    url = settings.url.get_secret_value()
     scheme = urlsplit(url).scheme
     # Transports are imported where they are chosen: a consumer on RabbitMQ does not load NATS' client.
     if scheme == "memory":
@@ -84,14 +85,3 @@ def _transport(settings: BrokerSettings) -> AbstractAsyncContextManager[Transpor
     raise PermanentError(
         "broker.url must begin with embedded:, nats://, tls://, amqp://, amqps:// or memory:", code="invalid_broker_url"
     )
-
-
-def _url(settings: BrokerSettings) -> str:
-    if settings.url_file is None:
-        return settings.url.get_secret_value()
-    try:
-        return settings.url_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PermanentError(
-            f"broker.url_file {settings.url_file} cannot be read: {type(error).__name__}", code="invalid_broker_url"
-        ) from error

@@ -88,11 +88,7 @@ def _auth(path: str, auth: Auth) -> Iterator[Problem]:
         with contextlib.suppress(OSError):  # told below
             if not _is_basic(auth.auth_file.read_text(errors="replace").strip()):
                 yield Problem(f"{path}.auth_file", f"{auth.auth_file} must hold base64 of user:password")
-    if auth.ca is not None:
-        try:
-            ssl.create_default_context(cafile=str(auth.ca))
-        except (OSError, ssl.SSLError) as error:
-            yield Problem(f"{path}.ca", f"cannot load {auth.ca} as PEM certificates: {_reason(error)}")
+    yield from _authorities(f"{path}.ca", auth.ca)
     if (auth.client_certificate is None) != (auth.client_key is None):
         yield Problem(path, "client_certificate and client_key belong together")
     elif auth.client_certificate is not None and auth.client_key is not None:
@@ -157,6 +153,7 @@ def _broker(settings: Settings) -> Iterator[Problem]:
     if settings.broker.url_file is not None:
         with contextlib.suppress(OSError):  # told below
             url, path = settings.broker.url_file.read_text(errors="replace").strip(), "broker.url_file"
+    yield from _authorities("broker.ca", settings.broker.ca)
     servers = [_split(server) for server in server_urls(url)]
     schemes = {parts.scheme for parts in servers if parts is not None}
     for parts in servers:
@@ -177,6 +174,7 @@ def _peers(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"{path}.url", "must be http://HOST or https://HOST, without a user")
         if harbor.password is not None and harbor.password_file is not None:
             yield Problem(path, "password and password_file conflict: set one")
+        yield from _authorities(f"{path}.ca", harbor.ca)
     for number, notification in enumerate(settings.notifications):
         if not _is_http(notification.url.get_secret_value()):
             yield Problem(f"notifications[{number}].url", "must be an http:// or https:// URL")
@@ -199,19 +197,28 @@ def _secret_files(settings: Settings) -> Iterator[Problem]:
     named: list[tuple[str, Path | None]] = [
         ("auth_header_file", settings.auth_header_file),
         ("broker.url_file", settings.broker.url_file),
-        ("broker.ca", settings.broker.ca),
     ]
     named += [(f"{join('auths', (host,))}.auth_file", auth.auth_file) for host, auth in settings.auths.items()]
     named += [
         (f"{join('harbor', (host,))}.password_file", harbor.password_file) for host, harbor in settings.harbor.items()
     ]
-    named += [(f"{join('harbor', (host,))}.ca", harbor.ca) for host, harbor in settings.harbor.items()]
     for path, file in named:
         if file is not None:
             try:
-                file.read_bytes()
+                file.read_text(encoding="utf-8")
             except OSError as error:
                 yield Problem(path, f"cannot read {file}: {_reason(error)}")
+            except UnicodeDecodeError:
+                yield Problem(path, f"{file} is not text")
+
+
+def _authorities(path: str, bundle: Path | None) -> Iterator[Problem]:
+    if bundle is None:
+        return
+    try:
+        ssl.create_default_context(cafile=bundle)
+    except (OSError, ssl.SSLError) as error:
+        yield Problem(path, f"cannot load {bundle} as PEM certificates: {_reason(error)}")
 
 
 def _key_pair(path: str, certificate: Path, key: Path) -> Iterator[Problem]:

@@ -122,11 +122,11 @@ def _named(settings: Settings) -> Settings:
 
 def _with_secret_files(settings: Settings) -> Settings:
     if settings.broker.url_file is not None:
-        url = SecretStr(settings.broker.url_file.read_text().strip())
+        url = SecretStr(settings.broker.url_file.read_text(encoding="utf-8").strip())
         settings = settings.model_copy(update={"broker": settings.broker.model_copy(update={"url": url})})
     if settings.auth_header_file is None:
         return settings
-    lines = [line.strip() for line in settings.auth_header_file.read_text().splitlines()]
+    lines = [line.strip() for line in settings.auth_header_file.read_text(encoding="utf-8").splitlines()]
     values = (*settings.auth_header, *(SecretStr(line) for line in lines if line))
     return settings.model_copy(update={"auth_header": values})
 

@@ -185,6 +185,8 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
         ("console: {credential: word}", "console.credential"),
         ("auths: {h: {client_certificate: /c}}", "auths.h"),
         ("auths: {h: {ca: /nowhere}}", "auths.h.ca"),
+        ("broker: {ca: /dev/null}", "broker.ca"),
+        ("harbor: {h: {url: 'https://h', ca: /dev/null}}", "harbor.h.ca"),
         ("auths: {h: {auth: dTpw, auth_file: /nowhere}}", "auths.h"),
         ("endpoints: {a: 'https://b'}", "endpoints.a"),
         ("endpoints: {a: b, c: 'd/e'}", "endpoints.c"),
@@ -209,6 +211,15 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
 )
 def test_what_cannot_work_is_refused_at_its_path(tmp_path: Path, text: str, path: str) -> None:
     assert path in problems(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["auth_header_file", "broker.url_file"])
+def test_a_secrets_file_that_is_no_text_is_a_clear_problem(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"amqp://h/\xff")
+    section, _, name = key.rpartition(".")
+    text = f"{name}: {file}"
+    assert key in problems(tmp_path, f"{section}: {{{text}}}" if section else text)
 
 
 def test_a_missing_file_is_a_clear_problem(tmp_path: Path) -> None:
