@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -71,7 +72,10 @@ def convert(  # noqa: PLR0917  one parameter an option
         typer.Option("--platform", "-p", help="os/architecture, or with a /variant; repeatable. Default: all."),
     ] = [],  # noqa: B006
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace a target tag even if no converter made what it points at.")
+        bool,
+        typer.Option(
+            "--replace", help="Replace a target tag even if no converter made what it points at; the source's, too."
+        ),
     ] = False,
     insecure: InsecureOption = False,
     config: ConfigOption = None,
@@ -132,14 +136,21 @@ def _order(  # noqa: PLR0917
         except ValueError as error:
             raise PermanentError(str(error), code="invalid_options") from None
     origin = parse_location(source)
+    goal = parse_location(target) if target else _beside(origin, rule, kind)
+    if _same_place(origin, goal) and not replace:
+        raise PermanentError(f"{goal} is the source: --replace says that it may go", code="target_not_ours")
     return _Order(
         source=origin,
-        target=parse_location(target) if target else _beside(origin, rule, kind),
+        target=goal,
         driver=DriverChoice(type=kind, config=config),
         platforms=tuple(platforms),
         oci=rule.oci,
         replace=replace,
     )
+
+
+def _same_place(source: Location, target: Location) -> bool:
+    return dataclasses.replace(source, reference=dataclasses.replace(source.reference, digest=None)) == target
 
 
 def _rule(settings: Settings, driver: str) -> Rule:

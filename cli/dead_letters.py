@@ -216,11 +216,15 @@ def export(  # noqa: PLR0917
     Example: `ics dead-letters export --to letters.jsonl`
     """
     where = _filter([], repository, tag, code, older_than, newer_than)
+    if to is not None and to.exists() and not to.is_file():  # a device, say, which the file would take the place of
+        with told():
+            raise PermanentError(f"cannot write {to}: it is no regular file", code="cannot_write")
     found = _run(config, lambda work: work.operations.find(where))
     text = "".join(letter.model_dump_json() + "\n" for letter in found)
     if to is None:
         sys.stdout.write(text)
         return
+    to = to.resolve()  # a link stays one
     partial = to.with_name(f".{to.name}.part")
     with told():
         try:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+
 import typer
 
 from cli import backfill, cancel, check, config, convert, dead_letters, drivers, harbor, services, version
+from cli.errors import Exit
 
 app = typer.Typer(
     name="ics",
@@ -36,7 +41,19 @@ app.command()(version.version)
 
 
 def main() -> None:
-    app()
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:  # a full disk under standard output, say; a reader that went away is click's
+        with contextlib.suppress(OSError, AttributeError):
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # what is left over must not fail again at the exit
+        print(f"ics: {error.filename or 'the output'}: {error.strerror or error} [cannot_write]", file=sys.stderr)
+        sys.exit(Exit.PERMANENT)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
@@ -14,6 +15,7 @@ import uvloop
 from cli.errors import told
 
 T = TypeVar("T")
+_BROKER_LOGS = ("aiormq", "aio_pika", "nats", "shared.broker")
 
 
 class Runner:
@@ -51,5 +53,19 @@ class Runner:
 @contextmanager
 def running() -> Iterator[Runner]:
     """Known errors are told. Ctrl-C and SIGTERM cancel what runs, so that uploads and files under way are taken back."""
-    with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with told(), _quiet_brokers(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         yield Runner(runner)
+
+
+@contextmanager
+def _quiet_brokers() -> Iterator[None]:
+    """A broker that cannot be used ends a command with one line; the log of its connection would say it first, in other words."""
+    loggers = [logging.getLogger(name) for name in _BROKER_LOGS]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)

@@ -169,7 +169,11 @@ class ArchiveWriter:
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._path = location.path
+        self._path = location.path.resolve()  # a link stays one
+        if (
+            self._path.exists() and not self._path.is_file()
+        ):  # a device, say, which the finished archive would take the place of
+            raise PermanentError(f"cannot write {self._path}: it is no regular file", code="cannot_write")
         try:
             self._folder = Path(tempfile.mkdtemp(dir=self._path.parent, prefix=f".{self._path.name}-"))
         except OSError as error:

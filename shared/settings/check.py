@@ -157,7 +157,9 @@ def _broker(settings: Settings) -> Iterator[Problem]:
     servers = [_split(server) for server in server_urls(url)]
     schemes = {parts.scheme for parts in servers if parts is not None}
     for parts in servers:
-        if parts is None or parts.scheme not in BROKER_SCHEMES:
+        if parts is None:
+            yield Problem(path, "is no URL; / ? # [ ] @ : in user and password are written %2F %3F %23 %5B %5D %40 %3A")
+        elif parts.scheme not in BROKER_SCHEMES:
             yield Problem(path, f"must begin with one of {', '.join(f'{scheme}:' for scheme in BROKER_SCHEMES)}")
         elif parts.scheme not in {"embedded", "memory"} and not parts.hostname:
             yield Problem(path, f"must name a host: {parts.scheme}://HOST")

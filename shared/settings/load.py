@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from shared.settings.check import check
-from shared.settings.environment import overrides
+from shared.settings.environment import PREFIX, overrides
 from shared.settings.model import Settings
-from shared.settings.problems import ConfigError, Problem, from_validation
+from shared.settings.problems import ConfigError, Problem, from_validation, join
 
 
 def load_settings(
@@ -39,6 +40,7 @@ def load_settings(
         settings = _named(settings)
         problems += check(settings, option_models)
     if settings is None or problems:
+        problems = [_with_variable(problem, from_environment) for problem in problems]
         raise ConfigError(_without_index(problems, single_rule=single_rule))
     return _with_secret_files(settings)
 
@@ -86,19 +88,45 @@ def _remove(root: Any, location: tuple[int | str, ...]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    loader = None
     try:
-        data = yaml.safe_load(path.read_bytes())
+        loader = yaml.SafeLoader(path.read_bytes())
+        root = loader.get_single_node()
+        if twice := list(_given_twice(root, set())):
+            raise ConfigError([Problem("", f"{path} line {line}: {key} was given before") for line, key in twice])
+        data = loader.construct_document(root) if root is not None else None
     except OSError as error:
         raise ConfigError([Problem("", f"cannot read {path}: {error.strerror}")]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError([Problem("", f"{path} is not YAML{where}")]) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ConfigError([Problem("", f"{path} does not hold a mapping of keys")])
     return {str(key): value for key, value in data.items()}
+
+
+def _given_twice(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[int, str]]:
+    """Line and name of every key that its mapping has already: YAML forbids it, PyYAML would let the last one win silently."""
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    yield key.start_mark.line + 1, join("", [key.value])
+                keys.add(key.value)
+            yield from _given_twice(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _given_twice(item, seen)
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,6 +157,20 @@ def _with_secret_files(settings: Settings) -> Settings:
     lines = [line.strip() for line in settings.auth_header_file.read_text(encoding="utf-8").splitlines()]
     values = (*settings.auth_header, *(SecretStr(line) for line in lines if line))
     return settings.model_copy(update={"auth_header": values})
+
+
+def _with_variable(problem: Problem, from_environment: Mapping[str, Any]) -> Problem:
+    """A value that is not in the file is told with the variable that it came from."""
+    value: Any = from_environment
+    names: list[str] = []
+    for name in re.split(r"[.\[]", problem.path):
+        if not isinstance(value, dict) or name not in value:
+            break
+        names.append(name)
+        value = value[name]
+    if not names or isinstance(value, dict):
+        return problem
+    return Problem(problem.path, f"{problem.message} (from {PREFIX}{'__'.join(names).upper()})")
 
 
 def _without_index(problems: list[Problem], *, single_rule: bool) -> list[Problem]:

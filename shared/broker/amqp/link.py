@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,7 +28,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.topology import Topology
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
-from shared.broker.transport import unavailable
+from shared.broker.transport import unavailable, why
 from shared.broker.wire import WireMessage
 from shared.errors import PermanentError
 from shared.settings.broker_url import server_urls
@@ -86,11 +84,10 @@ class AmqpLink:
         """Where and why, without the URL, which aio-pika puts into some messages."""
         if isinstance(error, TimeoutError):
             return f"no answer from RabbitMQ at {self._where} in time"
-        why = type(error).__name__
-        code = error.errno if isinstance(error, OSError) else None
-        if code is not None and code in errno.errorcode:  # the library puts AMQP's own codes there too
-            why = os.strerror(code)
-        return f"RabbitMQ at {self._where}: {why}"
+        # The library puts the numbers of other errors into its own, and these would read as the system's.
+        while isinstance(error, AMQPError) and isinstance(error.__cause__, OSError):
+            error = error.__cause__
+        return f"RabbitMQ at {self._where}: {why(error)}"
 
     async def close(self) -> None:
         self.closed = True

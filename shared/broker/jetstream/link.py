@@ -18,8 +18,9 @@ from nats.js.client import JetStreamContext
 
 from shared.background import beside
 from shared.broker.cancellation import cancellable
+from shared.broker.jetstream.client import StrictClient
 from shared.broker.jetstream.topology import Names, Retention, declare
-from shared.broker.transport import unavailable
+from shared.broker.transport import unavailable, why
 from shared.errors import PermanentError, TransientError
 from shared.settings.broker_url import server_urls
 
@@ -43,10 +44,13 @@ class NatsLink:
         self.names = names
         self.retention = retention
         self.timeout = timeout
-        self.client = Client()
+        self.client: Client = StrictClient()
         self._ready = asyncio.Event()
         self._problem = "not connected yet"
         self._refused: PermanentError | None = None
+        self._closing = False
+        self._logged: set[str] = set()
+        """Problems since the last connection: four attempts a second say the same."""
 
     @property
     def _where(self) -> str:
@@ -71,6 +75,7 @@ class NatsLink:
                     raise self._refused
                 yield
         finally:
+            self._closing = True
             with contextlib.suppress(*_FAILURES):
                 async with asyncio.timeout(2):
                     await self.client.close()
@@ -98,7 +103,7 @@ class NatsLink:
         except TimeoutError as error:
             raise self.late() from error
         except _FAILURES as error:
-            raise unavailable(f"NATS: {type(error).__name__}") from error
+            raise unavailable(f"NATS at {self._where}: {why(error)}") from error
 
     async def connected(self) -> Client:
         """The client, once streams and consumers are there. Raises PermanentError if the server refuses us."""
@@ -119,14 +124,14 @@ class NatsLink:
             raise unavailable(f"NATS at {self._where}: {self._problem}")
 
     async def _connect(self) -> None:
-        url = urlsplit(self._url)
+        servers = server_urls(self._url)
         context = None
-        if url.scheme == "tls":
+        if any(urlsplit(url).scheme == "tls" for url in servers):
             context = ssl.create_default_context(cafile=self._ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             await self.client.connect(
-                servers=server_urls(self._url),
+                servers=servers,
                 name="ics",
                 tls=context,
                 connect_timeout=5,
@@ -139,31 +144,39 @@ class NatsLink:
                 reconnected_cb=self._on_reconnect,
             )
         except _FAILURES as error:
-            self._problem = type(error).__name__
+            self._problem = why(error)
             self._refused = PermanentError("NATS refuses the connection: check broker.url", code="broker_refused")
             self._ready.set()
             return
+        self._connected_to()
         await self._declare_until_done()
 
+    def _connected_to(self) -> None:
+        self._logged.clear()
+        _log.info("NATS: connected")
+
     async def _on_error(self, error: Exception) -> None:
-        self._problem = type(error).__name__
-        _log.warning("NATS: %s", type(error).__name__)
-        if isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower():
-            self._problem = "the server refuses our credentials"
-            if not self.client.is_connected and not self._ready.is_set():
-                self._refused = PermanentError(
-                    "NATS refuses our credentials: check the user, password or token in broker.url",
-                    code="broker_refused",
-                )
-                self._ready.set()
+        unauthorized = isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
+        self._problem = "the server refuses our credentials" if unauthorized else why(error)
+        if self._problem not in self._logged:
+            self._logged.add(self._problem)
+            _log.warning("NATS at %s: %s; trying on", self._where, self._problem)
+        if unauthorized and not self.client.is_connected and not self._ready.is_set():
+            self._refused = PermanentError(
+                "NATS refuses our credentials: check the user, password or token in broker.url",
+                code="broker_refused",
+            )
+            self._ready.set()
 
     async def _on_disconnect(self) -> None:
+        if self._closing:
+            return
         self._ready.clear()
         self._problem = "disconnected"
-        _log.warning("NATS: disconnected")
+        _log.warning("NATS at %s: disconnected", self._where)
 
     async def _on_reconnect(self) -> None:
-        _log.info("NATS: connected again")
+        self._connected_to()
         self._refused = None
         await self._declare_until_done()
 

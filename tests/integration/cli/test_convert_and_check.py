@@ -155,6 +155,9 @@ def test_without_its_source_it_says_that_nothing_was_compared(registry: Registry
         (("convert", "oci:/nowhere:1", "oci:out:1"), "no_layout"),
         (("convert", "docker-archive:/nowhere", "oci:out:1"), "no_archive"),
         (("check", "oci:/nowhere:1"), "no_layout"),
+        (("convert", "localhost:1/app:1", "localhost:1/app:1"), "target_not_ours"),
+        (("convert", f"localhost:1/app:1@sha256:{'0' * 64}", "localhost:1/app:1"), "target_not_ours"),
+        (("convert", "oci:lay:1", "oci:lay:1"), "target_not_ours"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], said: str) -> None:

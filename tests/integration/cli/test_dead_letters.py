@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +111,8 @@ def test_a_bad_night(config: Path, tmp_path: Path) -> None:
 
     ics(config, "export", "--to", str(tmp_path / "letters.jsonl"))
     assert len((tmp_path / "letters.jsonl").read_text().splitlines()) == 4
+    os.mkfifo(tmp_path / "fifo")
+    ics(config, "export", "--to", str(tmp_path / "fifo"), code=1)  # a file in its place would be no fifo any more
     assert "would replay 2" in ics(config, "replay", "--code", "registry_unavailable", "--dry-run")
     ics(config, "replay", code=2)
     assert ics(config, "replay", "letter-2", "letter-3", "--rate", "50").strip() == "2 replayed"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,19 @@ async def test_docker_reads_it_by_manifest_json(tmp_path: Path) -> None:
         assert document["RepoTags"] == ["registry.example.com/app:v1"]
         assert opened.extractfile(document["Config"]).read() == CONFIG  # type: ignore[union-attr]
         assert document["Layers"] == [f"blobs/sha256/{manifest.layers[0].digest.hex}"]
+
+
+def test_an_archive_takes_no_device_and_no_links_place(tmp_path: Path) -> None:
+    fifo, link = tmp_path / "fifo", tmp_path / "link.tar"
+    os.mkfifo(fifo)
+    link.symlink_to(tmp_path / "real.tar")
+    with pytest.raises(PermanentError, match="no regular file"):
+        ArchiveWriter(parse_location(f"docker-archive:{fifo}"))
+    writer = ArchiveWriter(parse_location(f"docker-archive:{link}"))
+    asyncio.run(writer.finish())
+    writer.close()
+    assert link.is_symlink()
+    assert (tmp_path / "real.tar").is_file()
 
 
 async def test_what_docker_cannot_load_is_refused_and_nothing_appears(tmp_path: Path) -> None:

@@ -222,6 +222,48 @@ def test_a_secrets_file_that_is_no_text_is_a_clear_problem(tmp_path: Path, key: 
     assert key in problems(tmp_path, f"{section}: {{{text}}}" if section else text)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hostname: a\nhttp: {port: 1}\nhostname: b\n", "line 3: hostname"),
+        ("rules:\n- target_suffix: x\n  target_suffix: y\n", "line 3: target_suffix"),
+        ("auths: {h.example: {insecure: true}, h.example: {}}\n", 'line 1: "h.example"'),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    """YAML forbids it, and one of the two would be lost without a word."""
+    assert f"{told} was given before" in problems(tmp_path, text)[""]
+
+
+def test_merged_keys_and_aliases_are_no_repetition(tmp_path: Path) -> None:
+    text = """
+rules:
+- &first {target_suffix: esgz, oci: true}
+- {<<: *first, target_suffix: nydus}
+"""
+    assert [rule.target_suffix for rule in load(tmp_path, text).rules] == ["esgz", "nydus"]
+
+
+def test_a_wrong_value_of_the_environment_is_told_with_its_variable(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        "http: {port: x}\nlog: {level: nope}\n",
+        ICS_RETRY__MAXIMUM_ATTEMPTS="none",
+        ICS_LOG__FORMAT="xml",
+        ICS_RULES='[{"target_suffix":',
+    )
+    assert found["retry.maximum_attempts"] == "must be a whole number (from ICS_RETRY__MAXIMUM_ATTEMPTS)"
+    assert found["log.format"].endswith("(from ICS_LOG__FORMAT)")
+    assert found["rules[0]"].endswith("(from ICS_RULES)")
+    assert "ICS_" not in found["http.port"] + found["log.level"]
+
+
+def test_a_password_that_must_be_encoded_is_told_as_such(tmp_path: Path) -> None:
+    found = problems(tmp_path, "broker: {url: 'amqp://ics:se/cret@rabbitmq/'}")["broker.url"]
+    assert "%2F" in found
+    assert "cret" not in found
+
+
 def test_a_missing_file_is_a_clear_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load_settings(tmp_path / "none.yml", environ={}, option_models=MODELS)
