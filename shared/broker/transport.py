@@ -31,7 +31,8 @@ def why(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS failed: {error.verify_message}. Check the server's certificate and broker.ca"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {getattr(error, 'reason', None) or type(error).__name__}. Check that the port speaks TLS, and the certificate"
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return f"TLS failed: {reason}. Check that the port speaks TLS, and the certificate"
     if isinstance(error, socket.gaierror):
         return "the name does not resolve"
     if isinstance(error, OSError) and error.errno in errno.errorcode:
