@@ -35,7 +35,7 @@ def why(error: BaseException) -> str:
         return f"TLS failed: {reason}. Check that the port speaks TLS, and the certificate"
     if isinstance(error, socket.gaierror):
         return "the name does not resolve"
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno)
     if isinstance(error, TimeoutError):
         return "no answer in time"
