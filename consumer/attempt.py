@@ -21,7 +21,7 @@ from consumer.progress import ConversionProgress
 from consumer.workshop import Workshop
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
-from shared.messages import Attempt, Failure
+from shared.messages import Attempt, DeadLetter, Failure
 from shared.telemetry.metrics import Outcome as CountedOutcome
 from shared.telemetry.spans import process_span, record_error
 from shared.telemetry.tracing import trace_id, traceparent
@@ -174,16 +174,14 @@ class AttemptRun:
             self._events.tell("retrying", span, retry_in_seconds=round(outcome.delay, 3), **facts)
             _log.warning("%s; again in %.0f s", where, outcome.delay, exc_info=trace)
             return "retrying"
-        letter_id = ""
 
-        async def bury() -> None:
-            nonlocal letter_id
-            letter_id = (await self._delivery.dead_letter(failure, attempt)).id
+        async def told(letter: DeadLetter) -> None:
+            shop.metrics.dead_lettered(failure.code, trace_id(span))
+            _log.error("%s; it is dead letter %s", where, letter.id, exc_info=trace)
+            self._events.tell("failed", span, dead_letter_id=letter.id, **facts)
+            await shop.reporter.published()
 
-        await self._settle_safely(bury())
-        shop.metrics.dead_lettered(failure.code, trace_id(span))
-        self._events.tell("failed", span, dead_letter_id=letter_id, **facts)
-        _log.error("%s; it is dead letter %s", where, letter_id, exc_info=trace)
+        await self._settle_safely(self._delivery.dead_letter(failure, attempt, told))
         return "failed"
 
     def _cancellation(self) -> Cancellation | None:
@@ -233,7 +231,7 @@ class AttemptRun:
         finally:
             await self._settle_safely(self._delivery.ack())
 
-    async def _settle_safely(self, settlement: Awaitable[None]) -> None:
+    async def _settle_safely(self, settlement: Awaitable[object]) -> None:
         """A broker that is away while we settle delivers the message again: that is safe, and not this attempt's failure."""
         try:
             await settlement

@@ -18,6 +18,7 @@ from shared.broker.api import EventStream
 from shared.broker.passed_over import PassedOver
 from shared.errors import IcsError
 from shared.events import TYPES, ConversionEvent
+from shared.messages import DeadLetter
 from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 
@@ -27,6 +28,8 @@ _OVERLAP = timedelta(minutes=1)
 """Read again after a lost stream; the history knows duplicates."""
 _SWEEP = 15.0
 """Seconds between two looks for what is too old to keep, or to be under way still."""
+_GRACE = 30.0
+"""Seconds that the event of a dead letter has, which tells more than the letter does."""
 _BREATH = 25
 """Events between two chances for webhooks: a long history must not make them wait."""
 
@@ -64,6 +67,13 @@ class Follower:
             newest = self._history.last_event or 0
             self._rebuilt = newest >= self._started_at or time.monotonic() - self._last_received > _QUIET
         return not self._rebuilt
+
+    def found(self, letter: DeadLetter) -> None:
+        """``letter`` is in the dead-letter queue: it is its conversion's end, also where no event comes that tells of it."""
+        if not self.rebuilding and time.time() - letter.died_at.timestamp() > _GRACE:
+            buried = self._history.bury(letter)
+            if buried is not None:
+                self._live.changed(f"buried-{letter.id}", buried.id)
 
     async def run(self) -> None:
         """Follow for ever; a stream that fails is opened again with back-off."""

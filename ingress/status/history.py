@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from ingress.status.burial import untold_end
 from ingress.status.conversion import Conversion, Status
 from ingress.status.stored_event import StoredEvent, StoredRequest
 from shared.events import TYPE_PREFIX
+from shared.messages import DeadLetter
 
 _HOUR = 3600
 _CONSUMERS = 1000
@@ -132,10 +134,20 @@ class History:
             before = conversion.status
             conversion.lose_sight()
             self._note_status(conversion, before, 0)
-            self._progress.pop(conversion.id, None)
-            if consumer := self.consumers.get(conversion.consumer):
-                consumer.running.discard(conversion.id)
+            self._under_way_no_more(conversion)
         return lost
+
+    def bury(self, letter: DeadLetter) -> Conversion | None:
+        """The conversion that ``letter`` ends, if no event has told so."""
+        conversion = self._by_id.get(letter.request.id) if letter.request is not None else None
+        if conversion is None or (event := untold_end(conversion, letter)) is None:
+            return None
+        before, died_at = conversion.status, letter.died_at.timestamp()
+        conversion.apply(event, "failed", died_at)
+        self._note_status(conversion, before, died_at)
+        self._note_outcome(conversion, "failed", died_at)
+        self._under_way_no_more(conversion)
+        return conversion
 
     def expire(self) -> None:
         """Forget what is older than ``max_age``; call now and then."""
@@ -181,13 +193,16 @@ class History:
     def _drop(self, count: int) -> None:
         for conversion in self._ordered[:count]:
             del self._by_id[conversion.id]
-            self._progress.pop(conversion.id, None)
             self._waiting.pop(conversion.id, None)
             self._running.pop(conversion.id, None)
             self.counts[conversion.status] -= 1
-            if consumer := self.consumers.get(conversion.consumer):
-                consumer.running.discard(conversion.id)
+            self._under_way_no_more(conversion)
         del self._ordered[:count]
+
+    def _under_way_no_more(self, conversion: Conversion) -> None:
+        self._progress.pop(conversion.id, None)
+        if consumer := self.consumers.get(conversion.consumer):
+            consumer.running.discard(conversion.id)
 
     def _move(self, conversion: Conversion, progress: dict[str, Any] | None) -> bool:
         if conversion.status != "converting" or not progress:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ingress.status.history import History
 from shared.broker.api import Broker, BrokerStats
 from shared.errors import IcsError
+from shared.messages import DeadLetter
 from shared.telemetry.metrics import Metrics
 
 _PERIOD = 5.0
@@ -41,11 +43,14 @@ class BrokerSnapshot:
 class BrokerMonitor:
     """One task: ``await monitor.run()`` until cancelled; ``monitor.snapshot`` is what is known.
 
-    What the broker cannot tell (RabbitMQ: how old the oldest message is, how many are in work) the history does.
+    What the broker cannot tell (RabbitMQ: how old the oldest message is, how many are in work) the history does. ``found`` is
+    told of every dead letter, each time that they are grouped.
     """
 
-    def __init__(self, broker: Broker, history: History, metrics: Metrics) -> None:
-        self._broker, self._history, self._metrics = broker, history, metrics
+    def __init__(
+        self, broker: Broker, history: History, metrics: Metrics, found: Callable[[DeadLetter], object]
+    ) -> None:
+        self._broker, self._history, self._metrics, self._found = broker, history, metrics, found
         self._counted: tuple[int | None, float] = (None, 0.0)
         self.snapshot = BrokerSnapshot()
 
@@ -94,6 +99,7 @@ class BrokerMonitor:
             async with asyncio.timeout(_RECOUNT):
                 async for letter in self._broker.dead_letters.list():
                     codes[letter.failure.code] += 1
+                    self._found(letter)
         except (IcsError, TimeoutError) as error:
             _log.warning("dead letters could not be counted: %s", error)
             return None

@@ -56,7 +56,7 @@ def create_status(settings: Settings, broker: Broker, metrics: Metrics, tracing:
     live = Live()
     longest = settings.timeouts.conversion + settings.timeouts.drain
     follower = Follower(broker.events, history, backfills, live, metrics, longest=longest)
-    monitor = BrokerMonitor(broker, history, metrics)
+    monitor = BrokerMonitor(broker, history, metrics, follower.found)
     return Status(
         broker=broker,
         metrics=metrics,

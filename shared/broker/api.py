@@ -21,7 +21,7 @@ Promises that every implementation keeps, and that one conformance suite (``test
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -79,7 +79,17 @@ class Delivery(Protocol):
         """Come back after ``delay`` seconds (the broker may round up to its next step), ``attempt`` appended."""
         ...
 
-    async def dead_letter(self, failure: Failure, attempt: Attempt | None = None) -> DeadLetter: ...
+    async def dead_letter(
+        self,
+        failure: Failure,
+        attempt: Attempt | None = None,
+        told: Callable[[DeadLetter], Awaitable[None]] | None = None,
+    ) -> DeadLetter:
+        """``told`` is awaited when the letter is confirmed and before the original is settled: who dies before it has told of the
+        letter is delivered the original again, and nobody is told of a letter that is not there.
+        """
+        ...
+
     async def release(self, delay: float = 0, *, begun: bool = False) -> None:
         """Hand back, not counted as an attempt: at drain, for a push, or for ``delay`` seconds while its registry is down.
         ``begun``: the conversion may have put its target already; whoever gets it next is told by :attr:`redelivered`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from shared.broker.cancellation import finish
@@ -64,11 +64,16 @@ class QueuedDelivery:
         begun = begun or self._queued.begun
         await finish(self._replace(delay, self._queued.attempts, crashes=crashes, begun=begun))
 
-    async def dead_letter(self, failure: Failure, attempt: Attempt | None = None) -> DeadLetter:
+    async def dead_letter(
+        self,
+        failure: Failure,
+        attempt: Attempt | None = None,
+        told: Callable[[DeadLetter], Awaitable[None]] | None = None,
+    ) -> DeadLetter:
         self._settle()
         attempts = self._queued.attempts if attempt is None else (*self._queued.attempts, attempt)
         letter = letter_of(self._queued, failure, died_at=datetime.now(UTC), attempts=attempts)
-        await finish(self._bury(letter))
+        await finish(self._bury(letter, told))
         return letter
 
     async def extend(self) -> None:
@@ -103,9 +108,11 @@ class QueuedDelivery:
         finally:
             await self._taken.drop()
 
-    async def _bury(self, letter: DeadLetter) -> None:
+    async def _bury(self, letter: DeadLetter, told: Callable[[DeadLetter], Awaitable[None]] | None) -> None:
         try:
             await self._transport.dead.put(letter, encode_dead_letter(letter, self._queued.headers))
+            if told is not None:
+                await told(letter)
             await self._taken.ack()
         finally:
             await self._taken.drop()

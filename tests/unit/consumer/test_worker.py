@@ -8,7 +8,9 @@ import pytest
 
 from consumer.conversion import Converted
 from drivers.api import Progress
-from shared.broker.memory import MemoryTransport, _MemoryTaken
+from shared.broker.memory import MemoryServer, MemoryTransport, _MemoryTaken
+from shared.broker.transport import unavailable
+from shared.broker.wire import WireMessage
 from shared.errors import PermanentError, SkippedError, TransientError
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
@@ -43,6 +45,31 @@ async def test_the_last_event_is_published_before_the_acknowledgement(monkeypatc
         await events_of(broker, 1, "succeeded")
         await events_of(broker, 1, "skipped")
         assert (in_flight["succeeded"], in_flight["skipped"]) == (1, 1)
+
+
+async def test_a_failure_is_told_once_its_letter_is_kept_and_before_its_settlement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def deny(_request: ConversionRequest) -> None:
+        raise PermanentError("not for you", code="denied")
+
+    bury, calls = MemoryServer.bury, []
+
+    def twice(server: MemoryServer, letter: str, message: WireMessage) -> None:
+        calls.append(letter)
+        if len(calls) == 1:
+            raise unavailable("it is away")  # nothing is told of a letter that is not there
+        bury(server, letter, message)
+
+    monkeypatch.setattr(MemoryServer, "bury", twice)
+    async with at_work(Scripted(deny), settings_for()) as (broker, _, _):
+        in_flight = in_flight_at_events(broker, monkeypatch)
+        await broker.publish(request())
+        (event,) = await events_of(broker, 1, "failed")
+        assert (calls, in_flight["failed"]) == ([event.data.dead_letter_id] * 2, 1)
+        await idle(broker)
+        told = [each.kind async for each in broker.events.read(follow=False)]
+        assert told == ["started", "started", "failed"]
 
 
 async def test_nothing_to_do_is_told_with_its_reason() -> None:

@@ -454,7 +454,7 @@ async def test_what_the_broker_cannot_tell_the_history_does() -> None:
     waiting = request(1, age=500)
     history.apply(event("requested", r=waiting))
     history.apply(event("started", 1, request(2), consumer="a/1"))
-    monitor = BrokerMonitor(QueueBroker(Reticent(MemoryServer()), delivery_limit=3), history, metrics)
+    monitor = BrokerMonitor(QueueBroker(Reticent(MemoryServer()), delivery_limit=3), history, metrics, history.bury)
     await monitor.look()
     stats = monitor.snapshot.stats
     assert stats.in_flight == 1

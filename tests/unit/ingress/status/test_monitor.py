@@ -26,10 +26,10 @@ class LookedAt(MemoryTransport):
 
 async def monitored(letters: Sequence[DeadLetter]) -> tuple[LookedAt, QueueBroker, BrokerMonitor, Metrics]:
     transport, metrics = LookedAt(MemoryServer()), Metrics(process_metrics=False)
-    broker = QueueBroker(transport, delivery_limit=3)
+    broker, history = QueueBroker(transport, delivery_limit=3), History()
     for letter in letters:
         await broker.dead_letters.add(letter)
-    return transport, broker, BrokerMonitor(broker, History(), metrics), metrics
+    return transport, broker, BrokerMonitor(broker, history, metrics, history.bury), metrics
 
 
 def shown(metrics: Metrics) -> list[float]:
