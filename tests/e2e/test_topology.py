@@ -33,7 +33,7 @@ from tests.servers.scripted import scripted_server
 from tests.waiting import until
 
 SECRET = "signed-by-ics"
-PATIENCE = 90.0
+PATIENCE = 120.0
 """Seconds until what should happen must have happened; nothing waits that long by itself."""
 DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
 HOST = "localhost:5000"
@@ -186,7 +186,7 @@ async def running(folder: Path) -> AsyncIterator[Run]:
             yield Run(topology, sink, client, broker, http)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_the_shipped_topology(tmp_path: Path) -> None:
     async with running(tmp_path / "topology") as run:
         await asyncio.to_thread(run.topology.import_policies)

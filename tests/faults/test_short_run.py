@@ -11,7 +11,7 @@ from tests.faults.report import problems, render
 from tests.faults.scale import BrokerName, Scale
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("broker", ["rabbitmq", "nats"])
 async def test_nothing_is_lost_while_everything_breaks(broker: BrokerName, tmp_path: Path) -> None:
     report = await run(broker, Scale(events=60, faults=24), tmp_path / "run")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _TAR = ("tar", "--xattrs", "--sort=name", "--mtime=@1700000000", "--owner=0", "--group=0", "--numeric-owner")
-_TIMEOUT = 300
+_TIMEOUT = 500
 
 
 class RealLayers:
@@ -46,7 +46,7 @@ class RealLayers:
         return path
 
     def _debian(self, path: Path) -> None:
-        _run("mmdebstrap", "--quiet", "--variant=essential", "bookworm", str(path))
+        _run("mmdebstrap", "--quiet", '--aptopt=Acquire::Retries "5"', "--variant=essential", "bookworm", str(path))
 
     def _python(self, path: Path) -> None:
         root = self._folder / "python"

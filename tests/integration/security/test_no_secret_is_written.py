@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 import yaml
 from aiohttp import ClientSession, ClientTimeout, encode_basic_auth
 from typer.testing import CliRunner
@@ -45,6 +44,7 @@ from tests.servers.ports import free_port
 from tests.servers.rabbitmq import rabbitmq
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.scripted import scripted_server
+from tests.waiting import PATIENCE
 
 NOWHERE = str(Digest.of(b"never pushed"))
 OPERATOR, READER = "operator", "reader"
@@ -85,7 +85,6 @@ def own_logs() -> Iterator[io.StringIO]:
         root.setLevel(level)
 
 
-@pytest.mark.timeout(400)
 async def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
     canaries = Canaries()
     with otlp_receiver() as receiver, own_logs() as logs:
@@ -347,7 +346,7 @@ async def what_the_api_shows(scene: Scene, system: System, everything: str) -> N
     reader = encode_basic_auth(READER, plant("console"), "utf-8")
     own = system.endpoint.removesuffix("/conversion")
     metrics = f"http://127.0.0.1:{system.settings.metric.port}/metrics"
-    async with ClientSession(timeout=ClientTimeout(total=60)) as session:
+    async with ClientSession(timeout=ClientTimeout(total=PATIENCE)) as session:
 
         async def get(url: str, authorization: str, expected: int = 200) -> str:
             async with session.get(url, headers={"Authorization": authorization} if authorization else {}) as answer:
@@ -360,7 +359,7 @@ async def what_the_api_shows(scene: Scene, system: System, everything: str) -> N
             letters = orjson.loads(await get(f"{base}/api/v1/dead-letters", reader))["items"]
             assert len(letters) == 8
             known: list[dict[str, Any]] = []
-            async with asyncio.timeout(60):  # the read model follows the events
+            async with asyncio.timeout(PATIENCE):  # the read model follows the events
                 while sum(each["status"] == "failed" for each in known) < len(letters):
                     known = orjson.loads(await get(f"{base}/api/v1/status/conversions", reader))["items"]
             paths = ["/openapi.json", "/console/", "/console/conversions", "/console/queue", "/console/dead-letters"]
@@ -382,7 +381,7 @@ async def what_the_api_shows(scene: Scene, system: System, everything: str) -> N
             done = await answer.json()
             assert done["done"] == 1, done
             scene.note("answer to a replay", done)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while ((found := await system.broker.stats()).dead or 0) < len(letters):  # it dies again
                 scene.note("queue", found)
                 await asyncio.sleep(0.2)
@@ -480,7 +479,7 @@ async def process(role: str, config: Path, scene: Scene) -> None:
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "ICS_METRIC__PORT": str(free_port()), "ICS_HTTP__PORT": str(free_port())},
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         output, _ = await made.communicate()
     assert made.returncode not in {0, None}
     scene.note(f"output of ics {role}", output.decode())
@@ -505,7 +504,7 @@ def what_python_shows(scene: Scene, system: System) -> None:
 
 async def secrets_arrived(scene: Scene) -> None:
     """Where each belongs: else the search would prove nothing."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for name in ("hook", "deaf hook", "harbor", "collector"):
             while not any(scene.peers[name].seen):
                 await asyncio.sleep(0.1)
