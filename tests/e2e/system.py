@@ -55,6 +55,20 @@ class System:
         self, reference: str, digest: str, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Post Harbor's Default body for a push of ``repository:tag``."""
+        return await self.post(self._pushed(reference, digest), headers)
+
+    async def accepted(self, reference: str, digest: str, headers: dict[str, str] | None = None) -> str:
+        """The same until it is accepted: Harbor sends an event again that a busy ingress refused. The conversion's id."""
+        body = self._pushed(reference, digest)
+        while (found := await self.post(body, headers))[0] == 503:
+            await asyncio.sleep(0.5)
+        status, answer = found
+        assert status == 202, answer
+        (conversion,) = answer["conversions"]
+        identity: str = conversion["id"]
+        return identity
+
+    def _pushed(self, reference: str, digest: str) -> bytes:
         source = parse_reference(reference)
         project, _, name = source.repository.partition("/")
         body = {
@@ -72,7 +86,7 @@ class System:
                 },
             },
         }
-        return await self.post(orjson.dumps(body), headers)
+        return orjson.dumps(body)
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
         async with ClientSession(timeout=ClientTimeout(total=PATIENCE)) as session:

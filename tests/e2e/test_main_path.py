@@ -28,14 +28,11 @@ def image(real_layers: RealLayers, name: str, folder: Path) -> str:
     return make_layout(folder, layers)
 
 
-async def converted(system: System, name: str, tag: str = "1") -> dict[str, Any]:
+async def converted(system: System, name: str, tag: str = "1") -> Any:
     reference = f"{system.host}/library/{name}:{tag}"
-    status, answer = await system.webhook(reference, digest_of(reference))
-    assert status == 202, answer
-    (conversion,) = answer["conversions"]
-    event = await system.outcome(conversion["id"])
+    event = await system.outcome(await system.accepted(reference, digest_of(reference)))
     assert event.kind == "succeeded", event.data
-    return {"id": conversion["id"], "event": event}
+    return event
 
 
 async def layers_of(system: System, name: str) -> ImageManifest:
@@ -78,7 +75,7 @@ async def test_real_images_come_back_entry_by_entry_the_same(
                 assert differences(expected, found) == []
                 assert name == "debian" or len(expected) > MANY
                 assert await judge(system, name, tmp_path / name) >= len(expected) - 1
-                await one_trace(receiver, done["event"].data.trace_id)
+                await one_trace(receiver, done.data.trace_id)
             await converting_again_gives_nothing_to_do(system)
             await converting_anew_gives_the_same_bytes(system)
             await system.idle()
@@ -107,8 +104,7 @@ async def converting_again_gives_nothing_to_do(system: System) -> None:
     """The same webhook once more: skipped. The converted image announced: skipped too."""
     reference = f"{system.host}/library/debian:1"
     for pushed, reason in ((reference, "up to date"), (f"{reference}_esgz", "made by a converter")):
-        status, answer = await system.webhook(pushed, digest_of(pushed), {"X-Request-Id": f"again-{reason}"})
-        assert status == 202, answer
+        await system.accepted(pushed, digest_of(pushed), {"X-Request-Id": f"again-{reason}"})
         async with asyncio.timeout(2 * PATIENCE):
             async for event in system.broker.events.read():
                 if event.kind == "skipped" and event.data.reason == reason:
@@ -122,9 +118,7 @@ async def converting_anew_gives_the_same_bytes(system: System) -> None:
     push_from = parse_reference(f"{system.host}/library/debian:1")
     assert await system.client.resolve(push_from) is not None
     copy(str(push_from), source)
-    status, answer = await system.webhook(source, digest_of(source))
-    assert status == 202
-    event = await system.outcome(answer["conversions"][0]["id"])
+    event = await system.outcome(await system.accepted(source, digest_of(source)))
     assert event.kind == "succeeded"
     assert event.data.layers_reused == 0
     again = await system.client.manifest(parse_reference(f"{source}_esgz"))

@@ -29,10 +29,7 @@ async def pushed(system: System, name: str, number: int) -> Reference:
 
 async def announced(system: System, reference: Reference) -> str:
     """Post its webhook; the conversion's id."""
-    status, answer = await system.webhook(str(replace(reference, digest=None)), str(reference.digest))
-    assert status == 202, answer
-    conversion: str = answer["conversions"][0]["id"]
-    return conversion
+    return await system.accepted(str(replace(reference, digest=None)), str(reference.digest))
 
 
 def target_of(reference: Reference) -> str:

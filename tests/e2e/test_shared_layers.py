@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shared.oci.manifest import ImageManifest
-from shared.oci.reference import Reference, parse_reference
+from shared.oci.reference import parse_reference
 from tests.e2e.system import BrokerKind, System, running_system
-from tests.faults.images import SmallImage, image_over, layer_tar, push_image
+from tests.faults.images import image_over, layer_tar, push_image
 from tests.faults.processes import Service
 from tests.servers.ports import free_port
 
@@ -51,7 +51,10 @@ async def test_a_new_base_is_converted_by_one_of_two_consumers(broker: BrokerKin
         for source, image in zip(sources, images, strict=True):
             await push_image(system.client, source, image)
         system.registry.pause()  # until both are at work: else one may be through before the other begins
-        ids = [await announced(system, *each) for each in zip(sources, images, strict=True)]
+        ids = [
+            await system.accepted(str(source), str(image.manifest.digest))
+            for source, image in zip(sources, images, strict=True)
+        ]
         for identity in ids:
             await system.told(identity, "started")
         system.registry.resume()
@@ -66,10 +69,3 @@ async def test_a_new_base_is_converted_by_one_of_two_consumers(broker: BrokerKin
         assert all(isinstance(each, ImageManifest) for each in made)
         first, second = (each.layers[0] for each in made if isinstance(each, ImageManifest))
         assert first == second
-
-
-async def announced(system: System, source: Reference, image: SmallImage) -> str:
-    status, answer = await system.webhook(str(source), str(image.manifest.digest))
-    assert status == 202, answer
-    identity: str = answer["conversions"][0]["id"]
-    return identity

@@ -35,10 +35,7 @@ class Place:
         """Push an image past the proxy, and post its webhook: the conversion's id."""
         image = small_image(number)
         await push_image(self.system.client, self.direct(tag), image)
-        status, answer = await self.system.webhook(f"{REGISTRY}/library/app:{tag}", str(image.manifest.digest))
-        assert status == 202, answer
-        identity: str = answer["conversions"][0]["id"]
-        return identity
+        return await self.system.accepted(f"{REGISTRY}/library/app:{tag}", str(image.manifest.digest))
 
     def direct(self, tag: str) -> Reference:
         return parse_reference(f"{self.system.host}/library/app:{tag}")
@@ -150,9 +147,7 @@ async def test_a_registry_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
         identities = []
         for number in (1, 2, 3):
             digest = str(small_image(number).manifest.digest)
-            status, answer = await here.system.webhook(f"{here.system.host}/library/app:v{number}", digest)
-            assert status == 202, answer
-            identities.append(answer["conversions"][0]["id"])
+            identities.append(await here.system.accepted(f"{here.system.host}/library/app:v{number}", digest))
 
         await until(lambda: here.shows("ics_registry_circuit_state", 2))
         assert await here.system.broker.dead_letters.count() == 0
