@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shared.messages import Priority
@@ -29,6 +30,8 @@ class Slots:
         self.total = total
         self._held: list[Slot] = []
         self._changed = asyncio.Event()
+        self.when_backfill_ends: Callable[[], None] = lambda: None
+        """Called by :meth:`vacate`: the next may be taken at once."""
 
     @property
     def free(self) -> int:
@@ -52,6 +55,8 @@ class Slots:
         if slot in self._held:
             self._held.remove(slot)
             self._changed.set()
+            if slot.lane == "backfill":
+                self.when_backfill_ends()
 
     def recall(self) -> None:
         """If no slot is free, ask the youngest backfill for its own: it has the least to lose. One at a time."""

@@ -21,9 +21,16 @@ from shared.errors import TransientError
 from shared.messages import Priority
 
 IDLE = 0.25
-"""Seconds without a live message before backfill is looked for."""
+"""Seconds without a live message before backfill is looked for; as long as there is any, not after one that has ended."""
 RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)
 _log = logging.getLogger(__name__)
+
+
+class _Room:
+    """Stands among the messages that arrive where a backfill has ended."""
+
+
+_Arrived = asyncio.Queue[AbstractIncomingMessage | _Room | None]
 
 
 class AmqpTaken:
@@ -101,7 +108,7 @@ class _Subscription:
                 await asyncio.sleep(pause)
 
     async def _from(self, channel: AbstractChannel) -> AsyncGenerator[AmqpTaken]:
-        arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        arrived: _Arrived = asyncio.Queue()
         live = await channel.get_queue(self._link.topology.lane("live"), ensure=False)
         backfill = await channel.get_queue(self._link.topology.lane("backfill"), ensure=False)
         channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
@@ -111,16 +118,23 @@ class _Subscription:
         except Exception as error:
             await attempted(channel.close(), self._link.timeout)
             raise unavailable("RabbitMQ: cannot subscribe") from error
+        self._slots.when_backfill_ends = lambda: arrived.put_nowait(_Room())
+        pause = IDLE
         try:
             while True:
                 if not self._slots.backfills:
                     await self._slots.wait_free()
-                incoming: AbstractIncomingMessage | None
+                incoming: AbstractIncomingMessage | _Room | None
                 try:
-                    async with asyncio.timeout(IDLE):
+                    async with asyncio.timeout(pause):
                         incoming = await arrived.get()
                 except TimeoutError:
-                    if self._slots.backfill_fits and (waiting := await self._fetched(backfill)) is not None:
+                    incoming = _Room()
+                pause = IDLE
+                if isinstance(incoming, _Room):
+                    room = arrived.empty() and self._slots.backfill_fits
+                    if room and (waiting := await self._fetched(backfill)) is not None:
+                        pause = 0
                         yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
                     continue
                 if incoming is None:
@@ -141,13 +155,11 @@ class _Subscription:
         except Exception as error:
             raise unavailable("RabbitMQ: the channel was closed") from error
 
-    async def _leave(
-        self, queue: AbstractQueue, tag: str, arrived: asyncio.Queue[AbstractIncomingMessage | None]
-    ) -> None:
+    async def _leave(self, queue: AbstractQueue, tag: str, arrived: _Arrived) -> None:
         """Take no more, and hand back what nobody has seen."""
         async with asyncio.timeout(self._link.timeout):
             await queue.cancel(tag)
             while not arrived.empty():
                 unseen = arrived.get_nowait()
-                if unseen is not None:
+                if unseen is not None and not isinstance(unseen, _Room):
                     await unseen.nack(requeue=True)

@@ -40,8 +40,14 @@ class Puller:
         self._arrived: deque[tuple[float, Msg]] = deque()
         self._changed = asyncio.Event()
         self._outstanding = 0
+        self._waits = self._interrupted = False
         self._deadline = 0.0
         self.last_status = ""
+
+    def interrupt(self) -> None:
+        """Let :meth:`take` return now. Its request goes on waiting at the server, and what answers it is the next to be taken."""
+        self._interrupted = True
+        self._changed.set()
 
     async def close(self) -> list[Msg]:
         """Stop; returns what arrived and nobody took."""
@@ -58,9 +64,13 @@ class Puller:
         """
         if self._subscription is None:
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
-        if not self._arrived and not self._outstanding:
-            await self._request(batch, wait)
-        while not (message := self._fresh()) and self._outstanding:
+        self._interrupted = False
+        if not self._arrived:
+            if not self._outstanding:
+                await self._request(batch, wait)
+            elif self._waits and not wait and time.monotonic() < self._deadline:
+                return None  # the server would have answered
+        while not (message := self._fresh()) and self._outstanding and not self._interrupted:
             self._changed.clear()
             try:
                 async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
@@ -85,7 +95,7 @@ class Puller:
             request["expires"] = int(wait * 1e9)
         else:
             request["no_wait"] = True
-        self._outstanding = batch
+        self._outstanding, self._waits = batch, wait > 0
         self._deadline = time.monotonic() + wait + _GRACE
         self.last_status = ""
         await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)

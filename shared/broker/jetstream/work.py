@@ -24,7 +24,7 @@ from shared.messages import Priority
 
 _log = logging.getLogger(__name__)
 _LONG_POLL = 1.0
-"""Seconds; also how long backfill may wait unseen behind an empty live lane."""
+"""Seconds; also how long backfill may wait unseen behind an empty live lane, but not what comes after one that has ended."""
 _FULL_POLL = 0.25
 """Seconds between two looks for live work while backfills hold the last slots. A look does not wait at the server: whatever
 consumer has room and waits there gets a push before one that must stop a backfill for it."""
@@ -103,6 +103,7 @@ async def subscription(link: NatsLink, prefetch: int) -> AsyncIterator[AsyncIter
 
 
 async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots) -> AsyncGenerator[JetStreamTaken]:
+    slots.when_backfill_ends = live.interrupt
     while True:
         if not slots.backfills:
             await slots.wait_free()
