@@ -118,8 +118,15 @@ class _Subscription:
         except Exception as error:
             await attempted(channel.close(), self._link.timeout)
             raise unavailable("RabbitMQ: cannot subscribe") from error
-        self._slots.when_backfill_ends = lambda: arrived.put_nowait(_Room())
-        pause = IDLE
+        # Not one that ended before a live message was taken: the next live one may be on its way to the slot of that.
+        ended, pause = False, IDLE
+
+        def when_backfill_ends() -> None:
+            nonlocal ended
+            ended = True
+            arrived.put_nowait(_Room())
+
+        self._slots.when_backfill_ends = when_backfill_ends
         try:
             while True:
                 if not self._slots.backfills:
@@ -129,10 +136,10 @@ class _Subscription:
                     async with asyncio.timeout(pause):
                         incoming = await arrived.get()
                 except TimeoutError:
-                    incoming = _Room()
+                    incoming, ended = _Room(), True
                 pause = IDLE
                 if isinstance(incoming, _Room):
-                    room = arrived.empty() and self._slots.backfill_fits
+                    room = ended and arrived.empty() and self._slots.backfill_fits
                     if room and (waiting := await self._fetched(backfill)) is not None:
                         pause = 0
                         yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
@@ -145,6 +152,7 @@ class _Subscription:
                 except asyncio.CancelledError:
                     arrived.put_nowait(incoming)
                     raise
+                ended = False
                 yield AmqpTaken(incoming, "live", self._slots, self._link.timeout)
         finally:
             await attempted(self._leave(live, tag, arrived), self._link.timeout)

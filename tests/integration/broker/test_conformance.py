@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from shared.broker.amqp import work as amqp_work
 from shared.broker.api import Broker, DeadLetterFilter, Delivery
+from shared.broker.jetstream import work as jetstream_work
 from shared.broker.queue import QueueBroker
 from shared.broker.transport import unavailable
 from shared.errors import TransientError
@@ -266,6 +268,24 @@ async def test_live_pushes_go_before_a_backfill(kind: Kind) -> None:
                 await delivery.ack()
         assert order[:3] == ["live"] * 3
         assert order[3:] == ["backfill"] * 6
+
+
+async def test_a_backfill_that_ends_is_followed_by_the_next(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it takes no time, as what is cancelled or up to date: no look at the live lane is waited for in between."""
+    monkeypatch.setattr(amqp_work, "IDLE", 3.0)
+    monkeypatch.setattr(jetstream_work, "_LONG_POLL", 3.0)
+    async with kind.connect() as broker:
+        for number in range(30):
+            await broker.publish(request(number, priority="backfill"))
+        async with taking(broker, 2) as deliveries:
+            held = await anext(deliveries)
+            for _ in range(29):
+                following = asyncio.ensure_future(anext(deliveries))
+                await asyncio.sleep(0.02)  # until it looks for a push, since no more backfill fits
+                await held.ack()
+                held = await following
+            await held.ack()
+        await settled(broker, ready=0, in_flight=0)
 
 
 async def test_a_push_does_not_wait_for_a_backfill_that_fills_every_slot_it_may(kind: Kind) -> None:
