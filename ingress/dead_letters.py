@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ingress.problem import PROBLEMS, HttpProblem, read_body
+from ingress.inbound import read_body
+from ingress.problem import PROBLEMS, HttpProblem
 from ingress.status.access import json_only
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter

@@ -16,7 +16,8 @@ from fastapi import Request
 from opentelemetry.trace import Span
 
 from ingress.host_header import server_of
-from ingress.problem import AuthHeader, HttpProblem, read_body
+from ingress.inbound import AuthHeader, read_body
+from ingress.problem import HttpProblem
 from ingress.webhooks.dialects import read_webhook
 from ingress.webhooks.notice import MalformedWebhookError
 from shared.broker.api import Broker

@@ -1,1 +1,1 @@
-"""Settings: models in `model`, reading and checking in `load`."""
+"""Settings: their models in `model`, what spans several keys in `check`, reading in `load`, every key as data in `reference`."""

@@ -1,7 +1,7 @@
 """``config.yml`` as typed models: every key of the Harbor proposal under its name, and what goes beyond it.
 
-Validation of single values lives here; what spans several keys, loading, and driver options (whose models the caller
-passes in, since ``shared`` knows no driver) live in :mod:`shared.settings.load`.
+Validation of single values lives here; what spans several keys, and driver options (whose models the caller passes in, since
+``shared`` knows no driver), in :mod:`shared.settings.check`; loading in :mod:`shared.settings.load`.
 """
 
 from __future__ import annotations
