@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
-
 from opentelemetry.trace import Span
 
 from shared.event_reporter import EventReporter
 from shared.events import EventType, conversion_event
+from shared.instance import INSTANCE
 from shared.messages import ConversionRequest
 from shared.telemetry.tracing import trace_id, traceparent
 
-CONSUMER = f"{socket.gethostname()}/{os.getpid()}"
+CONSUMER = INSTANCE
 
 
 class AttemptEvents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
@@ -17,6 +18,8 @@ from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
 from shared.telemetry.metrics import Metrics
+
+_log = logging.getLogger(__name__)
 
 
 async def manifest_or_none(store: ImageStore, reference: Reference) -> ImageManifest | Index | None:
@@ -155,8 +158,10 @@ class StoreContent:
 
     async def layer_elsewhere(self, source: Descriptor, fingerprint: str) -> None:
         if self._cache is not None and self._claims is not None:
+            record = self._cache.record(source, fingerprint)
+            _log.info("another consumer converts layer %s, waiting for its record %s", source.digest, record)
             async with self.progress.stage("wait", source.digest):
-                await self._claims.wait(self._cache.record(source, fingerprint))
+                await self._claims.wait(record)
 
     @asynccontextmanager
     async def layer_memory(self) -> AsyncIterator[None]:

@@ -20,7 +20,9 @@ from shared.errors import IcsError
 ANSWER = 5.0
 """Seconds that a broker may take to answer for a claim, beside the patience."""
 REST = 30.0
-"""Seconds without another question to a broker that gave no answer, so that conversions without it are not slow conversions."""
+"""Seconds without another question to a broker that gave no answer, so that conversions without it are not slow conversions.
+Twice as many after each question more, up to :data:`LONGEST_REST`."""
+LONGEST_REST = 300.0
 RELEASE = 2.0
 """Seconds that giving back may take; what is not given back expires."""
 _log = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ class ClaimDesk:
     def __init__(self, store: ClaimStore) -> None:
         self._store = store
         self._rests_until = 0.0
+        self._rest = REST
+        self._problem = ""
+        """What the operator was told last."""
 
     @asynccontextmanager
     async def claim(self, key: str, patience: float) -> AsyncIterator[bool]:
@@ -43,15 +48,28 @@ class ClaimDesk:
                 async with asyncio.timeout(patience + ANSWER):
                     held = await self._store.acquire(_name(key), patience)
                 mine = held is not None
+                self._rest, self._problem = REST, ""
             except Exception as error:  # noqa: BLE001  no error is worth more than going on without
-                self._rests_until = monotonic() + REST
-                why = error.message if isinstance(error, IcsError) else type(error).__name__
-                _log.info("the broker cannot tell who converts what, going on without for %.0f s: %s", REST, why)
+                self._leave_alone(error)
         try:
             yield mine
         finally:
             if held is not None:
                 await finish(attempted(held.release(), RELEASE))
+
+    def _leave_alone(self, error: Exception) -> None:
+        if monotonic() < self._rests_until:  # another that was under way has done so
+            return
+        self._rests_until = monotonic() + self._rest
+        self._rest = min(2 * self._rest, LONGEST_REST)
+        problem = error.message if isinstance(error, IcsError) else type(error).__name__
+        if isinstance(error, TimeoutError):
+            problem = f"no answer in {ANSWER:g} s"
+        level = logging.DEBUG if problem == self._problem else logging.WARNING
+        self._problem = problem
+        _log.log(
+            level, "the broker cannot tell who converts which layer, some may be converted more than once: %s", problem
+        )
 
 
 def _name(key: str) -> str:

@@ -30,6 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from shared.errors import PermanentError
+from shared.instance import INSTANCE
 from shared.version import service_version
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -207,13 +208,12 @@ def _exporter() -> SpanExporter | None:
 
 def resource(service_name: str) -> Resource:
     """What this process calls itself, over which ``OTEL_*`` variables win."""
-    host = socket.gethostname()
     own: dict[str, AttributeValue] = {
         "service.name": service_name,
         "service.namespace": "ics",
         "service.version": service_version(),
-        "service.instance.id": f"{host}/{os.getpid()}",
-        "host.name": host,
+        "service.instance.id": INSTANCE,
+        "host.name": socket.gethostname(),
         "process.pid": os.getpid(),
     }
     return Resource.create(own).merge(OTELResourceDetector().detect())

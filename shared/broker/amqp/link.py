@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -23,6 +23,7 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 from aiormq import Channel
+from aiormq.abc import AbstractChannel as AbstractBareChannel
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared.broker.amqp.publisher import Publisher
@@ -133,25 +134,46 @@ class AmqpLink:
                 if shared.refused and not shared.uses:
                     await attempted(shared.channel.close(), self.timeout)
 
-    async def open_channel(self, *, prefetch: int = 0, confirms: bool = True) -> AbstractChannel:
+    async def open_channel(self, *, prefetch: int = 0) -> AbstractChannel:
         """A channel of the caller's own, to be closed by him, which hands back whatever it holds.
 
         Args:
             prefetch: 0 for no limit.
-            confirms: whether a publish on it waits until the broker has the message.
 
         Raises:
             TransientError: ``broker_unavailable``.
             PermanentError: ``broker_refused``, ``broker_mismatch``.
         """
-        try:
+        with self._classified():
             async with asyncio.timeout(self.timeout):
                 with honouring_cancellation():
                     connection = await self._connected()
-                    channel = await connection.channel(publisher_confirms=confirms)
+                    channel = await connection.channel(publisher_confirms=True)
                     if prefetch:
                         await channel.set_qos(prefetch_count=prefetch)
                     return channel
+
+    async def open_bare_channel(self, patience: float) -> AbstractBareChannel:
+        """A channel of the caller's own, to be closed by him, without confirms: the protocol library's. For channels in any number:
+        each of aio-pika's leaves some objects behind for as long as the connection lives.
+
+        Args:
+            patience: seconds; to be cut off while one is opened may cost the connection.
+
+        Raises:
+            TransientError: ``broker_unavailable``.
+            PermanentError: ``broker_refused``, ``broker_mismatch``.
+        """
+        with self._classified(), honouring_cancellation():
+            connection = await self._connected()
+            if connection.transport is None:
+                raise ConnectionError("lost this moment")
+            return await connection.transport.connection.channel(publisher_confirms=False, timeout=patience)
+
+    @contextmanager
+    def _classified(self) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as error:
             self._forget(self._connection)
             raise unavailable(self._reason(error)) from error

@@ -16,12 +16,23 @@ import nats.js.errors
 from shared.broker.cancellation import cancellable
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.topology import CLAIM_AGE, declare_claims
+from shared.errors import PermanentError, TransientError
+from shared.instance import INSTANCE
+from shared.unique import unique_id
 
 LOOK = 0.5
 """Seconds between two looks at what another holds, at least; twice as many at most."""
+_TRY = 1.0
+"""Seconds that one put waits for its answer: what was sent to a leader that died is never answered."""
+ELECTION = 10.0
+"""Seconds that who waits goes on asking when nothing answers: a cluster needs up to nine to miss a leader and have another."""
 _TAKEN = {10071, 10164}
 """JetStream's err_code: the subject's last message is another than the expected one."""
+_NO_ROOM = {10023, 10028, 10047}
+"""Of server or account, in memory: another try would not help."""
 _log = logging.getLogger(__name__)
+_FAILURES = (nats.errors.Error, OSError, TimeoutError, TransientError)
+"""What may be over with the next try: a leader is elected, the client connects to another server."""
 
 
 class JetStreamClaims:
@@ -32,22 +43,31 @@ class JetStreamClaims:
 
     async def acquire(self, key: str, patience: float) -> _HeldClaim | None:
         subject = self._link.names.claim(key)
+        uid = unique_id()
         clock = asyncio.get_running_loop().time
-        until = clock() + patience
-        await self._link.connected()
-        while (sequence := await self._first(subject)) is None:
-            left = until - clock()
-            if left <= 0:
-                return None
-            await asyncio.sleep(min(left, random.uniform(LOOK, 2 * LOOK)))  # noqa: S311  the jitter needs no secrecy
-        return _HeldClaim(self._link, subject, sequence)
+        answered = clock()
+        until = answered + patience
+        while True:
+            try:
+                sequence = await self._first(subject, uid)
+            except _FAILURES as error:
+                if _err_code(error) in _NO_ROOM or clock() - answered > ELECTION:
+                    raise
+            else:
+                if sequence is not None:
+                    return _HeldClaim(self._link, subject, sequence)
+                answered = clock()
+                if answered >= until:
+                    return None
+            pause = random.uniform(LOOK, 2 * LOOK)  # noqa: S311  the jitter needs no secrecy
+            await asyncio.sleep(min(pause, max(LOOK / 4, until - clock())))
 
-    async def _first(self, subject: str) -> int | None:
+    async def _first(self, subject: str, uid: str) -> int | None:
         try:
-            return await put(self._link, subject, 0)
+            return await put(self._link, subject, 0, uid)
         except nats.js.errors.NoStreamResponseError:  # a stream in memory goes with its server
             await cancellable(declare_claims(self._link.js, self._link.names, self._link.retention))
-            return await put(self._link, subject, 0)
+            return await put(self._link, subject, 0, uid)
 
 
 class _HeldClaim:
@@ -68,18 +88,38 @@ class _HeldClaim:
         sequence: int | None = held
         while sequence is not None:
             await asyncio.sleep(CLAIM_AGE / 4)
+            sequence = await self._renewed(sequence)
+
+    async def _renewed(self, sequence: int) -> int | None:
+        uid = unique_id()
+        while True:
             try:
-                sequence = await put(self._link, self._subject, sequence)
-            except (nats.errors.Error, OSError, TimeoutError) as error:
+                return await put(self._link, self._subject, sequence, uid)
+            except _FAILURES as error:
                 _log.debug("a claim could not be extended: %s", type(error).__name__)
+                await asyncio.sleep(LOOK)
+            except PermanentError:  # refused meanwhile
+                return None
 
 
-async def put(link: NatsLink, subject: str, expected: int) -> int | None:
-    """Put a message where the subject's last one is ``expected`` (0: there is none); its sequence, None where it is not."""
-    headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+async def put(link: NatsLink, subject: str, expected: int, uid: str) -> int | None:
+    """Put a message where the subject's last one is ``expected`` (0: there is none); its sequence, None where it is not.
+
+    Put again under the same ``uid``, since no answer came, it is still one message.
+    """
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(expected), "Nats-Msg-Id": uid}
+    async with asyncio.timeout(_TRY):
+        await link.connected()  # what is published before is sent when it is, by then perhaps a claim of nobody
     try:
-        return (await cancellable(link.js.publish(subject, b"", headers=headers))).seq
+        message = link.js.publish(subject, INSTANCE.encode(), timeout=_TRY, headers=headers)
+        return (await cancellable(message)).seq
     except nats.js.errors.APIError as error:
         if error.err_code in _TAKEN:
             return None
         raise
+
+
+def _err_code(error: Exception) -> int | None:
+    """JetStream's, of what it refused, if it did."""
+    refusal = error.__cause__ if isinstance(error, TransientError) else error
+    return refusal.err_code if isinstance(refusal, nats.js.errors.APIError) else None

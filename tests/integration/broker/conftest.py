@@ -18,6 +18,7 @@ from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.open import open_broker
 from shared.broker.queue import QueueBroker
 from shared.settings.load import load_settings
+from shared.settings.model import Settings
 from tests.servers.nats import nats
 from tests.servers.rabbitmq import rabbitmq
 from tests.waiting import PATIENCE
@@ -43,6 +44,21 @@ class Kind:
     server: Server | None = None
     url: str = ""
     prefix: str = ""
+
+
+def settings_for(url: str, prefix: str, folder: Path, *, replicas: int = 1) -> Settings:
+    from drivers.api import DriverOptions
+
+    environ = {
+        "ICS_BROKER__URL": url,
+        "ICS_BROKER__PREFIX": prefix,
+        "ICS_BROKER__PUBLISH_TIMEOUT": "10",  # a loaded machine makes its servers slow
+        "ICS_BROKER__DATA_DIR": str(folder / "broker"),
+        "ICS_BROKER__DELIVERY_LIMIT": str(DELIVERY_LIMIT),
+        "ICS_BROKER__REPLICAS": str(replicas),
+        "ICS_DRIVER": '{"type": "none"}',
+    }
+    return load_settings(None, environ=environ, option_models={"none": DriverOptions})
 
 
 @pytest.fixture(scope="session")
@@ -85,15 +101,5 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str]
         return Kind(name, connect_memory)
     server = None if name == "embedded" else servers(name)
     url = server.url if server else "embedded:"
-    environ = {
-        "ICS_BROKER__URL": url,
-        "ICS_BROKER__PREFIX": prefix,
-        "ICS_BROKER__PUBLISH_TIMEOUT": "10",  # a loaded machine makes its servers slow
-        "ICS_BROKER__DATA_DIR": str(tmp_path / "broker"),
-        "ICS_BROKER__DELIVERY_LIMIT": str(DELIVERY_LIMIT),
-        "ICS_DRIVER": '{"type": "none"}',
-    }
-    from drivers.api import DriverOptions
-
-    settings = load_settings(None, environ=environ, option_models={"none": DriverOptions})
+    settings = settings_for(url, prefix, tmp_path)
     return Kind(name, lambda: open_broker(settings), server, url, prefix)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -15,7 +17,9 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from shared.broker import claims
 from shared.broker.api import Broker
-from tests.integration.broker.conftest import Kind
+from shared.broker.open import open_broker
+from tests.integration.broker.conftest import Kind, settings_for
+from tests.servers.rabbitmq import RabbitServer
 from tests.waiting import PATIENCE
 
 KEY = "harbor.example.com/library/ics-cache:" + "a" * 64
@@ -210,6 +214,63 @@ async def test_no_queue_is_left(kind: Kind) -> None:
         connection = await aio_pika.connect(kind.url)
         async with connection, asyncio.timeout(SOON):
             await gone(connection, f"{kind.prefix}.claim.{claims._name(KEY)}")
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq"], indirect=True)
+async def test_hundreds_of_claims_leave_nothing_in_the_process(kind: Kind) -> None:
+    async def some(count: int) -> int:
+        for first in range(0, count, 20):
+            await asyncio.gather(*(free(broker, f"{number}") for number in range(first, first + 20)))
+        gc.collect()
+        return len(gc.get_objects())
+
+    async with kind.connect() as broker:
+        before = await some(40)
+        assert await some(200) - before < 200  # aio-pika's channels leave some thirty each
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq"], indirect=True)
+async def test_whoever_is_cancelled_costs_nobody_else_the_claim(kind: Kind) -> None:
+    """At any instant, twice: between any two calls to the broker, and in the middle of each."""
+
+    async def passer_by(broker: Broker, number: int) -> None:
+        asking = asyncio.ensure_future(free(broker, f"{number // 3}", number % 3))
+        await asyncio.sleep(number / 5_000)
+        asking.cancel()
+        await asyncio.sleep(number / 50_000)
+        asking.cancel()
+        await asyncio.wait((asking,))
+
+    async with kind.connect() as one, kind.connect() as other, one.claim(KEY, 0) as ours:
+        assert ours
+        for _ in range(5):
+            await asyncio.gather(*(passer_by(one, number) for number in range(60)))
+        assert not await free(other)
+    connection = await aio_pika.connect(kind.url)
+    async with connection, asyncio.timeout(SOON):
+        for number in range(20):
+            await gone(connection, f"{kind.prefix}.claim.{claims._name(str(number))}")
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq"], indirect=True)
+async def test_a_user_who_may_not_claim_goes_on_and_is_told_once(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(claims, "REST", 0.0)
+    assert isinstance(kind.server, RabbitServer)
+    await asyncio.to_thread(kind.server.control, "add_user", kind.prefix, "secret")
+    allowed = f"{kind.prefix}\\.(conversions|dead|events|cancellations).*"
+    await asyncio.to_thread(kind.server.control, "set_permissions", kind.prefix, allowed, ".*", ".*")
+    url = kind.url.replace("guest:guest", f"{kind.prefix}:secret")
+    async with open_broker(settings_for(url, kind.prefix, Path())) as broker:
+        for _ in range(3):
+            async with broker.claim(KEY, 0) as one, broker.claim(KEY, 60) as other:
+                assert one
+                assert other
+        await broker.check_health()
+    (record,) = (record for record in caplog.records if record.name == claims.__name__)
+    assert record.levelname == "WARNING"
+    assert f"does not let this user declare and use queues like {kind.prefix}.claim." in record.getMessage()
 
 
 async def gone(connection: aio_pika.abc.AbstractConnection, queue: str) -> None:

@@ -7,43 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from consumer.claims import LayerClaims
-from consumer.conversion import Converter
 from drivers.api import Result
-from drivers.catalogue import create_drivers
-from shared.messages import ConversionRequest, DriverChoice
 from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
-from shared.settings.model import Auth, Cache, Limits, Settings, Timeouts
-from shared.telemetry.metrics import Metrics
+from shared.settings.model import Auth, Settings
 from tests.faults.images import push_image, small_image
 from tests.integration.broker.conftest import Kind
+from tests.integration.broker.converting import convert
 from tests.servers.registry import docker_registry
 from tests.unit.consumer.sharing import Base
 
 CONSUMERS = 3
 
 
-async def convert(kind: Kind, client: RegistryClient, source: Reference, driver: str, base: Base) -> Result:
-    """By a consumer of its own: nothing is shared in memory."""
-    limits = Limits()
-    job = ConversionRequest(
-        id="0" * 32,
-        source=source,
-        target=source.with_tag(f"{source.tag}-{driver}"),
-        driver=DriverChoice(type=driver, config={}),
-    )
+async def converted(kind: Kind, client: RegistryClient, source: Reference, driver: str, base: Base) -> Result:
     async with kind.connect() as broker:
-        consumer = Converter(
-            create_drivers(limits),
-            client,
-            client,
-            limits=limits,
-            cache=Cache(),
-            metrics=Metrics(process_metrics=False),
-            claims=LayerClaims.of(broker, Timeouts()),
-        )
-        return (await consumer.convert(job, base.progress())).result
+        return await convert(broker, client, source, driver, base)
 
 
 @pytest.mark.parametrize("driver", ["estargz", "nydus"])
@@ -60,6 +39,6 @@ async def test_consumers_that_start_at_once_convert_a_common_layer_once(
             sources = [parse_reference(f"{server.host}/library/app{number}:1") for number in range(CONSUMERS)]
             for number, source in enumerate(sources):
                 await push_image(client, source, small_image(number))
-            results = await asyncio.gather(*(convert(kind, client, source, driver, base) for source in sources))
+            results = await asyncio.gather(*(converted(kind, client, source, driver, base) for source in sources))
     assert (base.conversions, base.waits) == (1, CONSUMERS - 1)
     assert sorted(result.layers_reused for result in results) == [0] + [1] * (CONSUMERS - 1)
