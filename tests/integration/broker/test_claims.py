@@ -235,9 +235,9 @@ async def test_whoever_is_cancelled_costs_nobody_else_the_claim(kind: Kind) -> N
 
     async def passer_by(broker: Broker, number: int) -> None:
         asking = asyncio.ensure_future(free(broker, f"{number // 3}", number % 3))
-        await asyncio.sleep(number / 5_000)
+        await asyncio.sleep(number / 1_000)
         asking.cancel()
-        await asyncio.sleep(number / 50_000)
+        await asyncio.sleep(number / 10_000)
         asking.cancel()
         await asyncio.wait((asking,))
 
