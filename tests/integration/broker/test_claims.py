@@ -19,6 +19,8 @@ from shared.broker import claims
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from tests.integration.broker.conftest import Kind, settings_for
+from tests.servers.nats import NatsServer
+from tests.servers.ports import free_port
 from tests.servers.rabbitmq import RabbitServer
 from tests.waiting import PATIENCE
 
@@ -271,6 +273,25 @@ async def test_a_user_who_may_not_claim_goes_on_and_is_told_once(
     (record,) = (record for record in caplog.records if record.name == claims.__name__)
     assert record.levelname == "WARNING"
     assert f"does not let this user declare and use queues like {kind.prefix}.claim." in record.getMessage()
+
+
+async def test_a_server_without_room_for_claims_is_gone_on_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    configuration = tmp_path / "nats.conf"
+    configuration.write_text("jetstream {max_memory_store: 0, max_file_store: 1G}")
+    server = NatsServer(tmp_path, free_port(), more=("-c", str(configuration)))
+    server.start()
+    try:
+        async with open_broker(settings_for(server.url, "t", tmp_path)) as broker:
+            for _ in range(3):
+                assert await free(broker, patience=SOON)
+            await broker.check_health()
+    finally:
+        server.kill()
+    (record,) = (record for record in caplog.records if record.name == claims.__name__)
+    assert record.levelname == "WARNING"
+    assert "insufficient memory" in record.getMessage()
 
 
 async def gone(connection: aio_pika.abc.AbstractConnection, queue: str) -> None:
