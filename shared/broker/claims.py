@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from shared.broker.cancellation import attempted, finish
-from shared.broker.transport import ClaimStore, HeldClaim
+from shared.broker.transport import ClaimStore, HeldClaim, why
 from shared.errors import IcsError
 
 ANSWER = 5.0
@@ -62,9 +62,7 @@ class ClaimDesk:
             return
         self._rests_until = monotonic() + self._rest
         self._rest = min(2 * self._rest, LONGEST_REST)
-        problem = error.message if isinstance(error, IcsError) else type(error).__name__
-        if isinstance(error, TimeoutError):
-            problem = f"no answer in {ANSWER:g} s"
+        problem = error.message if isinstance(error, IcsError) else why(error)
         level = logging.DEBUG if problem == self._problem else logging.WARNING
         self._problem = problem
         _log.log(
