@@ -7,13 +7,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from ingress.request_framing import BoundedProtocol
 
 AT_MOST = 64 * 1024
 """Bytes that wait for the end of a turn; with more, the transport must be able to tell that it is full."""
 
 
-class GatheringProtocol(HttpToolsProtocol):
+class GatheringProtocol(BoundedProtocol):
     """uvicorn's own, over a transport that writes once a turn of the event loop."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
