@@ -83,7 +83,8 @@ class Follower:
             tasks.create_task(self._sweep())
             while True:
                 newest = self._history.last_event
-                since = datetime.fromtimestamp(newest, UTC) - _OVERLAP if newest else None
+                # A clock that is ahead must not hide what the others tell.
+                since = datetime.fromtimestamp(min(newest, time.time()), UTC) - _OVERLAP if newest else None
                 try:
                     await self._read(since)
                     delay = 0.5

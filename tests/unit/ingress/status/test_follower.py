@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -19,7 +19,9 @@ from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.stored_event import written_reference
 from shared.backfill_events import PROGRESS, BackfillPlan, BackfillProgress, progress_event
+from shared.broker.api import EventStream
 from shared.broker.memory import MemoryServer, open_memory
+from shared.broker.transport import unavailable
 from shared.broker.wire import encode_events
 from shared.events import TYPE_PREFIX, ConversionEvent, EventType, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
@@ -121,6 +123,32 @@ async def test_only_what_cannot_be_read_is_left_out_of_a_message(odd: bytes, rea
         await until_known(history, 3)
     assert [each.id for each in history.newest_first()] == [f"{number:032x}" for number in (3, 2, 1)]
     assert passed_over(metrics) == {reason: 1}
+
+
+class Interrupted:
+    """A stream that is lost after its first event, and then has news."""
+
+    def __init__(self, first: ConversionEvent, news: ConversionEvent) -> None:
+        self.told = [first, news]
+
+    async def bodies(self, **_: object) -> AsyncGenerator[bytes]:
+        for body in encode_events([self.told.pop(0)]):
+            yield body
+        if self.told:
+            raise unavailable("it is away")
+        await asyncio.sleep(3600)
+
+
+async def test_a_clock_that_is_ahead_hides_nothing_once_the_stream_was_lost() -> None:
+    stream, history = Interrupted(event("requested", 1, age=-86400), event("requested", 2)), History()
+    metrics = Metrics(process_metrics=False)
+    follower = Follower(cast("EventStream", stream), history, Backfills(), Live(), metrics, longest=60)
+    task = asyncio.create_task(follower.run())
+    try:
+        await until_known(history, 2)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_an_event_tells_beyond_this_version_is_ignored() -> None:
