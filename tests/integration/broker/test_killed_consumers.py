@@ -24,6 +24,7 @@ from shared.events import ConversionEvent
 from shared.telemetry.metrics import Metrics
 from tests.integration.broker.conftest import DELIVERY_LIMIT, Kind
 from tests.integration.broker.test_conformance import REAL, one, request
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +36,7 @@ async def killed(kind: Kind, moment: str) -> None:
         "ICS_BROKER__URL": kind.url,
         "ICS_BROKER__PREFIX": kind.prefix,
         "ICS_BROKER__DELIVERY_LIMIT": str(DELIVERY_LIMIT),
-        "ICS_BROKER__PUBLISH_TIMEOUT": "5",
+        "ICS_BROKER__PUBLISH_TIMEOUT": "10",
         "ICS_DRIVER": '{"type": "none"}',
     }
     program = ("-m", "tests.integration.broker.killed_consumer", moment)
@@ -66,7 +67,7 @@ async def watching(broker: Broker, longest: float) -> AsyncIterator[tuple[Histor
 
 
 async def until(history: History, status: Status) -> Conversion:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (found := history.get(request().id)) is None or found.status != status:
             await asyncio.sleep(0.05)
     return found
@@ -110,7 +111,7 @@ async def test_a_conversion_that_kills_its_consumers_runs_no_more_and_ends(
         for _ in range(DELIVERY_LIMIT):
             async with kind.connect() as dying:
                 await one(dying)
-        async with asyncio.timeout(60), broker.deliveries(1) as deliveries:
+        async with asyncio.timeout(PATIENCE), broker.deliveries(1) as deliveries:
             taking = asyncio.ensure_future(anext(deliveries))
             while not await broker.dead_letters.count():
                 await asyncio.sleep(0.1)

@@ -17,7 +17,7 @@ from shared.oci.reference import Reference
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
@@ -303,5 +303,5 @@ async def test_the_broker_hears_of_a_delivery_while_its_registry_is_asked(monkey
     monkeypatch.setattr(_MemoryTaken, "extend", extend)
     async with at_work(Scripted(fail), settings_for(), ask) as (broker, _, _):
         await broker.publish(request())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await extended.wait()

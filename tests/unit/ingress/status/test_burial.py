@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +15,7 @@ from shared.broker.memory import MemoryServer, open_memory
 from shared.messages import ConversionRequest, DeadLetter, Failure
 from shared.telemetry.metrics import Metrics
 from tests.unit.ingress.status.test_history import DENIED, event, request
+from tests.waiting import until
 
 LIMIT = Failure(code="delivery_limit", kind="permanent", message="it kills its consumers", details={"limit": 3})
 
@@ -109,10 +109,9 @@ async def test_a_letter_waits_for_its_event_and_for_the_whole_history() -> None:
         follower = Follower(transport.events, history, Backfills(), live, Metrics(process_metrics=False), longest=3600)
         follower.found(letter(at=2, asked=asked))
         assert +history.counts == {"converting": 1}  # what was told of its end may not have been read yet
-        async with asyncio.timeout(10):
-            while follower.rebuilding:
-                await asyncio.sleep(0.1)
-        follower.found(letter(at=95, asked=asked))
+        await until(lambda: not follower.rebuilding)
+        just_now = (datetime.now(UTC) - asked.requested_at).total_seconds()
+        follower.found(letter(at=just_now, asked=asked))
         assert +history.counts == {"converting": 1}  # what it tells may be on its way
         with live.subscribe() as client:
             follower.found(letter(at=2, asked=asked))
