@@ -30,6 +30,7 @@ from cli.options import (
 )
 from cli.running import running
 from cli.settings import settings_for
+from ingress.console.explanations import explain
 from shared.broker.api import Broker, DeadLetterFilter
 from shared.broker.open import open_broker, require_existing
 from shared.dead_letter_operations import DeadLetterOperations, Operation, Result
@@ -124,6 +125,9 @@ def show(
     table.add_row("error", f"{letter.failure.code} ({letter.failure.kind}): {letter.failure.message}")
     for key, value in letter.failure.details.items():
         table.add_row("", f"{key}: {value}")
+    explanation = explain(letter.failure.code)
+    table.add_row("cause", explanation.cause)
+    table.add_row("next", explanation.next_step)
     table.add_row("trace", letter.trace_id)
     for attempt in letter.attempts:
         failure = attempt.failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -38,6 +39,21 @@ app.add_typer(config.app, name="config")
 app.command("backfill")(backfill.backfill_command)
 app.add_typer(harbor.app, name="harbor")
 app.command()(version.version)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        version.version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="The same as `ics version`.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import orjson
 from yarl import URL
 
 from shared.errors import PermanentError, TransientError
+from shared.unreachable import why
 
 TIMEOUT = 10.0
 _ANSWER = 4 << 20
@@ -45,7 +46,7 @@ async def call(
             ``retry_after`` where one was named.
         PermanentError: ``peer_refused``: every other status, redirects too. Messages name the host only: a path may be a secret.
     """
-    where = f"{method} {url.scheme}://{url.host}"
+    where = f"{method} {url.origin()}"
     try:
         async with session.request(
             method, url, data=body, headers=headers, allow_redirects=False, ssl=True if tls is None else tls
@@ -59,7 +60,8 @@ async def call(
             f"{where}: its certificate is not trusted ({reason}); name its authority with `ca`", code="peer_unavailable"
         ) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise TransientError(f"{where}: no answer ({type(error).__name__})", code="peer_unavailable") from error
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        raise TransientError(f"{where}: {why(cause)}", code="peer_unavailable") from error
     if status in expected or 200 <= status < 300:
         with suppress(orjson.JSONDecodeError):
             return status, orjson.loads(content)

@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from shared.broker.cancellation import attempted, finish
-from shared.broker.transport import ClaimStore, HeldClaim, why
+from shared.broker.transport import ClaimStore, HeldClaim
 from shared.errors import IcsError
+from shared.unreachable import why
 
 ANSWER = 5.0
 """Seconds that a broker may take to answer for a claim, beside the patience."""

@@ -7,10 +7,6 @@ bytes: publish with confirm, hand out with a bound, keep dead letters, keep even
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -24,22 +20,6 @@ from shared.messages import DeadLetter, Priority
 def unavailable(reason: str) -> TransientError:
     """``broker_unavailable``; ``reason`` must hold no URL."""
     return TransientError(f"the broker cannot be used: {reason}", code="broker_unavailable")
-
-
-def why(error: BaseException) -> str:
-    """What was wrong with a connection, in words that hold no URL."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS failed: {error.verify_message}. Check the server's certificate and broker.ca"
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or type(error).__name__
-        return f"TLS failed: {reason}. Check that the port speaks TLS, and the certificate"
-    if isinstance(error, socket.gaierror):
-        return "the name does not resolve"
-    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
-        return os.strerror(error.errno)
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return type(error).__name__
 
 
 class Taken(Protocol):

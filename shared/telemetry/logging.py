@@ -26,6 +26,8 @@ _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message", "asctime", "taskName", "trace_id", "span_id", "color_message", "exception",
 }  # fmt: skip
 _QUIET = ("aio_pika", "aiormq", "uvicorn.access", "opentelemetry", "asyncio", "httptools")
+_SILENT = ("aiormq.connection",)
+"""Says of each attempt to connect what the link, which knows the address and how often it said so, says too."""
 
 
 @contextmanager
@@ -50,6 +52,8 @@ def configure_logging(
     root.setLevel(settings.level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     listener = _Listener(records, output)
     listener.start()
     try:

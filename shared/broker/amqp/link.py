@@ -29,11 +29,12 @@ from aiormq.exceptions import ChannelAccessRefused
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.topology import Topology
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
-from shared.broker.transport import unavailable, why
+from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage
 from shared.errors import PermanentError
 from shared.settings.broker_url import server_urls
 from shared.time_limit import TimeLimit
+from shared.unreachable import why
 
 T = TypeVar("T")
 HEARTBEAT = 15

@@ -73,6 +73,7 @@ class AmqpEvents(EventReading):
 
     async def bodies(self, *, since: datetime | None = None, follow: bool = True) -> AsyncGenerator[bytes]:
         offset: Any = "first" if since is None else since - CLOCK_SKEW
+        told = ""  # an outage is told once, not every second
         while True:
             try:
                 async with self._reading.channel(prefetch=PREFETCH) as channel:
@@ -82,13 +83,16 @@ class AmqpEvents(EventReading):
                         async for message in messages:
                             seen = stream_offset(message)
                             offset = offset if seen is None else seen + 1
+                            told = ""
                             yield message.body
                 if not follow:
                     return
             except TransientError as error:
                 if not follow:
                     raise
-                _log.info("the event stream is interrupted: %s", error.message)
+                if error.message != told:
+                    told = error.message
+                    _log.info("the event stream is interrupted: %s", told)
             await asyncio.sleep(1)
 
 

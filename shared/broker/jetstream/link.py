@@ -20,9 +20,10 @@ from shared.background import beside
 from shared.broker.cancellation import cancellable
 from shared.broker.jetstream.client import StrictClient
 from shared.broker.jetstream.topology import Names, Retention, declare
-from shared.broker.transport import unavailable, why
+from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
 from shared.settings.broker_url import server_urls
+from shared.unreachable import why
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

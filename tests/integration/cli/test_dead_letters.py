@@ -107,6 +107,7 @@ def test_a_bad_night(config: Path, tmp_path: Path) -> None:
 
     shown = ics(config, "show", "letter-1")
     assert "denied (permanent): no" in shown
+    assert "pull and push on this project" in " ".join(shown.split())
     ics(config, "show", "letter-9", code=1)
 
     ics(config, "export", "--to", str(tmp_path / "letters.jsonl"))

@@ -72,3 +72,9 @@ def test_keys_are_listed_as_they_are_written() -> None:
     assert "timeouts.drain" in below
     assert "broker" not in below
     assert CliRunner().invoke(app, ["config", "keys", "timeout"]).exit_code == 1
+
+
+def test_the_version_is_told_either_way() -> None:
+    told = CliRunner().invoke(app, ["version"])
+    assert told.output.startswith("ics ")
+    assert CliRunner().invoke(app, ["--version"]).output == told.output

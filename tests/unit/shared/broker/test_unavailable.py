@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.topology import Topology
 from shared.broker.open import open_broker
-from shared.broker.transport import why
 from shared.errors import TransientError
 from shared.settings.model import BrokerSettings, Settings
+from shared.unreachable import why
 from tests.servers.ports import free_port
 from tests.waiting import until
 

@@ -112,3 +112,12 @@ def test_ordinary_words_stay(text: str) -> None:
 def test_redaction_never_fails_and_repeats(text: str) -> None:
     once = redact(text)
     assert redact(once) == once
+
+
+def test_what_the_link_says_of_a_lost_connection_is_not_said_by_the_library_too() -> None:
+    stream = io.StringIO()
+    with configure_logging(Log(level="debug"), "consumer", stream=stream):
+        logging.getLogger("aiormq.connection").error("error when creating transport")
+        logging.getLogger("aiormq.channel").error("another matter")
+    assert "transport" not in stream.getvalue()
+    assert "another matter" in stream.getvalue()
