@@ -13,6 +13,7 @@ from time import monotonic
 from opentelemetry.trace import Span
 
 from consumer.attempt_events import CONSUMER, AttemptEvents
+from consumer.both_ends import BothEnds
 from consumer.cancellations import Cancellation
 from consumer.conversion import Converted, Left
 from consumer.lease import expiring_when
@@ -43,6 +44,7 @@ class AttemptRun:
         self._shop = workshop
         self._delivery = delivery
         self._request = delivery.request
+        self._registries = BothEnds(delivery.request, workshop.circuits, workshop.ask)
         self._started_at = datetime.now(UTC)
         self._began = monotonic()
         self._converting_since: datetime | None = None
@@ -54,7 +56,7 @@ class AttemptRun:
         shop, request = self._shop, self._request
         await shop.cancellations.caught_up()
         cancellation = self._cancellation()
-        pause = 0.0 if cancellation else await shop.circuits.admit(self._hosts, self._ask)
+        pause = 0.0 if cancellation else await self._registries.admit()
         if pause > 0 and self._may_wait:
             _log.info("%s waits %.0f s: its registry is down", request.source, pause)
             await self._settle_safely(self._delivery.release(pause))
@@ -111,7 +113,7 @@ class AttemptRun:
             elif isinstance(raised, OSError) and not isinstance(raised, TimeoutError):
                 error = _from_os(raised)
             record_error(span, error)
-        pause = await self._inform_circuits(error)
+        pause = await self._registries.inform(error, since=self._began)
         if pause > 0 and isinstance(error, IcsError) and self._may_wait:
             return await self._postpone(span, error, pause, tuple(progress.stages))
         # The jitter needs no secrecy.
@@ -218,7 +220,7 @@ class AttemptRun:
         shop = self._shop
         try:
             async with asyncio.timeout(LOOK):
-                if await shop.circuits.admit(self._hosts, self._ask) == 0:
+                if await self._registries.admit() == 0:
                     return await shop.converter.left(self._request)
         except (IcsError, TimeoutError) as error:
             _log.info("nobody knows what an earlier attempt at %s has put: %s", self._request.source, error)
@@ -237,24 +239,6 @@ class AttemptRun:
             await settlement
         except IcsError as error:
             _log.warning("%s could not be settled and will be delivered again: %s", self._request.source, error.message)
-
-    async def _inform_circuits(self, error: BaseException | None) -> float:
-        """Seconds to wait for a registry that turned out to be down; 0: all of them answer, or nobody knows."""
-        circuits = self._shop.circuits
-        pause = 0.0
-        if isinstance(error, TransientError):
-            named = error.details.get("registry")
-            for host in self._hosts:
-                if named in {None, host}:
-                    pause = max(pause, await circuits.confirm(host, error, self._ask, since=self._began))
-        elif error is None or isinstance(error, Exception):
-            for host in self._hosts:
-                circuits.succeeded(host)
-        return pause
-
-    async def _ask(self, host: str) -> None:
-        source, target = self._request.source, self._request.target
-        await self._shop.ask(source if source.registry == host else target)
 
     async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
         """The registry is down: that is not this image's failure, and costs it no attempt."""
@@ -280,10 +264,6 @@ class AttemptRun:
         """A registry that never comes back ends in the dead letters too, only later."""
         waited = (datetime.now(UTC) - self._delivery.published_at).total_seconds()
         return waited < self._shop.settings.retry.maximum_outage
-
-    @property
-    def _hosts(self) -> list[str]:
-        return sorted({self._request.source.registry, self._request.target.registry})
 
     def _queue_seconds(self) -> float:
         attempts = self._delivery.attempts
