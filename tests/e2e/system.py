@@ -27,7 +27,7 @@ from tests.faults.processes import Service
 from tests.servers.ports import free_port
 from tests.servers.rabbitmq import rabbitmq
 from tests.servers.registry import RegistryServer, docker_registry
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, patient, until
 
 AUTHORIZATION = "Bearer end-to-end"
 BrokerKind = Literal["rabbitmq", "embedded"]
@@ -130,11 +130,6 @@ class System:
             return not stats.ready and not stats.in_flight and not stats.retrying
 
         await until(so, within)
-
-
-def patient(settings: Settings) -> Settings:
-    """For a broker of the test's own: nobody waits for its answers as Harbor waits for the ingress'."""
-    return settings.model_copy(update={"broker": settings.broker.model_copy(update={"publish_timeout": 30.0})})
 
 
 @asynccontextmanager

@@ -25,12 +25,11 @@ from shared.notifications import sign
 from shared.oci.digest import Digest
 from shared.oci.reference import parse_reference
 from shared.registry.client import RegistryClient
-from tests.e2e.system import patient
 from tests.e2e.topology import DEPLOY, Topology, running_topology
 from tests.faults.images import push_image, small_image
 from tests.servers.otlp import Received, holds_an_attempt
 from tests.servers.scripted import scripted_server
-from tests.waiting import until
+from tests.waiting import patient, until
 
 SECRET = "signed-by-ics"
 PATIENCE = 120.0

@@ -28,6 +28,7 @@ from tests.faults.proxy import FaultProxy
 from tests.faults.scale import Scale
 from tests.servers.ports import free_port
 from tests.servers.registry import RegistryServer, docker_registry
+from tests.waiting import patient
 
 T = TypeVar("T")
 REGISTRY = "registry.faults.test:5000"
@@ -81,7 +82,7 @@ async def running_fleet(scale: Scale, server: RestartableBroker, folder: Path) -
             server,
             registry,
             await stack.enter_async_context(RegistryClient.from_settings(_load(folder, server, direct))),
-            await stack.enter_async_context(open_broker(settings)),
+            await stack.enter_async_context(open_broker(patient(settings))),
             await stack.enter_async_context(ClientSession(timeout=ClientTimeout(total=3))),
             broken={},
         )
