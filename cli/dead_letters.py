@@ -252,7 +252,11 @@ def import_(
     """
     letters: list[DeadLetter] = []
     with told():
-        for number, line in enumerate(file, 1):
+        try:
+            lines = file.readlines()
+        except UnicodeDecodeError:
+            raise PermanentError(f"{file.name} is not text; nothing was imported", code="invalid_import") from None
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:

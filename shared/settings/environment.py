@@ -53,6 +53,8 @@ def overrides(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]
                 variables[plain] = Path(value).read_text().strip()
             except OSError as error:
                 problems.append(Problem(name, f"cannot read {value}: {error.strerror}"))
+            except UnicodeDecodeError:
+                problems.append(Problem(name, f"{value} is not text"))
         else:
             variables[name] = value
     for name in sorted(variables):

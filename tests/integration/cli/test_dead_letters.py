@@ -128,6 +128,8 @@ def test_a_bad_night(config: Path, tmp_path: Path) -> None:
     assert sorted(listed(config)) == everything
     (tmp_path / "bad.jsonl").write_text('{"no": 1}\n')
     ics(config, "import", str(tmp_path / "bad.jsonl"), code=1)
+    (tmp_path / "bad.jsonl").write_bytes(b"\xff\n")
+    ics(config, "import", str(tmp_path / "bad.jsonl"), code=1)
     ics(config, "purge", "--yes")
     assert listed(config) == []
     assert "no dead letters" in ics(config, "list")

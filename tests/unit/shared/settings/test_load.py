@@ -220,6 +220,15 @@ def test_a_secrets_file_that_is_no_text_is_a_clear_problem(tmp_path: Path, key: 
     section, _, name = key.rpartition(".")
     text = f"{name}: {file}"
     assert key in problems(tmp_path, f"{section}: {{{text}}}" if section else text)
+    assert "not text" in problems(tmp_path, "", ICS_CONSOLE__CREDENTIAL_FILE=str(file))["ICS_CONSOLE__CREDENTIAL_FILE"]
+
+
+@pytest.mark.parametrize("number", [".inf", ".nan"])
+def test_seconds_are_finite(tmp_path: Path, number: str) -> None:
+    """An event loop has no timer for others."""
+    assert problems(tmp_path, f"timeouts: {{conversion: {number}}}") == {
+        "timeouts.conversion": "must be a finite number"
+    }
 
 
 @pytest.mark.parametrize(
