@@ -176,6 +176,8 @@ async def _convert(settings: Settings, order: _Order, out: Console, output: Outp
         stack.callback(tracing.shutdown)
         registry = await stack.enter_async_context(RegistryClient.from_settings(settings, observer=metrics))
         from_store = await open_for_reading(order.source, registry)
+        if order.source.kind != "registry":
+            await from_store.manifest(order.source.reference)  # raises with the names that are there
         quiet = output is Output.JSON
         progress = stack.enter_context(_Bars(tracing, metrics, out=out, quiet=quiet))
         async with open_for_writing(order.target, registry) as to_store:

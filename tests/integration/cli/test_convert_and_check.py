@@ -167,6 +167,13 @@ def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], said: st
     assert result.stderr.count("\n") == 1
 
 
+def test_a_name_that_a_layout_lacks_is_told_with_those_it_has(layout: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["convert", f"oci:{layout.partition(':')[0]}:other", f"oci:{tmp_path}/out:1"])
+    assert result.exit_code == 1
+    assert "there are: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_source_that_is_named_and_not_the_one_is_an_error(
     registry: RegistryServer, layout: str, tmp_path: Path
 ) -> None:
