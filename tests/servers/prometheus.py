@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -67,6 +66,6 @@ def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes]) -> 
         try:
             with urllib.request.urlopen(f"{server.url}/-/ready", timeout=2):
                 return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # not there yet, or there and slow
             time.sleep(0.1)
     raise RuntimeError("Prometheus did not get ready")

@@ -21,7 +21,9 @@ def chromium() -> Iterator[Browser]:
     """One browser for a file, no longer: Playwright leaves its event loop running in this thread until it is stopped."""
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=list(FLAGS), timeout=PATIENCE * 1000
+        )
         yield browser
         browser.close()
 
