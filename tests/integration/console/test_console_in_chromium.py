@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
@@ -106,6 +107,12 @@ def test_axe_finds_nothing_in_any_view(chromium: Browser, console: Site, operato
     operator.get_by_role("button", name="Replay all").click()
     expect(operator.get_by_role("heading", level=1)).to_have_text("Replay 3 of 3 dead letters?")
     found["confirm"] = _violations(operator)
+    operator.goto(f"{console.url}/console/conversions?status=retrying")
+    found["filtered"] = _violations(operator)
+    operator.get_by_role("button", name="Cancel all that match").click()
+    expect(operator.get_by_role("heading", level=1)).to_have_text(re.compile(r"Cancel \d+ conversions?\?"))
+    expect(operator.get_by_role("link", name="Let them go on")).to_be_focused()
+    found["cancel"] = _violations(operator)
     assert found == {name: [] for name in found}
 
 
