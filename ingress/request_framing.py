@@ -62,7 +62,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._timer = None
-        self._hang_up(b"408 Request Timeout")
+        if self._in_head:
+            self._hang_up(b"408 Request Timeout")
+        else:  # opened ahead, as clients' pools do: they take an answer that they did not ask for as an error
+            self.transport.close()
 
     def _hang_up(self, status: bytes) -> None:
         self._stop_timer()

@@ -76,9 +76,17 @@ async def test_long_bodies_in_small_chunks_and_many_requests_are_none_of_it() ->
     protocol.connection_lost(None)
 
 
-@pytest.mark.parametrize(
-    "begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"], ids=["none", "first", "next"]
-)
+async def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_framing, "HEAD_TIMEOUT", 0.01)
+    protocol, wire = _connected()
+    async with asyncio.timeout(10):
+        while not wire.closed:
+            await asyncio.sleep(0.01)
+    assert wire.writes == []
+    protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize("begun", [b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"], ids=["first", "next"])
 async def test_a_head_that_does_not_end_ends_the_connection(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_framing, "HEAD_TIMEOUT", 0.05)
     protocol, wire = _connected()
