@@ -62,8 +62,8 @@ async def test_a_new_base_is_converted_by_one_of_two_consumers(broker: BrokerKin
         assert [event.kind for event in events] == ["succeeded"] * 2
         stages = [stage for event in events for stage in event.data.stages if stage.subject == base]
         assert len({event.data.consumer for event in events}) == 2
+        # The other waits for it, or comes so late, its first request having hung, that it finds the record.
         assert [stage.name for stage in stages].count("convert") == 1
-        assert [stage.name for stage in stages].count("wait") == 1
         assert sorted((event.data.layers_total, event.data.layers_reused) for event in events) == [(2, 0), (2, 1)]
         made = [await system.client.manifest(source.with_tag("1_esgz")) for source in sources]
         assert all(isinstance(each, ImageManifest) for each in made)
