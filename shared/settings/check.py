@@ -46,6 +46,8 @@ def _server(settings: Settings) -> Iterator[Problem]:
     for path, value in (("endpoint", settings.endpoint), ("metric.path", settings.metric.path)):
         if not re.fullmatch(r"/[A-Za-z0-9/_.-]*", value):
             yield Problem(path, "must be a path: / and then letters, digits, / _ . -")
+    if settings.endpoint in {"/health", settings.metric.path} or re.match(r"/console(/|$)", settings.endpoint):
+        yield Problem("endpoint", "is the address of something else of this service: choose another, as /conversion")
     for number, header in enumerate(settings.auth_header):
         value = header.get_secret_value()
         if not value.strip() or not value.isascii() or any(ord(character) < 32 for character in value):

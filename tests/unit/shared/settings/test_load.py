@@ -188,6 +188,8 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
         ("broker: {ca: /dev/null}", "broker.ca"),
         ("harbor: {h: {url: 'https://h', ca: /dev/null}}", "harbor.h.ca"),
         ("auths: {h: {auth: dTpw, auth_file: /nowhere}}", "auths.h"),
+        ("endpoint: /console/hook", "endpoint"),
+        ("endpoint: /metrics", "endpoint"),
         ("endpoints: {a: 'https://b'}", "endpoints.a"),
         ("endpoints: {a: b, c: 'd/e'}", "endpoints.c"),
         ("auths: {h: {auth_file: /dev/null}}", "auths.h.auth_file"),
