@@ -37,6 +37,7 @@ from ingress.status.stored_event import decode_stored
 from shared.broker.api import Broker
 from shared.broker.open import open_broker, require_existing
 from shared.broker.passed_over import PassedOver
+from shared.messages import Priority
 from shared.request_filter import RequestFilter
 from shared.settings.model import Settings
 
@@ -46,17 +47,12 @@ _SHOWN = 5000
 
 
 class Status(StrEnum):
-    """Of what has not ended."""
+    """:data:`ingress.status.conversion.OPEN`, as the command line's library wants it for what is repeatable."""
 
     QUEUED = "queued"
     CONVERTING = "converting"
-    RETRYING = "retrying"
     LOST = "lost"
-
-
-class Lane(StrEnum):
-    LIVE = "live"
-    BACKFILL = "backfill"
+    RETRYING = "retrying"
 
 
 def cancel_command(  # noqa: PLR0917  one parameter an option
@@ -65,7 +61,9 @@ def cancel_command(  # noqa: PLR0917  one parameter an option
     tag: TagOption = "",
     status: Annotated[list[Status], typer.Option("--status", "-s", help="Only these; repeatable.")] = [],  # noqa: B006
     driver: Annotated[str, typer.Option("--driver", help="Of this format.")] = "",
-    priority: Annotated[Lane | None, typer.Option("--priority", help="Pushes, or what a backfill asked for.")] = None,
+    priority: Annotated[
+        Priority | None, typer.Option("--priority", help="Pushes, or what a backfill asked for.")
+    ] = None,
     older_than: Annotated[
         str, typer.Option("--older-than", help="Requested longer ago than this: 90s, 15m, 2h, 7d.")
     ] = "",
@@ -196,7 +194,7 @@ def _filter(  # noqa: PLR0917
     tag: str,
     statuses: list[Status],
     driver: str,
-    priority: Lane | None,
+    priority: Priority | None,
     older_than: str,
     newer_than: str,
 ) -> RequestFilter:
@@ -207,7 +205,7 @@ def _filter(  # noqa: PLR0917
         repository=repository,
         tag=tag,
         driver=driver,
-        priority=priority.value if priority else "",
+        priority=priority or "",
         since=None if newer is None else now - newer,
         until=None if older is None else now - older,
     )

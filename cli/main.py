@@ -65,9 +65,8 @@ def main() -> None:
                 sys.stdout.flush()
     except OSError as error:  # a full disk under standard output, say; a reader that went away is click's
         with contextlib.suppress(OSError, AttributeError):
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # what is left over must not fail again at the exit
+            # What is left over must not fail again at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"ics: {error.filename or 'the output'}: {error.strerror or error} [cannot_write]", file=sys.stderr)
         sys.exit(Exit.PERMANENT)
 

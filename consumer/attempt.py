@@ -12,7 +12,7 @@ from time import monotonic
 
 from opentelemetry.trace import Span
 
-from consumer.attempt_events import CONSUMER, AttemptEvents
+from consumer.attempt_events import AttemptEvents
 from consumer.both_ends import BothEnds
 from consumer.cancellations import Cancellation
 from consumer.conversion import Converted, Left
@@ -22,6 +22,7 @@ from consumer.progress import ConversionProgress
 from consumer.workshop import Workshop
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
+from shared.instance import INSTANCE
 from shared.messages import Attempt, DeadLetter, Failure
 from shared.telemetry.metrics import Outcome as CountedOutcome
 from shared.telemetry.spans import process_span, record_error
@@ -186,12 +187,17 @@ class AttemptRun:
         await self._settle_safely(self._delivery.dead_letter(failure, attempt, told))
         return "failed"
 
+    @property
+    def _converting_from(self) -> datetime:
+        """Now, unless it has begun."""
+        return self._converting_since or datetime.now(UTC)
+
     def _cancellation(self) -> Cancellation | None:
-        return self._shop.cancellations.of(self._delivery, self._converting_since or datetime.now(UTC))
+        return self._shop.cancellations.of(self._delivery, self._converting_from)
 
     async def _called_off_in_time(self, progress: ConversionProgress) -> bool:
         """Whether the conversion can still be stopped when it is cancelled: one that puts its tag ends as what it is."""
-        await self._shop.cancellations.heard(self._delivery, self._converting_since or datetime.now(UTC))
+        await self._shop.cancellations.heard(self._delivery, self._converting_from)
         return not progress.tagging
 
     async def _called_off(
@@ -278,7 +284,7 @@ class AttemptRun:
             number=self._number,
             started_at=self._started_at,
             duration_seconds=round(monotonic() - self._began, 3),
-            consumer=CONSUMER,
+            consumer=INSTANCE,
             failure=failure,
             trace_id=trace_id(span),
             traceparent=traceparent(span),

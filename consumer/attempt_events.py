@@ -10,8 +10,6 @@ from shared.instance import INSTANCE
 from shared.messages import ConversionRequest
 from shared.telemetry.tracing import trace_id, traceparent
 
-CONSUMER = INSTANCE
-
 
 class AttemptEvents:
     """Events about ``request``'s attempt ``number``, by this consumer."""
@@ -27,7 +25,7 @@ class AttemptEvents:
             self._request,
             traceparent=traceparent(span),
             attempt=self._number,
-            consumer=CONSUMER,
+            consumer=INSTANCE,
             trace_id=trace_id(span),
             **data,
         )
@@ -35,5 +33,5 @@ class AttemptEvents:
 
     def progress(self, progress: dict[str, object]) -> None:
         self._reporter.tell(
-            conversion_event("progress", self._request, attempt=self._number, consumer=CONSUMER, progress=progress)
+            conversion_event("progress", self._request, attempt=self._number, consumer=INSTANCE, progress=progress)
         )

@@ -139,9 +139,8 @@ class Cancellations:
             self._news.notify_all()
 
     def _forget(self, kept: OrderedDict[str, _Kept], capacity: int) -> None:
-        oldest = (
-            datetime.now(UTC) - self._keep
-        )  # what has just been noted, too, may have become too old while it was read
+        # What has just been noted, too, may have become too old while it was read.
+        oldest = datetime.now(UTC) - self._keep
         while kept and (len(kept) > capacity or next(iter(kept.values())).time < oldest):
             kept.popitem(last=False)
 

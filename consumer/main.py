@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 
 import orjson
 
-from consumer.attempt_events import CONSUMER
 from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.claims import LayerClaims
@@ -24,6 +23,7 @@ from drivers.catalogue import create_drivers, parse_options
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
+from shared.instance import INSTANCE
 from shared.notifications import Notifier
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings
@@ -95,7 +95,7 @@ async def run_consumer(
         if serve and settings.metric.enabled:
             check = HealthCheck(broker, _used(settings, drivers), metrics)
             await stack.enter_async_context(serve_health(settings, check, metrics))
-        _log.info("consumer %s takes up to %d conversions at once", CONSUMER, settings.maximum_concurrency)
+        _log.info("consumer %s takes up to %d conversions at once", INSTANCE, settings.maximum_concurrency)
         await work(broker, workshop, stop)
 
 

@@ -6,6 +6,7 @@ The body's own limits are the handlers': what is bounded here comes before any o
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,8 +19,8 @@ HEAD_TIMEOUT = 10.0
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's own, which hangs up (431, 408) where more comes, or nothing."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base says it
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
         self._framing = 0
         self._in_head = False
         self._timer: asyncio.TimerHandle | None = self.loop.call_later(HEAD_TIMEOUT, self._too_slow)

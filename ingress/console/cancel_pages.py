@@ -33,7 +33,7 @@ def create_cancel_router(status: Status, renderer: Renderer, route_class: type[A
 
     @router.post("/cancel")
     async def confirm_all(request: Request, _actor: str = operator) -> HTMLResponse:
-        where = _wanted(await read_form(request))
+        where = _wanted(await read_form(request), status)
         until = datetime.now(UTC)
         found = await matching(status.history, where, until)
         return renderer.page(
@@ -51,7 +51,7 @@ def create_cancel_router(status: Status, renderer: Renderer, route_class: type[A
     @router.post("/cancel/apply")
     async def apply_all(request: Request, actor: str = operator) -> RedirectResponse:
         form = await read_form(request)
-        where, until = _wanted(form), form.get("until", [""])[0]
+        where, until = _wanted(form, status), form.get("until", [""])[0]
         status.access.check_form_token(_purpose(where, until), form.get("token", [""])[0])
         accepted_until = datetime.fromisoformat(until)
         count = len(await matching(status.history, where, accepted_until))
@@ -82,7 +82,9 @@ def create_cancel_router(status: Status, renderer: Renderer, route_class: type[A
     return router
 
 
-def _wanted(form: dict[str, list[str]]) -> RequestFilter:
+def _wanted(form: dict[str, list[str]], status: Status) -> RequestFilter:
+    if status.follower.rebuilding:
+        raise HTTPException(503, "The history is still being read: ask again in a few seconds.")
     where = cancellable_filter(form_filter(form))
     if where is None or where == RequestFilter():
         raise HTTPException(422, "Nothing is selected that could be cancelled.")

@@ -15,11 +15,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from ingress.problem import PROBLEMS, HttpProblem
 from ingress.status.access import json_only
 from ingress.status.cancelling import NotCancellableError, by_status, cancel, cancel_matching, matching, prospect
+from ingress.status.conversion import OPEN, Open
 from ingress.status.conversion import Status as ConversionStatus
 from ingress.status.live import Update
 from ingress.status.query import ConversionFilter, search
 from ingress.status.service import Status
 from ingress.status.views import ConsumerView, ConversionDetail, ConversionPage, Overview, QueueView
+from shared.messages import Priority
 from shared.request_filter import RequestFilter
 
 HEARTBEAT = 15.0
@@ -37,11 +39,11 @@ class MatchingCancellation(BaseModel):
     """Which conversions, in the words of the list: all conditions must hold, and one has to be given, or ``all`` set."""
 
     model_config = ConfigDict(extra="forbid")
-    status: list[Literal["queued", "converting", "lost", "retrying"]] = Field(default=[], max_length=4)
+    status: list[Open] = Field(default=[], max_length=len(OPEN))
     repository: str = Field(default="", max_length=300, description="glob over registry/repository or repository")
     tag: str = Field(default="", max_length=150, description="glob")
     driver: str = Field(default="", max_length=50)
-    priority: Literal["", "live", "backfill"] = ""
+    priority: Priority | Literal[""] = ""
     since: AwareDatetime | None = Field(default=None, description="requested at or after")
     until: AwareDatetime | None = Field(default=None, description="requested at or before")
     all: bool = False

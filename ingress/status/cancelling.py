@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ingress.status.conversion import SETTLED, STATUSES, Conversion, Status
+from ingress.status.conversion import OPEN, Conversion, Status
 from ingress.status.history import History
 from ingress.status.query import ConversionFilter
 from shared.broker.api import Broker
@@ -19,8 +19,6 @@ from shared.errors import IcsError, PermanentError
 from shared.events import ConversionEvent, cancelling_all_event, cancelling_event
 from shared.request_filter import RequestFilter, matcher
 
-OPEN = tuple(status for status in STATUSES if status not in SETTLED)
-"""What can be cancelled."""
 _BREATH = 2000
 """Conversions looked at between two chances for other requests."""
 _log = logging.getLogger(__name__)

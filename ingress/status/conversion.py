@@ -18,9 +18,12 @@ from ingress.status.attempt_record import UNDER_WAY, AttemptRecord, stages_of
 from ingress.status.stored_event import StoredData, StoredEvent, StoredRequest, written_reference
 from shared.broker.wire import trace_id_of
 
-Status = Literal["queued", "converting", "lost", "retrying", "succeeded", "skipped", "failed", "cancelled", "discarded"]
-"""``lost``: sight of it; see :meth:`Conversion.lose_sight`."""
-SETTLED: frozenset[Status] = frozenset({"succeeded", "skipped", "failed", "cancelled", "discarded"})
+Open = Literal["queued", "converting", "lost", "retrying"]
+"""What has not ended, and can be cancelled. ``lost``: sight of it; see :meth:`Conversion.lose_sight`."""
+Settled = Literal["succeeded", "skipped", "failed", "cancelled", "discarded"]
+Status = Literal[Open, Settled]
+OPEN: tuple[Open, ...] = get_args(Open)
+SETTLED: frozenset[Status] = frozenset(get_args(Settled))
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 _TYPICAL = (

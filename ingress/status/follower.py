@@ -113,11 +113,8 @@ class Follower:
                 self._backfills.apply(ConversionEvent.model_validate(event))
             else:
                 self._passed_over.unknown(event["type"])
-        except (
-            ValueError,
-            TypeError,
-            OverflowError,
-        ) as error:  # a plan, a filter, options: nobody has looked into them
+        # A plan, a filter, options: nobody has looked into them.
+        except (ValueError, TypeError, OverflowError) as error:
             self._passed_over.unreadable(error)
 
     async def _apply(self, event: StoredEvent) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.cancel import Status
 from cli.main import app
+from ingress.status.conversion import OPEN
 
 
 @pytest.mark.parametrize("url", ["memory:", "embedded:"])
@@ -25,3 +27,7 @@ def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path, url: str) -> Non
 )
 def test_it_is_said_by_id_or_by_filter_what_is_meant(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["cancel", *arguments]).exit_code == 2
+
+
+def test_the_states_to_choose_from_are_those_that_can_be_cancelled() -> None:
+    assert tuple(Status) == OPEN
