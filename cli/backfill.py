@@ -18,9 +18,9 @@ from cli.errors import Exit
 from cli.options import ConfigOption, Output, OutputOption, print_json
 from cli.running import running
 from cli.settings import settings_for
-from shared.backfill import BackfillReport, Journal, backfill
+from shared.backfill.catalogues import open_catalogue
+from shared.backfill.walk import BackfillReport, Journal, backfill
 from shared.broker.open import open_broker
-from shared.catalogues import open_catalogue
 from shared.enqueue import Enqueuer
 from shared.event_reporter import EventReporter
 from shared.messages import ConversionRequest

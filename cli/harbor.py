@@ -17,8 +17,8 @@ from cli.harbor_setup import HarborSetup, Intent, Outcome, PayloadFormat
 from cli.options import Output, OutputOption, print_json
 from cli.running import running
 from shared.errors import PermanentError
-from shared.harbor_api import HarborApi
-from shared.outgoing_http import create_session
+from shared.outgoing.harbor_api import HarborApi
+from shared.outgoing.http import create_session
 from shared.settings.model import HarborApi as HarborSettings
 
 app = typer.Typer(no_args_is_help=True, help="Set up Harbor projects for conversion.")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from shared.errors import IcsError, PermanentError, TransientError
-from shared.harbor_api import HarborApi
+from shared.outgoing.harbor_api import HarborApi
 
 PayloadFormat = Literal["CloudEvents", "Default"]
 Rights = frozenset[tuple[str, str]]

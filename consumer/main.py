@@ -24,7 +24,7 @@ from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
 from shared.instance import INSTANCE
-from shared.notifications import Notifier
+from shared.outgoing.notifications import Notifier
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics

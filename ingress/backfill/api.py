@@ -12,7 +12,7 @@ from ingress.backfill.record import BackfillRecord, Backfills
 from ingress.backfill.runner import BackfillRunner
 from ingress.problem import PROBLEMS, HttpProblem
 from ingress.status.access import Access, json_only
-from shared.backfill_events import BackfillPlan, PlannedConversion
+from shared.backfill.events import BackfillPlan, PlannedConversion
 from shared.errors import PermanentError
 
 

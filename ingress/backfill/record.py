@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.backfill_events import STOP, BackfillPlan, BackfillProgress, PlannedConversion, State
+from shared.backfill.events import STOP, BackfillPlan, BackfillProgress, PlannedConversion, State
 from shared.events import ConversionEvent
 
 SILENCE = 30.0

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from ingress.backfill.record import SAMPLE, BackfillRecord, Backfills
-from shared.backfill import BackfillReport, Journal, backfill
-from shared.backfill_events import BackfillPlan, BackfillProgress, PlannedConversion, State, progress_event, stop_event
+from shared.backfill.catalogues import open_catalogue
+from shared.backfill.events import BackfillPlan, BackfillProgress, PlannedConversion, State, progress_event, stop_event
+from shared.backfill.walk import BackfillReport, Journal, backfill
 from shared.broker.api import Broker
-from shared.catalogues import open_catalogue
 from shared.enqueue import Enqueuer
 from shared.errors import IcsError, PermanentError
 from shared.event_reporter import EventReporter

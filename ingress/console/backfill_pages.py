@@ -13,7 +13,7 @@ from ingress.backfill.runner import BackfillRunner
 from ingress.console.form import read_form
 from ingress.console.pages import HEADERS, Renderer
 from ingress.status.service import Status
-from shared.backfill_events import BackfillPlan
+from shared.backfill.events import BackfillPlan
 from shared.errors import PermanentError
 
 PURPOSE = "backfill"

@@ -13,7 +13,7 @@ from ingress.status.cancelling import note_cancelled
 from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.stored_event import StoredEvent, decode_stored
-from shared.backfill_events import PROGRESS, STOP
+from shared.backfill.events import PROGRESS, STOP
 from shared.broker.api import EventStream
 from shared.broker.passed_over import PassedOver
 from shared.errors import IcsError

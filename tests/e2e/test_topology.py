@@ -21,9 +21,9 @@ from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.events import conversion_event
 from shared.messages import ConversionRequest, DriverChoice, request_id
-from shared.notifications import sign
 from shared.oci.digest import Digest
 from shared.oci.reference import parse_reference
+from shared.outgoing.notifications import sign
 from shared.registry.client import RegistryClient
 from tests.e2e.topology import DEPLOY, Topology, running_topology
 from tests.faults.images import push_image, small_image

@@ -24,7 +24,7 @@ from ingress.console.console import create_console
 from ingress.problem import HttpProblem
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
-from shared.backfill_events import BackfillPlan, BackfillProgress, PlannedConversion, State, progress_event
+from shared.backfill.events import BackfillPlan, BackfillProgress, PlannedConversion, State, progress_event
 from shared.broker.memory import MemoryServer, MemoryTransport
 from shared.broker.queue import QueueBroker
 from shared.event_reporter import EventReporter

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from cli.harbor_setup import HarborSetup, Intent, Outcome
 from shared.errors import PermanentError, TransientError
-from shared.harbor_api import HarborApi
 from shared.oci.reference import parse_reference
-from shared.outgoing_http import create_session
+from shared.outgoing.harbor_api import HarborApi
+from shared.outgoing.http import create_session
 from shared.settings.model import HarborApi as HarborSettings
 from tests.servers.harbor import PASSWORD, USER, Harbor, running_harbor
 

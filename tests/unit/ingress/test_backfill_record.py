@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ingress.backfill.record import SAMPLE, SILENCE, BackfillRecord, Backfills
-from shared.backfill_events import (
+from shared.backfill.events import (
     PROGRESS,
     BackfillPlan,
     BackfillProgress,

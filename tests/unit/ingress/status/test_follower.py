@@ -18,7 +18,7 @@ from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.stored_event import written_reference
-from shared.backfill_events import PROGRESS, BackfillPlan, BackfillProgress, progress_event
+from shared.backfill.events import PROGRESS, BackfillPlan, BackfillProgress, progress_event
 from shared.broker.api import EventStream
 from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.transport import unavailable

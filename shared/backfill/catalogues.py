@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import quote
 
-from shared.backfill import Catalogue
+from shared.backfill.walk import Catalogue
 from shared.errors import PermanentError
-from shared.harbor_api import HarborApi, encoded
 from shared.oci.digest import Digest
 from shared.oci.reference import Reference
-from shared.outgoing_http import create_session
+from shared.outgoing.harbor_api import HarborApi, encoded
+from shared.outgoing.http import create_session
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from shared.catalogues import HarborCatalogue, open_catalogue
+from shared.backfill.catalogues import HarborCatalogue, open_catalogue
 from shared.errors import PermanentError
-from shared.harbor_api import HarborApi
-from shared.outgoing_http import create_session
+from shared.outgoing.harbor_api import HarborApi
+from shared.outgoing.http import create_session
 from shared.settings.model import HarborApi as HarborSettings
 from shared.settings.model import Settings
 from tests.servers.harbor import PASSWORD, USER, running_harbor

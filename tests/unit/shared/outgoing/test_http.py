@@ -6,7 +6,7 @@ import pytest
 from yarl import URL
 
 from shared.errors import TransientError
-from shared.outgoing_http import call, create_session
+from shared.outgoing.http import call, create_session
 from tests.servers.ports import free_port
 
 

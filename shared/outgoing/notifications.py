@@ -22,9 +22,9 @@ from yarl import URL
 
 from shared.errors import PermanentError
 from shared.events import TYPE_PREFIX, ConversionEvent
-from shared.harbor_api import HarborApi
-from shared.outbox import FIRST_DELAY, Outbox
-from shared.outgoing_http import call, create_session
+from shared.outgoing.harbor_api import HarborApi
+from shared.outgoing.http import call, create_session
+from shared.outgoing.outbox import FIRST_DELAY, Outbox
 from shared.settings.model import Notification, Settings
 from shared.telemetry.metrics import Metrics
 

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from shared.errors import PermanentError
 from shared.events import ConversionEvent, EventType, conversion_event
 from shared.messages import ConversionRequest, DriverChoice
-from shared.notifications import Notifier
 from shared.oci.reference import parse_reference
+from shared.outgoing.notifications import Notifier
 from shared.settings.model import HarborApi, Notification, Settings
 from shared.telemetry.metrics import Metrics
 from tests.waiting import PATIENCE
@@ -170,7 +170,7 @@ async def test_a_full_queue_drops_and_counts(unused_url: str) -> None:
 
 @pytest.fixture
 def unused_url(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("shared.outbox.FLUSH", 0.05)
+    monkeypatch.setattr("shared.outgoing.outbox.FLUSH", 0.05)
     return "http://127.0.0.1:9/hook"
 
 

@@ -14,7 +14,7 @@ from yarl import URL
 
 from shared.errors import PermanentError
 from shared.oci.reference import Reference
-from shared.outgoing_http import call
+from shared.outgoing.http import call
 from shared.settings.model import HarborApi as HarborSettings
 from shared.telemetry.redaction import redact
 
@@ -26,7 +26,7 @@ _COLOUR = "#0065AB"
 
 
 class HarborApi:
-    """One Harbor; its errors are those of :func:`shared.outgoing_http.call`, with Harbor's own words where it gave some.
+    """One Harbor; its errors are those of :func:`shared.outgoing.http.call`, with Harbor's own words where it gave some.
 
     Raises:
         PermanentError: ``invalid_configuration``: ``ca`` or ``password_file`` cannot be read.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.backfill import BackfillReport, Journal, backfill
+from shared.backfill.walk import BackfillReport, Journal, backfill
 from shared.errors import PermanentError, TransientError
 from shared.messages import ConversionRequest, DriverChoice, request_id
 from shared.oci.digest import Digest
