@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from aiohttp import web
 
 from cli.devregistry.problems import Problem
 from cli.devregistry.storage import Storage
-from cli.devregistry.tokens import Gate
 from cli.devregistry.uploads import Uploads
 from shared.errors import PermanentError
 from shared.oci import media_types
@@ -30,33 +28,19 @@ _ROUTE = re.compile(
 _PAGE = 10_000
 
 
-class BlobResponse(web.FileResponse):
-    """A blob's file, whole or a range of it, sent by the kernel."""
-
-    def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
-        super().__init__(path, chunk_size=1 << 20, headers=headers)
-        self.file = path
-
-
 class Routes:
     """Answers requests out of a storage."""
 
-    def __init__(self, storage: Storage, gate: Gate, *, chunk_min_length: int = 0) -> None:
+    def __init__(self, storage: Storage, uploads: Uploads) -> None:
         self._storage = storage
-        self._gate = gate
-        self._uploads = Uploads(storage)
-        self._chunk_min_length = chunk_min_length
+        self._uploads = uploads
 
-    async def handle(self, request: web.Request, *, take: int | None = None) -> web.StreamResponse:
-        """Any request; ``take`` limits how much of an upload's body is read (a fault)."""
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Any request. Raises :class:`Problem`."""
         path = request.path
-        if path == "/token":
-            return self._gate.token(request)
         if path in {"/v2/", "/v2"}:
-            self._gate.check(request, "", "pull")
             return web.json_response({}, headers={"Docker-Distribution-Api-Version": "registry/2.0"})
         if path == "/v2/_catalog":
-            self._gate.check(request, "", "pull")
             return _page(request, "repositories", await asyncio.to_thread(self._storage.repositories), {})
         match = _ROUTE.fullmatch(path)
         if match is None:
@@ -64,9 +48,8 @@ class Routes:
         name = match["name"]
         if not is_repository(name):
             raise Problem(400, "NAME_INVALID")
-        self._gate.check(request, name, "pull" if request.method in {"GET", "HEAD"} else "push")
         if match["upload"] is not None:
-            return await self._upload(request, name, match["upload"], take)
+            return await self._upload(request, name, match["upload"])
         if match["blob"] is not None:
             return self._blob(request, name, _digest(match["blob"]))
         if match["manifest"] is not None:
@@ -89,9 +72,9 @@ class Routes:
         if path is None:
             raise Problem(404, "BLOB_UNKNOWN")
         headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
-        return BlobResponse(path, headers)
+        return web.FileResponse(path, chunk_size=1 << 20, headers=headers)
 
-    async def _upload(self, request: web.Request, name: str, identity: str, take: int | None) -> web.Response:
+    async def _upload(self, request: web.Request, name: str, identity: str) -> web.Response:
         if not identity:
             _only(request, "POST")
             return await self._start(request, name)
@@ -99,10 +82,10 @@ class Routes:
             case "GET":
                 return self._standing(name, identity, 204)
             case "PATCH":
-                await self._uploads.append(identity, request, take=take)
+                await self._append(identity, request)
                 return self._standing(name, identity, 202)
             case "PUT":
-                await self._uploads.append(identity, request, take=take)
+                await self._append(identity, request)
                 digest = await self._uploads.commit(identity, name, request.query.get("digest", ""))
                 return _created(name, digest)
             case "DELETE":
@@ -113,21 +96,22 @@ class Routes:
     async def _start(self, request: web.Request, name: str) -> web.Response:
         mount, source = request.query.get("mount"), request.query.get("from")
         if mount and source:
-            self._gate.check(request, source, "pull")
             digest = _digest(mount)
             if self._storage.blob(source, digest) is not None and self._storage.link_blob(name, digest):
                 return _created(name, digest)
         identity = self._uploads.start()
         if text := request.query.get("digest"):
-            await self._uploads.append(identity, request)
+            await self._append(identity, request)
             return _created(name, await self._uploads.commit(identity, name, text))
         return self._standing(name, identity, 202)
+
+    async def _append(self, identity: str, request: web.Request) -> None:
+        content_range = request.headers.get("Content-Range", "")
+        await self._uploads.append(identity, request.content.iter_any(), content_range)
 
     def _standing(self, name: str, identity: str, status: int) -> web.Response:
         size = self._uploads.size(identity)
         headers = {"Location": f"/v2/{name}/blobs/uploads/{identity}", "Range": f"0-{max(0, size - 1)}"}
-        if self._chunk_min_length:
-            headers["OCI-Chunk-Min-Length"] = str(self._chunk_min_length)
         return web.Response(status=status, headers=headers)
 
     # Manifests

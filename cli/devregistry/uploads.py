@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import AsyncIterable
 from pathlib import Path
-
-from aiohttp import web
 
 from cli.devregistry.problems import Problem
 from cli.devregistry.storage import Storage
@@ -36,21 +35,18 @@ class Uploads:
     def size(self, identity: str) -> int:
         return self._path(identity).stat().st_size
 
-    async def append(self, identity: str, request: web.Request, *, take: int | None = None) -> int:
-        """Append the request's body, the first ``take`` bytes of it if given; the size after it."""
+    async def append(self, identity: str, body: AsyncIterable[bytes], content_range: str = "") -> None:
+        """Append ``body``; ``content_range`` (``begin-end``, if given) has to begin where the upload stands."""
         path = self._path(identity)
         async with self._lock(identity):
             begin = path.stat().st_size
-            content_range = request.headers.get("Content-Range", "")
             if content_range and content_range.partition("-")[0].removeprefix("bytes ") != str(begin):
                 raise Problem(416, "BLOB_UPLOAD_INVALID", f"the upload stands at {begin}", {"Range": f"0-{begin - 1}"})
-            await self._take(identity, path, request, take)
-            return path.stat().st_size
+            await self._write(path, body, await self._hash(identity, path))
 
-    async def _take(self, identity: str, path: Path, request: web.Request, take: int | None) -> None:
-        hashing = await self._hash(identity, path)
+    async def _write(self, path: Path, body: AsyncIterable[bytes], hashing: ThreadedHash) -> None:
         batch: list[bytes] = []
-        size = taken = 0
+        size = 0
         with await asyncio.to_thread(path.open, "ab", buffering=0) as file:
 
             async def flush() -> None:
@@ -60,16 +56,12 @@ class Uploads:
                 await asyncio.to_thread(file.write, data)
 
             try:
-                async for data in request.content.iter_any():
-                    piece = data if take is None else data[: take - taken]
-                    batch.append(piece)
-                    taken += len(piece)
-                    size += len(piece)
+                async for data in body:
+                    batch.append(data)
+                    size += len(data)
                     if size >= _BATCH:
                         await flush()
                         size = 0
-                    if taken == take:
-                        break
             finally:  # what came before a cut counts: the client asks, and goes on from there
                 await flush()
 

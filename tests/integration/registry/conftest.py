@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cli.devregistry import DevRegistry, serve_registry
 from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
 from shared.registry.retry import RetryPolicy
 from shared.settings.model import Auth, Settings, Timeouts
+from tests.servers.devregistry import FaultyRegistry, serve_registry
 from tests.servers.registry import RegistryServer, docker_registry
 
 QUICK = RetryPolicy(attempts=4, initial=0.01, maximum=0.05)
@@ -63,9 +63,9 @@ async def open_client(no_docker_config: None) -> AsyncIterator[OpenClient]:
 
 
 @pytest.fixture
-async def development(tmp_path: Path) -> AsyncIterator[tuple[DevRegistry, str]]:
+async def development(tmp_path: Path) -> AsyncIterator[tuple[FaultyRegistry, str]]:
     """A development registry of its own, and where it listens."""
-    registry = DevRegistry(tmp_path / "registry")
+    registry = FaultyRegistry(tmp_path / "registry")
     async with serve_registry(registry) as host:
         yield registry, host
 
@@ -77,7 +77,7 @@ async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         server: RegistryServer = request.getfixturevalue("shared_docker_registry")
         yield server.host
         return
-    async with serve_registry(DevRegistry(tmp_path / "registry")) as address:
+    async with serve_registry(FaultyRegistry(tmp_path / "registry")) as address:
         yield address
 
 

@@ -13,8 +13,6 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from cli.devregistry import DevRegistry, Fault, serve_registry
-from cli.devregistry.tokens import Gate, Mode
 from shared.errors import IcsError, PermanentError, TransientError
 from shared.oci.digest import Digest
 from shared.oci.reference import Reference, parse_reference
@@ -27,6 +25,8 @@ from shared.registry.transport import Transport
 from shared.settings.model import Auth, Settings
 from tests.integration.registry.conftest import CHUNK, QUICK, OpenClient
 from tests.integration.registry.images import pull, push, push_image
+from tests.servers.devregistry import Fault, FaultyRegistry, serve_registry
+from tests.servers.devregistry.tokens import Gate, Mode
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.scripted import scripted_server
 from tests.servers.token_realm import TokenRealm, serve_realm
@@ -51,7 +51,7 @@ async def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         return
     mode: Mode = "basic" if request.param.endswith("basic") else "token"
     gate = Gate(mode, USER, PASSWORD)
-    async with serve_registry(DevRegistry(tmp_path / "registry", gate=gate)) as host:
+    async with serve_registry(FaultyRegistry(tmp_path / "registry", gate=gate)) as host:
         yield host
 
 
@@ -120,13 +120,13 @@ async def test_a_credential_helper_knows_the_credentials(
 
 
 @pytest.fixture
-async def tokens(tmp_path: Path) -> AsyncIterator[tuple[DevRegistry, str]]:
-    registry = DevRegistry(tmp_path / "tokens", gate=Gate("token", USER, PASSWORD))
+async def tokens(tmp_path: Path) -> AsyncIterator[tuple[FaultyRegistry, str]]:
+    registry = FaultyRegistry(tmp_path / "tokens", gate=Gate("token", USER, PASSWORD))
     async with serve_registry(registry) as host:
         yield registry, host
 
 
-async def test_a_token_is_asked_for_once_per_scope(tokens: tuple[DevRegistry, str], open_client: OpenClient) -> None:
+async def test_a_token_is_asked_for_once_per_scope(tokens: tuple[FaultyRegistry, str], open_client: OpenClient) -> None:
     registry, host = tokens
     client = await open_client(host, auth=BASIC)
     repository = fresh(host)
@@ -136,7 +136,7 @@ async def test_a_token_is_asked_for_once_per_scope(tokens: tuple[DevRegistry, st
 
 
 async def test_a_token_revoked_in_the_middle_of_a_push_is_renewed(
-    tokens: tuple[DevRegistry, str], open_client: OpenClient
+    tokens: tuple[FaultyRegistry, str], open_client: OpenClient
 ) -> None:
     registry, host = tokens
     client = await open_client(host, auth=BASIC)
@@ -151,7 +151,7 @@ async def test_a_token_revoked_in_the_middle_of_a_push_is_renewed(
 
 
 async def test_a_token_that_expires_in_the_middle_of_a_pull_is_renewed(
-    tokens: tuple[DevRegistry, str], open_client: OpenClient
+    tokens: tuple[FaultyRegistry, str], open_client: OpenClient
 ) -> None:
     registry, host = tokens
     client = await open_client(host, auth=BASIC)
@@ -168,7 +168,7 @@ async def test_a_token_that_expires_in_the_middle_of_a_pull_is_renewed(
 
 
 async def test_a_new_token_that_a_replica_does_not_know_yet_is_renewed_once_more(
-    tokens: tuple[DevRegistry, str], open_client: OpenClient
+    tokens: tuple[FaultyRegistry, str], open_client: OpenClient
 ) -> None:
     registry, host = tokens
     client = await open_client(host, auth=BASIC)
@@ -184,7 +184,7 @@ async def test_a_new_token_that_a_replica_does_not_know_yet_is_renewed_once_more
     assert caught.value.code == "unauthorized"
 
 
-async def test_an_old_token_is_renewed_before_it_is_refused(tokens: tuple[DevRegistry, str]) -> None:
+async def test_an_old_token_is_renewed_before_it_is_refused(tokens: tuple[FaultyRegistry, str]) -> None:
     registry, host = tokens
     now = [0.0]
     settings = Settings(auths={host: Auth(insecure=True, auth=BASIC)})
@@ -210,7 +210,7 @@ async def test_an_old_token_is_renewed_before_it_is_refused(tokens: tuple[DevReg
         assert next(path.partition("?")[0] for _, path in registry.requests) == "/token"
 
 
-async def test_a_mount_asks_for_both_repositories(tokens: tuple[DevRegistry, str], open_client: OpenClient) -> None:
+async def test_a_mount_asks_for_both_repositories(tokens: tuple[FaultyRegistry, str], open_client: OpenClient) -> None:
     host = tokens[1]
     client = await open_client(host, auth=BASIC)
     source, target = fresh(host), fresh(host)
@@ -219,7 +219,7 @@ async def test_a_mount_asks_for_both_repositories(tokens: tuple[DevRegistry, str
     assert await pull(client, target, blob) == b"content"
 
 
-async def test_a_mount_that_is_denied_is_declined(tokens: tuple[DevRegistry, str], open_client: OpenClient) -> None:
+async def test_a_mount_that_is_denied_is_declined(tokens: tuple[FaultyRegistry, str], open_client: OpenClient) -> None:
     registry, host = tokens
     client = await open_client(host, auth=BASIC)
     source, target = fresh(host), fresh(host)

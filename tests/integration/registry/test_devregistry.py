@@ -16,10 +16,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cli.devregistry import DevRegistry, Fault, serve_registry
-from cli.devregistry.tokens import Gate
 from shared.oci import media_types
 from shared.oci.digest import Digest
+from tests.servers.devregistry import Fault, FaultyRegistry, serve_registry
+from tests.servers.devregistry.tokens import Gate
 
 EMPTY = Digest.of(b"")
 CONTENT = b"content"
@@ -35,8 +35,8 @@ IMAGE = json.dumps(
 
 
 @pytest.fixture
-async def registry(tmp_path: Path) -> DevRegistry:
-    return DevRegistry(tmp_path / "registry")
+async def registry(tmp_path: Path) -> FaultyRegistry:
+    return FaultyRegistry(tmp_path / "registry")
 
 
 class Caller:
@@ -55,7 +55,7 @@ class Caller:
 
 
 @pytest.fixture
-async def call(registry: DevRegistry) -> AsyncIterator[Caller]:
+async def call(registry: FaultyRegistry) -> AsyncIterator[Caller]:
     async with serve_registry(registry) as host, aiohttp.ClientSession(f"http://{host}") as session:
         yield Caller(session)
 
@@ -71,7 +71,7 @@ async def run(*command: str | Path) -> None:
 @pytest.mark.parametrize("mode", ["none", "basic", "token"])
 async def test_skopeo_pushes_and_pulls(tmp_path: Path, mode: Any) -> None:
     layout = _layout(tmp_path / "layout")
-    registry = DevRegistry(tmp_path / "registry", gate=Gate(mode, "user", "secret"))
+    registry = FaultyRegistry(tmp_path / "registry", gate=Gate(mode, "user", "secret"))
     async with serve_registry(registry) as host:
         push, pull = [["--dest-creds", "user:secret"], ["--src-creds", "user:secret"]] if mode != "none" else [[], []]
         image = f"docker://{host}/project/app:1"
@@ -158,10 +158,10 @@ async def test_chunks_must_follow_each_other(call: Caller) -> None:
 async def test_an_upload_survives_a_restart(tmp_path: Path) -> None:
     data = os.urandom(2_500_000)
     root = tmp_path / "registry"
-    async with serve_registry(DevRegistry(root)) as host, aiohttp.ClientSession(f"http://{host}") as session:
+    async with serve_registry(FaultyRegistry(root)) as host, aiohttp.ClientSession(f"http://{host}") as session:
         _, headers, _ = await Caller(session)("POST", "/v2/a/blobs/uploads/")
         await Caller(session)("PATCH", headers["Location"], data[:1_800_000])
-    async with serve_registry(DevRegistry(root)) as host, aiohttp.ClientSession(f"http://{host}") as session:
+    async with serve_registry(FaultyRegistry(root)) as host, aiohttp.ClientSession(f"http://{host}") as session:
         target = f"{headers['Location']}?digest={Digest.of(data)}"
         status, _, _ = await Caller(session)("PUT", target, data[1_800_000:])
         assert status == 201
@@ -197,7 +197,7 @@ async def test_an_index_over_nothing_is_refused(call: Caller) -> None:
     assert json.loads(body)["errors"][0]["code"] == "MANIFEST_BLOB_UNKNOWN"
 
 
-async def test_faults_hit_the_requests_they_name(registry: DevRegistry, call: Caller) -> None:
+async def test_faults_hit_the_requests_they_name(registry: FaultyRegistry, call: Caller) -> None:
     registry.faults.add(Fault("status", "GET", r"^/v2/$", first=2, times=2, status=418, headers={"X": "y"}, body=b"b"))
     registry.faults.add(Fault("delay", "GET", seconds=0.001, times=0))
     assert [(await call("GET", "/v2/"))[0] for _ in range(4)] == [200, 418, 418, 200]
@@ -210,7 +210,7 @@ async def test_faults_hit_the_requests_they_name(registry: DevRegistry, call: Ca
         await call("GET", "/v2/_catalog")
 
 
-async def test_tokens_open_what_they_are_for_until_they_expire(registry: DevRegistry, call: Caller) -> None:
+async def test_tokens_open_what_they_are_for_until_they_expire(registry: FaultyRegistry, call: Caller) -> None:
     registry.gate.mode, registry.gate.user, registry.gate.password = "token", "u", "p"
     right = "Basic " + base64.b64encode(b"u:p").decode()
     status, headers, _ = await call("GET", "/v2/a/tags/list")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.devregistry import DevRegistry, Fault, serve_registry
 from shared.errors import CorruptLayerError, IcsError, LimitExceededError, PermanentError, TransientError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
@@ -23,11 +22,12 @@ from shared.registry.retry import RetryPolicy
 from shared.settings.model import Timeouts
 from tests.integration.registry.conftest import CHUNK, OpenClient
 from tests.integration.registry.images import pull, push, push_image
+from tests.servers.devregistry import Fault, FaultyRegistry, serve_registry
 from tests.servers.ports import free_port
 from tests.servers.registry import RegistryServer
 from tests.servers.scripted import Handler, raw_server, scripted_server
 
-Development = tuple[DevRegistry, str]
+Development = tuple[FaultyRegistry, str]
 IMPATIENT = Timeouts(connect=0.3, read=0.3)
 
 
@@ -408,7 +408,7 @@ async def test_a_registry_that_is_down_is_so_for_an_upload_too(
 
 
 async def test_the_registrys_smallest_chunk_is_honoured(tmp_path: Any, open_client: OpenClient) -> None:
-    registry = DevRegistry(tmp_path / "picky", chunk_min_length=3 * CHUNK)
+    registry = FaultyRegistry(tmp_path / "picky", chunk_min_length=3 * CHUNK)
     data = os.urandom(7 * CHUNK)
     async with serve_registry(registry) as host:
         client = await open_client(host)

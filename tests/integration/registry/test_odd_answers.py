@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.devregistry import DevRegistry, Fault
 from shared.errors import IcsError, PermanentError, TransientError
 from shared.oci import media_types
 from shared.oci.digest import Digest
@@ -22,10 +21,11 @@ from shared.registry.client import RegistryClient
 from shared.settings.model import Timeouts
 from tests.integration.registry.conftest import CHUNK, OpenClient
 from tests.integration.registry.images import pull, push, push_image
+from tests.servers.devregistry import Fault, FaultyRegistry
 from tests.servers.scripted import scripted_server
 from tests.waiting import PATIENCE, until
 
-Development = tuple[DevRegistry, str]
+Development = tuple[FaultyRegistry, str]
 
 
 @pytest.fixture

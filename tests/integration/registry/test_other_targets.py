@@ -9,7 +9,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from cli.devregistry import DevRegistry, Fault, serve_registry
 from consumer.conversion import Converted, Converter
 from consumer.progress import ConversionProgress
 from drivers.catalogue import create_drivers
@@ -25,6 +24,7 @@ from shared.telemetry.tracing import Tracing
 from tests.faults.images import push_image, small_image
 from tests.faults.verify import differences
 from tests.integration.registry.conftest import OpenClient
+from tests.servers.devregistry import Fault, FaultyRegistry, serve_registry
 from tests.servers.registry import RegistryServer
 
 
@@ -33,7 +33,7 @@ class Two:
     """A real registry that holds the sources, and another one."""
 
     source: str
-    other: DevRegistry
+    other: FaultyRegistry
     elsewhere: str
     client: RegistryClient
 
@@ -49,7 +49,7 @@ class Two:
 
 @pytest.fixture
 async def two(shared_docker_registry: RegistryServer, tmp_path: Path, open_client: OpenClient) -> AsyncIterator[Two]:
-    other = DevRegistry(tmp_path / "other")
+    other = FaultyRegistry(tmp_path / "other")
     async with serve_registry(other) as elsewhere:
         client = await open_client(shared_docker_registry.host, more={elsewhere: Auth(insecure=True)})
         yield Two(shared_docker_registry.host, other, elsewhere, client)

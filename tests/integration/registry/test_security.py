@@ -15,8 +15,6 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from pydantic import SecretStr
 
-from cli.devregistry import DevRegistry, Fault
-from cli.devregistry.tokens import Gate
 from shared.errors import IcsError, PermanentError
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
@@ -27,6 +25,8 @@ from shared.registry.errors import RefusedAddressError
 from shared.settings.model import Auth, Settings
 from tests.integration.registry.conftest import OpenClient
 from tests.integration.registry.images import pull, push
+from tests.servers.devregistry import Fault, FaultyRegistry
+from tests.servers.devregistry.tokens import Gate
 from tests.servers.scripted import scripted_server
 
 CONTENT = b"content of a blob"
@@ -263,7 +263,7 @@ async def test_a_reference_that_was_never_parsed_injects_nothing(
 
 
 async def test_an_external_name_is_taken_to_its_endpoint_realm_and_location_included(
-    tmp_path: Any, open_client: OpenClient, development: tuple[DevRegistry, str]
+    tmp_path: Any, open_client: OpenClient, development: tuple[FaultyRegistry, str]
 ) -> None:
     """Harbor names itself by its external host, which may not be reachable."""
     registry, host = development
@@ -286,7 +286,7 @@ async def test_an_external_name_is_taken_to_its_endpoint_realm_and_location_incl
 
 
 async def test_an_endpoint_that_is_allowed_allows_its_external_name(
-    open_client: OpenClient, development: tuple[DevRegistry, str]
+    open_client: OpenClient, development: tuple[FaultyRegistry, str]
 ) -> None:
     client = await open_client(development[1], endpoints={"harbor.example.com": development[1]})
     assert await client.resolve(parse_reference("harbor.example.com/project/app")) is None
@@ -295,7 +295,7 @@ async def test_an_endpoint_that_is_allowed_allows_its_external_name(
 async def test_no_secret_is_written_anywhere(
     places: tuple[Place, Place],
     open_client: OpenClient,
-    development: tuple[DevRegistry, str],
+    development: tuple[FaultyRegistry, str],
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:

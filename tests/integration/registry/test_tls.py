@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.devregistry import DevRegistry, serve_registry
 from shared.errors import IcsError, PermanentError, TransientError
 from shared.oci.reference import parse_reference
 from shared.registry.retry import RetryPolicy
@@ -18,6 +17,7 @@ from shared.settings.model import Auth, Timeouts
 from tests.integration.registry.conftest import OpenClient
 from tests.integration.registry.images import pull, push
 from tests.servers.certificates import Authority, KeyPair, certificate_authority
+from tests.servers.devregistry import Fault, FaultPlan, FaultyRegistry, serve_registry
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.scripted import raw_server
 
@@ -45,7 +45,7 @@ async def closed_registry(tmp_path: Path, authority: Authority, server_pair: Key
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.ca.certificate)
     context.load_cert_chain(server_pair.certificate, server_pair.key)
     context.verify_mode = ssl.CERT_REQUIRED
-    async with serve_registry(DevRegistry(tmp_path / "closed"), tls=context) as host:
+    async with serve_registry(FaultyRegistry(tmp_path / "closed"), tls=context) as host:
         yield host
 
 
@@ -67,7 +67,7 @@ async def test_an_unknown_authority_is_not_trusted(https_registry: RegistryServe
 
 
 async def test_plain_http_is_never_tried_where_it_is_not_allowed(
-    development: tuple[DevRegistry, str], open_client: OpenClient
+    development: tuple[FaultyRegistry, str], open_client: OpenClient
 ) -> None:
     registry, host = development
     client = await open_client(host, insecure=False)
@@ -116,7 +116,7 @@ async def test_an_expired_certificate_is_not_trusted(
 async def _refused(tmp_path: Path, authority: Authority, pair: KeyPair, open_client: OpenClient) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair.certificate, pair.key)
-    async with serve_registry(DevRegistry(tmp_path / "refused"), tls=context) as host:
+    async with serve_registry(FaultyRegistry(tmp_path / "refused"), tls=context) as host:
         client = await open_client(host, insecure=False, ca=authority.ca.certificate)
         with pytest.raises(PermanentError) as caught:
             await client.manifest(parse_reference(f"{host}/a"))
@@ -159,12 +159,12 @@ async def test_a_handshake_that_is_cut_may_pass(open_client: OpenClient) -> None
 async def test_a_redirect_from_https_to_plain_http_is_refused(
     tmp_path: Path, authority: Authority, server_pair: KeyPair, open_client: OpenClient
 ) -> None:
-    from cli.devregistry import Fault, FaultPlan
-
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(server_pair.certificate, server_pair.key)
     location = {"Location": "http://storage.example.com/blob"}
-    registry = DevRegistry(tmp_path / "r", faults=FaultPlan([Fault("status", times=0, status=307, headers=location)]))
+    registry = FaultyRegistry(
+        tmp_path / "r", faults=FaultPlan([Fault("status", times=0, status=307, headers=location)])
+    )
     async with serve_registry(registry, tls=context) as host:
         client = await open_client(
             host, insecure=False, ca=authority.ca.certificate, token_hosts=("storage.example.com",)
@@ -178,14 +178,12 @@ async def test_the_systems_authorities_count_for_storage_and_not_for_a_registry_
     tmp_path: Path, authority: Authority, server_pair: KeyPair, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A registry of a company's own authority often keeps its blobs in a public cloud."""
-    from cli.devregistry import Fault, FaultPlan
-
     public = certificate_authority(tmp_path / "public")
     monkeypatch.setenv("SSL_CERT_FILE", str(public.ca.certificate))
     pair, own, cloud = public.issue("cloud"), *(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
     own.load_cert_chain(server_pair.certificate, server_pair.key)
     cloud.load_cert_chain(pair.certificate, pair.key)
-    async with serve_registry(DevRegistry(tmp_path / "cloud"), tls=cloud) as storage:
+    async with serve_registry(FaultyRegistry(tmp_path / "cloud"), tls=cloud) as storage:
         keeper = await open_client(storage, insecure=False)  # by the system's trust alone
         reference = parse_reference(f"{storage}/a")
         blob = await push(keeper, reference, b"content")
@@ -195,6 +193,6 @@ async def test_the_systems_authorities_count_for_storage_and_not_for_a_registry_
         assert caught.value.code == "tls_error"
         location = {"Location": f"https://{storage}/v2/{reference.repository}/blobs/{blob.digest}"}
         moved = FaultPlan([Fault("status", "GET", "/blobs/", times=0, status=307, headers=location)])
-        async with serve_registry(DevRegistry(tmp_path / "own", faults=moved), tls=own) as host:
+        async with serve_registry(FaultyRegistry(tmp_path / "own", faults=moved), tls=own) as host:
             client = await open_client(host, insecure=False, ca=authority.ca.certificate, token_hosts=(storage,))
             assert await pull(client, parse_reference(f"{host}/a"), blob) == b"content"

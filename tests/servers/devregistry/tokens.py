@@ -20,6 +20,7 @@ from aiohttp import web
 from cli.devregistry.problems import Problem
 
 Mode = Literal["none", "basic", "token"]
+_REPOSITORY = re.compile(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/")
 _SCOPE = re.compile(r"repository:([^:]+):([a-z,*]+)")
 
 
@@ -42,8 +43,16 @@ class Gate:
         """Every token given out so far is refused from now on."""
         self._tokens.clear()
 
-    def check(self, request: web.Request, repository: str, action: Literal["pull", "push"]) -> None:
-        """Raise 401 with a challenge unless the request may; ``repository`` empty: being known is enough."""
+    def admit(self, request: web.Request) -> None:
+        """Raise 401 with a challenge unless the request may do what it asks for."""
+        match = _REPOSITORY.match(request.path)
+        name = match[1] if match else ""
+        self._check(request, name, "pull" if not name or request.method in {"GET", "HEAD"} else "push")
+        if request.method == "POST" and "mount" in request.query and (source := request.query.get("from")):
+            self._check(request, source, "pull")
+
+    def _check(self, request: web.Request, repository: str, action: Literal["pull", "push"]) -> None:
+        """``repository`` empty: being known is enough."""
         if self.mode == "none":
             return
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
