@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from benchmarks.bench import Bench, interleaved
@@ -23,7 +24,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         for number, part in enumerate(parts):
             push([part], f"{source.host}/library/part-{number}:v1", folder)
         bench.say(f"ten images, {', '.join(map(str, AT_ONCE))} at a time, {bench.rounds} rounds")
-        runs = interleaved(bench, {str(n): lambda n=n: _run(bench, source, len(parts), n) for n in AT_ONCE})  # type: ignore[misc]
+        runs = interleaved(bench, {str(n): partial(_run, bench, source, len(parts), n) for n in AT_ONCE})
     return {
         "images": len(parts),
         "tar": sum(part.tar_size for part in parts),

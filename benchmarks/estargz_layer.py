@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.bench import Bench, child, interleaved
@@ -36,8 +37,8 @@ def _measured(bench: Bench, layers: Sequence[str]) -> dict[str, Any]:
             runs = interleaved(
                 bench,
                 {
-                    "go": lambda made=made: ask("build", made.packed, out, "9", "0"),  # type: ignore[misc]
-                    "ics": lambda made=made: child("estargz", {"layer": str(made.packed), "out": str(out)}),  # type: ignore[misc]
+                    "go": partial(ask, "build", made.packed, out, "9", "0"),
+                    "ics": partial(child, "estargz", {"layer": str(made.packed), "out": str(out)}),
                 },
             )
             found["layers"][name] = {**facts(made), **runs}

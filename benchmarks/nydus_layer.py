@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,9 +52,9 @@ def measure(bench: Bench) -> dict[str, Any]:
             made = layer(bench, name)
             bench.say(f"layer {name} to Nydus, {bench.rounds} rounds")
             job = {"layer": str(made.tar), "out": str(folder / "out"), "builder": str(bench.nydus_image)}
-            contenders: dict[str, Callable[[], dict[str, Any]]] = {"ics": lambda job=job: child("nydus", job)}  # type: ignore[misc]
+            contenders: dict[str, Callable[[], dict[str, Any]]] = {"ics": partial(child, "nydus", job)}
             if bench.nydus_image is not None:
-                contenders["nydus-image"] = lambda job=job: child("nydus_reference", job)  # type: ignore[misc]
+                contenders["nydus-image"] = partial(child, "nydus_reference", job)
             found["layers"][name] = {"tar": made.tar_size, **interleaved(bench, contenders)}
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def measure_bytes(bench: Bench) -> dict[str, Any]:
     bench.say(f"layers of {sizes[0] / 1e6:.0f} to {sizes[-1] / 1e6:,.0f} MB out of a generator")
     runs = interleaved(
         bench,
-        {str(size): lambda size=size: child("estargz", {"bytes": size, "out": str(NOWHERE)}) for size in sizes},  # type: ignore[misc]
+        {str(size): partial(child, "estargz", {"bytes": size, "out": str(NOWHERE)}) for size in sizes},
     )
     return {"runs": runs}
 
@@ -44,7 +45,7 @@ def measure_entries(bench: Bench) -> dict[str, Any]:
     runs = interleaved(
         bench,
         {
-            str(count): lambda tar=tar: child("estargz", {"layer": str(tar), "out": str(NOWHERE)})  # type: ignore[misc]
+            str(count): partial(child, "estargz", {"layer": str(tar), "out": str(NOWHERE)})
             for count, tar in made.items()
         },
     )
@@ -60,7 +61,7 @@ def measure_images(bench: Bench) -> dict[str, Any]:
             push([base, each], f"{source.host}/library/based-{number}:v1", folder)
             push([each], f"{source.host}/library/alone-{number}:v1", folder)
         bench.say(f"{most} images on one base, {bench.rounds} rounds")
-        runs = interleaved(bench, {str(n): lambda n=n: _images(bench, source, "based", n) for n in counts})  # type: ignore[misc]
+        runs = interleaved(bench, {str(n): partial(_images, bench, source, "based", n) for n in counts})
         alone = interleaved(bench, {"alone": lambda: _images(bench, source, "alone", most)})["alone"]
     tars = {str(n): base.tar_size + sum(each.tar_size for each in own[:n]) for n in counts}
     return {

@@ -76,7 +76,7 @@ async def _load(arguments: dict[str, Any]) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     senders = [_Sender(requests, loop.create_future()) for _ in range(min(arguments["connections"], count))]
     for sender, url in zip(senders, cycle(urls), strict=False):
-        await loop.create_connection(lambda sender=sender: sender, url.hostname, url.port)  # type: ignore[misc]
+        await _connect(sender, url.hostname, url.port)
     before, start = usage.cpu_seconds(), time.perf_counter()
     for sender in senders:
         sender.send()
@@ -95,6 +95,10 @@ async def _load(arguments: dict[str, Any]) -> dict[str, Any]:
         "slowest": times[-1],
         "client_cpu": usage.cpu_seconds() - before,
     }
+
+
+async def _connect(sender: _Sender, host: str, port: int) -> None:
+    await asyncio.get_running_loop().create_connection(lambda: sender, host, port)
 
 
 def _request(host: str, path: str, content: bytes) -> bytes:

@@ -134,8 +134,6 @@ class DeadLetters(Protocol):
         """Import; the same id twice stays one."""
         ...
 
-    async def count(self) -> int: ...
-
 
 class EventStream(Protocol):
     """The week of history behind the status API."""

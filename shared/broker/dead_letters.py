@@ -78,6 +78,3 @@ class DeadLetterBox:
     async def add(self, letter: DeadLetter) -> None:
         headers = {"traceparent": letter.traceparent} if letter.traceparent else {}
         await self._transport.dead.put(letter, encode_dead_letter(letter, headers))
-
-    async def count(self) -> int:
-        return await self._transport.dead.count()

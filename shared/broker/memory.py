@@ -228,10 +228,6 @@ class _MemoryDeadLetters:
             entry = self._server.dead.get(dead_letter_id)
             yield None if entry is None else _MemoryLetter(self._server, _read(entry[0]), *entry)
 
-    async def count(self) -> int:
-        self._server.check()
-        return len(self._server.dead)
-
 
 def _read(message: WireMessage) -> DeadLetter:
     return decode_dead_letter(message, fallback=_UNKNOWN, died_at=datetime.now(UTC))

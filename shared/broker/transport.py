@@ -64,8 +64,6 @@ class DeadLetterStore(Protocol):
         """
         ...
 
-    async def count(self) -> int: ...
-
 
 class TakenLetter(Protocol):
     @property

@@ -22,6 +22,7 @@ from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import encode_manifest
 from shared.oci.reference import Reference, parse_reference
+from tests.dead_letters import dead
 from tests.e2e.system import BrokerKind, System, running_system
 from tests.servers.registry import docker_registry
 from tests.servers.scripted import scripted_server
@@ -188,4 +189,4 @@ async def test_every_kind_of_bad_input_has_its_error_class_and_pushes_nothing(
         assert status == 200
         assert answer["skipped"][0]["reason"] == "registry not allowed"
         assert system.registry.upload_sessions() == []
-        assert await system.broker.dead_letters.count() == 0
+        assert await dead(system.broker) == 0

@@ -12,6 +12,7 @@ from aiohttp import ClientSession, ClientTimeout, web
 
 from drivers.api import ANNOTATION_SOURCE_DIGEST
 from shared.oci.reference import Reference, parse_reference
+from tests.dead_letters import dead
 from tests.e2e.system import AUTHORIZATION, System, running_system
 from tests.faults.images import push_image, small_image
 from tests.faults.processes import Service
@@ -67,7 +68,7 @@ async def test_what_waits_and_what_runs_survives_the_death_of_every_process(tmp_
                 made = await system.client.manifest(parse_reference(target_of(image)))
                 assert made.annotations[ANNOTATION_SOURCE_DIGEST] == image.digest
             await system.idle()
-            assert await system.broker.dead_letters.count() == 0
+            assert await dead(system.broker) == 0
             await second.stop()
             assert second.exit_code == 0
             assert len(list(work.glob("consumer-*"))) == 1  # of the one that was killed, until the next start

@@ -88,9 +88,6 @@ class AmqpDeadLetters:
             finally:
                 await self._close_look()
 
-    async def count(self) -> int:
-        return len(await self.snapshot())
-
     async def ready(self) -> int:
         """Messages in the queue as RabbitMQ counts them: cheap, and without the ones that are being looked at."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nats.js.errors
+from nats.js.api import ConsumerInfo
 
 from shared.broker.api import BrokerStats
 from shared.broker.event_stream import CLOCK_SKEW, EventReading
@@ -70,11 +71,7 @@ class JetStreamTransport:
         return subscription(self._link, prefetch)
 
     async def stats(self) -> BrokerStats:
-        names = self._link.names
-        live, backfill, retry = [
-            await self._link.call(lambda js, durable=durable: js.consumer_info(names.work, durable))  # type: ignore[misc]
-            for durable in ("live", "backfill", "retry")
-        ]
+        live, backfill, retry = [await self._consumer(durable) for durable in ("live", "backfill", "retry")]
         ready = (live.num_pending or 0) + (backfill.num_pending or 0)
         return BrokerStats(
             ready=ready,
@@ -88,6 +85,9 @@ class JetStreamTransport:
     async def check_health(self) -> None:
         await self._link.check()
         await self._link.call(lambda js: js.stream_info(self._link.names.work))
+
+    async def _consumer(self, durable: str) -> ConsumerInfo:
+        return await self._link.call(lambda js: js.consumer_info(self._link.names.work, durable))
 
     async def _oldest_age(self) -> float | None:
         """Of the oldest live message that is not finished; NATS cannot tell waiting ones from those in work."""

@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from shared.oci.reference import Reference, parse_reference
+from tests.dead_letters import dead
 from tests.e2e.system import System, running_system
 from tests.faults.images import SmallImage, push_image, small_image
 from tests.faults.verify import source_digest_of
@@ -78,7 +79,7 @@ async def test_a_node_that_dies_costs_nothing(
                 if victim is not nodes[victims - 1]:
                     await asyncio.to_thread(victim.start)
             await system.idle()
-            assert await system.broker.dead_letters.count() == 0
+            assert await dead(system.broker) == 0
             assert (system.ingress.starts, system.consumer.starts) == (1, 1)
     finally:
         await asyncio.to_thread(manager.__exit__, None, None, None)

@@ -22,6 +22,7 @@ from ingress.status.monitor import BrokerMonitor
 from shared.broker.api import Broker
 from shared.events import ConversionEvent
 from shared.telemetry.metrics import Metrics
+from tests.dead_letters import dead
 from tests.integration.broker.conftest import DELIVERY_LIMIT, Kind
 from tests.integration.broker.test_conformance import REAL, one, request
 from tests.waiting import PATIENCE
@@ -113,7 +114,7 @@ async def test_a_conversion_that_kills_its_consumers_runs_no_more_and_ends(
                 await one(dying)
         async with asyncio.timeout(PATIENCE), broker.deliveries(1) as deliveries:
             taking = asyncio.ensure_future(anext(deliveries))
-            while not await broker.dead_letters.count():
+            while not await dead(broker):
                 await asyncio.sleep(0.1)
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 
 from shared.oci.reference import Reference, parse_reference
+from tests.dead_letters import dead
 from tests.e2e.system import BrokerKind, System, running_system
 from tests.faults.images import push_image, small_image
 from tests.faults.proxy import Fault, FaultKind, FaultProxy, Stage
@@ -91,7 +92,7 @@ async def test_sigterm_in_the_middle_of_an_upload_hands_the_conversion_back(tmp_
         await here.system.consumer.start()
         await here.converted("v1")
         await here.system.idle()
-        assert await here.system.broker.dead_letters.count() == 0
+        assert await dead(here.system.broker) == 0
 
 
 async def test_the_upload_that_a_killed_consumer_left_is_cancelled_by_the_next(tmp_path: Path) -> None:
@@ -150,12 +151,12 @@ async def test_a_registry_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
             identities.append(await here.system.accepted(f"{here.system.host}/library/app:v{number}", digest))
 
         await until(lambda: here.shows("ics_registry_circuit_state", 2))
-        assert await here.system.broker.dead_letters.count() == 0
+        assert await dead(here.system.broker) == 0
         here.system.registry.start()
         for number, identity in zip((1, 2, 3), identities, strict=True):
             await here.converted(f"v{number}")
             assert (await here.told(identity, "succeeded")).data.attempt == 1
-        assert await here.system.broker.dead_letters.count() == 0
+        assert await dead(here.system.broker) == 0
 
 
 async def test_a_closed_file_table_is_this_machines_trouble_and_passes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -35,7 +36,7 @@ def test_contenders_take_turns_and_medians_are_theirs(tmp_path: Path) -> None:
         turns.append(name)
         return {"wall": next(walls), "note": "texts are left out"}
 
-    found = interleaved(bench(tmp_path), {name: lambda name=name: contender(name) for name in ("a", "b")})  # type: ignore[misc]
+    found = interleaved(bench(tmp_path), {name: partial(contender, name) for name in ("a", "b")})
     assert turns == ["a", "b"] * 3
     assert found == {"a": {"wall": 2.0, "wall_spread": 1.0}, "b": {"wall": 20.0, "wall_spread": 1.0}}
     assert medians([{"size": 4}]) == {"size": 4}

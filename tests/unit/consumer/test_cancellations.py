@@ -28,6 +28,7 @@ from shared.oci.reference import Reference
 from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
+from tests.dead_letters import dead
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
@@ -59,7 +60,7 @@ async def test_what_runs_is_stopped_and_acknowledged_once_it_is_told(monkeypatch
         assert stopped.is_set()
         assert in_flight["cancelled"] == 1
         await idle(broker)
-        assert await broker.dead_letters.count() == 0
+        assert await dead(broker) == 0
 
 
 async def test_what_waits_is_not_converted_and_another_image_is() -> None:

@@ -14,6 +14,7 @@ from shared.broker.wire import WireMessage
 from shared.errors import PermanentError, SkippedError, TransientError
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
+from tests.dead_letters import dead
 from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
@@ -30,7 +31,7 @@ async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
         assert {"resolve", "pull", "convert", "push", "manifest", "tag"} <= {stage.name for stage in event.data.stages}
         assert event.data.trace_id
         await idle(broker)
-        assert await broker.dead_letters.count() == 0
+        assert await dead(broker) == 0
 
 
 async def test_the_last_event_is_published_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ async def test_nothing_to_do_is_told_with_its_reason() -> None:
         await broker.publish(request())
         (event,) = await events_of(broker, 1, "skipped")
         assert event.data.reason == "up to date"
-        assert await broker.dead_letters.count() == 0
+        assert await dead(broker) == 0
 
 
 async def test_a_permanent_failure_is_a_dead_letter_at_once_with_all_that_is_known() -> None:
@@ -117,7 +118,7 @@ async def test_transient_failures_are_retried_and_a_late_success_is_a_success() 
         seen = await events_of(broker, 3, "retrying", "succeeded", "failed")
         assert [event.kind for event in seen] == ["retrying", "retrying", "succeeded"]
         assert [event.data.attempt for event in seen] == [1, 2, 3]
-        assert await broker.dead_letters.count() == 0
+        assert await dead(broker) == 0
 
 
 async def test_exhausted_retries_die_with_every_attempt() -> None:
@@ -249,7 +250,7 @@ async def test_an_outage_costs_no_attempt() -> None:
         assert len(scripted.seen) <= 5, "an open circuit lets questions through, and no conversions"
         up.set()
         await events_of(broker, 10, "skipped")
-        assert await broker.dead_letters.count() == 0
+        assert await dead(broker) == 0
 
 
 async def test_a_registry_that_never_comes_back_ends_in_the_dead_letters() -> None:

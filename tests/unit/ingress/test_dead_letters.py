@@ -12,6 +12,7 @@ import pytest
 import ingress.dead_letters as ingress_dead_letters
 from shared.messages import Attempt, ConversionRequest, DeadLetter, DriverChoice, Failure
 from shared.oci.reference import parse_reference
+from tests.dead_letters import dead
 from tests.unit.ingress.conftest import OPERATOR, Ingress, running, settings_for
 
 URL = "/api/v1/dead-letters"
@@ -69,7 +70,7 @@ async def test_reading_needs_a_credential_and_acting_the_operators(filled: Ingre
     assert (await filled.http.delete(f"{URL}/letter-1")).status_code == 401
     forged = {"Origin": "https://evil.example.com", "Sec-Fetch-Site": "cross-site"}
     assert (await filled.http.post(f"{URL}/letter-1/replay", auth=OPERATOR, headers=forged)).status_code == 403
-    assert await filled.broker.dead_letters.count() == 6
+    assert await dead(filled.broker) == 6
 
 
 async def test_without_an_operator_credential_nobody_may_act() -> None:
@@ -96,7 +97,7 @@ async def test_a_replay_puts_the_request_back_linked_to_its_old_trace(filled: In
     assert request.replay_of == "letter-1"
     assert request.replayed_trace == letter(1).traceparent
     assert headers["traceparent"] != letter(1).traceparent
-    assert await filled.broker.dead_letters.count() == 5
+    assert await dead(filled.broker) == 5
     again = await filled.http.post(f"{URL}/letter-1/replay", auth=OPERATOR)
     assert again.json()["done"] == 0
 
@@ -104,7 +105,7 @@ async def test_a_replay_puts_the_request_back_linked_to_its_old_trace(filled: In
 async def test_a_dry_run_counts_and_changes_nothing(filled: Ingress) -> None:
     answer = await filled.http.post(f"{URL}/replay", json={"code": "denied", "dry_run": True}, auth=OPERATOR)
     assert answer.json()["count"] == 3
-    assert await filled.broker.dead_letters.count() == 6
+    assert await dead(filled.broker) == 6
 
 
 async def test_a_canary_replays_the_oldest_first(filled: Ingress) -> None:
@@ -118,7 +119,7 @@ async def test_everything_needs_to_be_said_aloud(filled: Ingress) -> None:
     assert (await filled.http.post(f"{URL}/discard", json={"al": True}, auth=OPERATOR)).status_code == 422
     answer = await filled.http.post(f"{URL}/discard", json={"all": True}, auth=OPERATOR)
     assert answer.json()["done"] == 6
-    assert await filled.broker.dead_letters.count() == 0
+    assert await dead(filled.broker) == 0
 
 
 async def test_a_form_of_another_site_cannot_act(filled: Ingress) -> None:
@@ -135,7 +136,7 @@ async def test_an_export_can_be_imported_elsewhere_and_twice_is_once(filled: Ing
         for _ in range(2):
             answer = await other.http.post(f"{URL}/import", content=export, auth=OPERATOR)
             assert answer.json()["imported"] == 6
-        assert await other.broker.dead_letters.count() == 6
+        assert await dead(other.broker) == 6
         bad = await other.http.post(f"{URL}/import", content=export + orjson.dumps({"id": 1}), auth=OPERATOR)
         assert bad.status_code == 400
         assert "line 7" in bad.json()["title"]
@@ -153,4 +154,4 @@ async def test_a_broker_that_goes_away_loses_no_letter(filled: Ingress) -> None:
     answer = await filled.http.post(f"{URL}/replay", json={"all": True}, auth=OPERATOR)
     assert answer.status_code in {200, 503}
     filled.server.available = True
-    assert await filled.broker.dead_letters.count() == letters
+    assert await dead(filled.broker) == letters
