@@ -1,4 +1,4 @@
-"""What every driver does around its layers: which manifests are images, which are selected, and how a config is edited."""
+"""An image's config: what every driver reads of it, and how it gets other layers."""
 
 from __future__ import annotations
 
@@ -9,35 +9,11 @@ from typing import Any
 import orjson
 
 from shared.errors import PermanentError
-from shared.oci import media_types
-from shared.oci.descriptor import Descriptor, Platform
+from shared.oci.descriptor import Platform
 from shared.oci.digest import Digest
-from shared.oci.manifest import ImageManifest
 
 MAXIMUM_CONFIG_SIZE = 8 << 20
 """Bytes; registries refuse manifests over 4 MiB, and configs are of the same order."""
-ATTESTATION_TYPE = "vnd.docker.reference.type"
-ATTESTATION_SUBJECT = "vnd.docker.reference.digest"
-
-
-def is_attestation(descriptor: Descriptor) -> bool:
-    """Buildx's attestation manifests stand in an index for platform unknown/unknown."""
-    unknown = descriptor.platform is not None and descriptor.platform.os == "unknown"
-    return unknown or descriptor.annotations.get(ATTESTATION_TYPE) == "attestation-manifest"
-
-
-def is_image(manifest: ImageManifest) -> bool:
-    """An image with a config and layers, and not a signature, chart, SBOM or other artifact."""
-    return manifest.config.media_type in media_types.IMAGE_CONFIGS and manifest.artifact_type in {
-        None,
-        "",
-        manifest.config.media_type,
-    }
-
-
-def selected(platform: Platform, wanted: Sequence[Platform]) -> bool:
-    """Whether a selection (empty: all) names ``platform``."""
-    return not wanted or any(platform.matches(each) for each in wanted)
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,10 @@ from drivers.api import (
     UnconvertibleLayerError,
 )
 from drivers.checking import CheckReport, Original
-from drivers.image import (
-    ATTESTATION_SUBJECT,
-    MAXIMUM_CONFIG_SIZE,
-    Config,
-    is_attestation,
-    is_image,
-    parse_config,
-    selected,
-)
+from drivers.image import MAXIMUM_CONFIG_SIZE, Config, parse_config
 from drivers.limits import LayerLimits
 from drivers.once import converted_once
+from drivers.selection import ATTESTATION_SUBJECT, check_image, is_attestation, select, selected
 from shared.errors import PermanentError, SkippedError, UnsupportedError, first_failure
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
@@ -173,10 +166,7 @@ class _Conversion:
         )
 
     async def _single(self, manifest: ImageManifest) -> ImageManifest:
-        if not is_image(manifest) or not manifest.layers:
-            raise SkippedError("not a container image")
-        if self._driver.recognises(manifest):
-            raise SkippedError("already in the format")
+        check_image(manifest, self._driver.recognises)
         config = await self._config(manifest)
         if not selected(config.platform, self._source.platforms):
             raise SkippedError("no selected platform")
@@ -187,31 +177,18 @@ class _Conversion:
 
     async def _index(self, index: Index) -> Index:
         """Children keep their order; the ones that are converted are pushed by digest here."""
-        chosen: dict[Digest, ImageManifest] = {}
-        in_format: dict[Digest, ImageManifest] = {}
-        for child in index.manifests:
-            if is_attestation(child):
-                continue
-            name = f"{child.platform or 'manifest'} ({child.digest.short})"
-            if child.media_type not in media_types.IMAGE_MANIFESTS:
-                self._totals.left_out.append(f"{name}: {child.media_type} is not an image")
-            elif child.platform is not None and not selected(child.platform, self._source.platforms):
-                self._totals.left_out.append(f"{name}: platform not selected")
-            else:
-                manifest = await self._content.manifest(child)
-                if not isinstance(manifest, ImageManifest) or not is_image(manifest) or not manifest.layers:
-                    self._totals.left_out.append(f"{name}: not a container image")
-                else:
-                    (in_format if self._driver.recognises(manifest) else chosen)[child.digest] = manifest
-        if not chosen:
-            raise SkippedError("already in the format" if in_format else "no selected platform")
+        selection = await select(
+            index, self._source.platforms, read=self._content.manifest, recognises=self._driver.recognises
+        )
+        self._totals.left_out += selection.left_out
         new: dict[Digest, Descriptor] = {}
+        chosen = {child.digest: manifest for child, manifest in selection.chosen}
         tasks = {digest: self._group.create_task(self._child(manifest)) for digest, manifest in chosen.items()}
         for digest, task in tasks.items():
             new[digest] = await task
         if not self._totals.converted:
             raise SkippedError("no layer can be converted")
-        kept = {digest: await self._keep(manifest) for digest, manifest in in_format.items()}
+        kept = {child.digest: await self._keep(manifest) for child, manifest in selection.in_format}
         return await self._rebuilt(index, new, kept)
 
     async def _rebuilt(self, index: Index, new: dict[Digest, Descriptor], kept: dict[Digest, Descriptor]) -> Index:

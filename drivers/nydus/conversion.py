@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from drivers.api import ANNOTATION_SOURCE_DIGEST, Content, ConvertedLayer, Result, Source
-from drivers.image import MAXIMUM_CONFIG_SIZE, Config, is_attestation, is_image, parse_config, selected
+from drivers.image import MAXIMUM_CONFIG_SIZE, Config, parse_config
 from drivers.nydus import media
 from drivers.nydus.build_cache import BuildCache
 from drivers.nydus.builder import Builder
@@ -25,6 +25,7 @@ from drivers.nydus.manifests import (
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.zran.builder import reference_marks
 from drivers.once import converted_once
+from drivers.selection import check_image, is_attestation, named, select, selected
 from shared.errors import PermanentError, SkippedError, first_failure
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
@@ -95,36 +96,18 @@ class Conversion:
         manifest = self._source.manifest
         wanted = self._source.platforms
         if isinstance(manifest, ImageManifest):
+            check_image(manifest, is_nydus)
             original = await self._original(manifest, None)
             if not selected(original.platform, wanted):
                 raise SkippedError("no selected platform")
             return [original]
-        found = []
-        nydus = 0
-        for descriptor in manifest.manifests:
-            name = f"{descriptor.platform or 'manifest'} {descriptor.digest.short}"
-            if descriptor.media_type not in media_types.IMAGE_MANIFESTS or is_attestation(descriptor):
-                self._left_out.append(f"{name}: not an image")
-            elif descriptor.platform is not None and not selected(descriptor.platform, wanted):
-                self._left_out.append(f"{name}: platform not selected")
-            else:
-                child = await self._content.manifest(descriptor)
-                if not isinstance(child, ImageManifest) or not is_image(child) or not child.layers:
-                    self._left_out.append(f"{name}: not a container image")
-                elif is_nydus(child):
-                    nydus += 1
-                    self._left_out.append(f"{name}: already a Nydus image")
-                else:
-                    found.append(await self._original(child, descriptor.platform))
-        if not found:
-            raise SkippedError("already in the format" if nydus else "no selected platform")
-        return found
+        selection = await select(manifest, wanted, read=self._content.manifest, recognises=is_nydus)
+        self._left_out += selection.left_out
+        self._left_out += [f"{named(child)}: already a Nydus image" for child, _ in selection.in_format]
+        self._left_out += [f"{named(child)}: not an image" for child in manifest.manifests if is_attestation(child)]
+        return [await self._original(image, child.platform) for child, image in selection.chosen]
 
     async def _original(self, manifest: ImageManifest, platform: Platform | None) -> _Original:
-        if is_nydus(manifest):
-            raise SkippedError("already in the format")
-        if not is_image(manifest) or not manifest.layers:
-            raise SkippedError("not a container image")
         check_layers(manifest)
         raw = await self._content.read(manifest.config, limit=MAXIMUM_CONFIG_SIZE)
         config = parse_config(raw, len(manifest.layers))
