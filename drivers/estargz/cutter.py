@@ -187,7 +187,7 @@ class Cutter:
         size = len(LANDMARK_CONTENT)
         header = regular_header(name, size)
         entry = TarEntry(
-            REGULAR, name, "", size, 0, 0, 0, "", "", 0, 0, 0, 0, NO_XATTRS, sparse=False, raw=header, offset=0
+            REGULAR, name, "", size, 0, 0, 0, "", "", 0, 0, 0, 0, NO_XATTRS, sparse=None, raw=header, offset=0
         )
         self._names.add(name)
         self._batch.append(header)

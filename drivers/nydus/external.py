@@ -22,7 +22,8 @@ from drivers.nydus.parameters import Parameters
 from drivers.nydus.rafs_v6.encode import encode_bootstrap
 from drivers.nydus.rafs_v6.layout import Compressor
 from drivers.nydus.tar_walk import open_inflated
-from shared.errors import PermanentError, TransientError
+from drivers.tar import TarEntry, TarParser
+from shared.errors import PermanentError, TransientError, UnsupportedError
 from shared.oci.descriptor import Descriptor
 
 _VERSION: Final = re.compile(r"Version:\s*(v\S+)")
@@ -56,7 +57,7 @@ class ExternalBuilder:
             folder = Path(name)
             tar, blob = folder / "layer.tar", folder / "blob"
             async with open_inflated(layer, content, self._limits) as pieces:
-                await in_own_thread(_write_file, tar, pieces)
+                await in_own_thread(_write_file, tar, pieces, self._limits)
             await self._create(tar, blob, parameters)
             tar.unlink()
             async with content.create() as writer:
@@ -148,10 +149,19 @@ class ExternalBuilder:
         return output.decode("utf-8", "replace")
 
 
-def _write_file(path: Path, pieces: Iterator[bytes]) -> None:
+def _write_file(path: Path, pieces: Iterator[bytes], limits: LayerLimits) -> None:
+    """Raises UnsupportedError: the builder would silently take what is stored of a sparse file (PAX) for its content."""
+    parser = TarParser(limits)
     with path.open("wb") as file:
         for piece in pieces:
+            for event in parser.feed(piece):
+                if isinstance(event, TarEntry) and event.sparse is not None:
+                    raise UnsupportedError(
+                        f"{event.name[:200]!r} is stored as a sparse file, which nydus-image cannot read: "
+                        "convert without builder_path"
+                    )
             file.write(piece)
+    parser.finish()
 
 
 async def _read_file(path: Path) -> AsyncIterator[bytes]:

@@ -18,18 +18,30 @@ from drivers.nydus.rafs_v6.layout import MAXIMUM_SYMLINK
 from drivers.nydus.rafs_v6.xattrs import is_storable
 from drivers.nydus.tree import Inode
 from drivers.tar import TarEntry, TarParser
-from drivers.tar.entry import BLOCK, CHARACTER, DIRECTORY, FIFO, GLOBAL_PAX, HARD_LINK, REGULAR, SYMLINK
+from drivers.tar.entry import (
+    BLOCK,
+    CHARACTER,
+    CONTIGUOUS,
+    DIRECTORY,
+    FIFO,
+    GLOBAL_PAX,
+    HARD_LINK,
+    REGULAR,
+    SPARSE,
+    SYMLINK,
+)
+from drivers.tar.sparse import SparseContent, SparseMap
 from shared.errors import CorruptLayerError, UnsupportedError
 from shared.oci.descriptor import Descriptor
 
 _log = logging.getLogger(__name__)
 
-_CONTIGUOUS: Final = b"7"
 _DEVICES: Final = (CHARACTER, BLOCK)
 _MAXIMUM_OWNER: Final = 0xFFFFFFFF
 _KINDS: Final = {
     REGULAR: stat.S_IFREG,
-    _CONTIGUOUS: stat.S_IFREG,
+    CONTIGUOUS: stat.S_IFREG,
+    SPARSE: stat.S_IFREG,
     DIRECTORY: stat.S_IFDIR,
     SYMLINK: stat.S_IFLNK,
     CHARACTER: stat.S_IFCHR,
@@ -71,15 +83,23 @@ def inflate(pieces: Iterator[bytes], limits: LayerLimits) -> Iterator[bytes]:
 
 
 class TarWalker:
-    """Tar entries into a tree; file content, in chunks, to ``put``."""
+    """Tar entries into a tree; file content, in chunks, to ``put``.
 
-    def __init__(self, put: Callable[[Inode, bytes], None], chunk_size: int) -> None:
+    Args:
+        put: takes a file and its next chunk.
+        chunk_size: in bytes.
+        sparse: whether to take files whose content, for its holes, does not lie in the tar as it is.
+    """
+
+    def __init__(self, put: Callable[[Inode, bytes], None], chunk_size: int, *, sparse: bool = True) -> None:
         self._put = put
         self._chunk_size = chunk_size
+        self._take_sparse = sparse
         self.content_at = 0
         """Where the present file's content begins in the tar, in bytes."""
         self._tree = LayerTree()
         self._inode: Inode | None = None
+        self._sparse: SparseContent | None = None
         self._left = 0
         self._parts: list[memoryview] = []
         self._have = 0
@@ -92,8 +112,10 @@ class TarWalker:
             for event in parser.feed(piece):
                 if isinstance(event, TarEntry):
                     self._entry(event)
-                else:
+                elif self._sparse is None:
                     self._content(event)
+                else:
+                    self._sparse_content(self._sparse, event)
             # The views of this piece end here, so that no more than one chunk and one piece are ever held.
             self._parts = [memoryview(b"".join(self._parts))] if self._parts else []
         parser.finish()
@@ -104,7 +126,7 @@ class TarWalker:
     def _entry(self, entry: TarEntry) -> None:
         kind = entry.type
         form = _KINDS.get(kind)
-        if form is None or entry.sparse:
+        if form is None:
             self._without_inode(entry)
             return
         uid, gid = entry.uid, entry.gid
@@ -118,6 +140,9 @@ class TarWalker:
             inode.size = self._left = entry.size
             self._inode = inode
             self.content_at = entry.offset + len(entry.raw)
+            self._sparse = None
+            if entry.sparse is not None:
+                self._begin_sparse(entry, entry.sparse, inode)
         elif form == stat.S_IFLNK:
             inode.target = _bytes(entry.link)
             if not 0 < len(inode.target) <= MAXIMUM_SYMLINK:
@@ -126,12 +151,23 @@ class TarWalker:
             inode.rdev = _device(entry.major, entry.minor)
         self._tree.add(_bytes(entry.name), inode)
 
+    def _begin_sparse(self, entry: TarEntry, sparse: SparseMap, inode: Inode) -> None:
+        if not self._take_sparse:
+            raise UnsupportedError(
+                f"{entry.name[:200]!r} is stored as a sparse file, which oci_ref cannot refer to: convert without it"
+            )
+        inode.size = self._left = sparse.size
+        self._sparse = SparseContent(sparse)
+        self._sparse_content(self._sparse, memoryview(b""))
+
+    def _sparse_content(self, sparse: SparseContent, stored: memoryview) -> None:
+        for view in sparse.feed(stored):
+            self._content(view)
+
     def _without_inode(self, entry: TarEntry) -> None:
         self._inode = None
         if entry.type == HARD_LINK:
             self._tree.link(_bytes(entry.name), _bytes(entry.link))
-        elif entry.sparse:
-            raise UnsupportedError(f"{entry.name[:200]!r} is stored as a GNU sparse file")
         elif entry.type != GLOBAL_PAX:
             raise UnsupportedError(f"{entry.name[:200]!r} has the unknown tar type {entry.type!r}")
 

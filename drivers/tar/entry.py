@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import normpath
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from drivers.tar.sparse import SparseMap
 
 REGULAR: Final = b"0"
 HARD_LINK: Final = b"1"
@@ -14,6 +17,8 @@ CHARACTER: Final = b"3"
 BLOCK: Final = b"4"
 DIRECTORY: Final = b"5"
 FIFO: Final = b"6"
+CONTIGUOUS: Final = b"7"
+SPARSE: Final = b"S"
 GLOBAL_PAX: Final = b"g"
 
 HEADER_ONLY: Final = frozenset((HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO))
@@ -47,10 +52,10 @@ class TarEntry:
     minor: int
     xattrs: Mapping[str, bytes]
     """PAX ``SCHILY.xattr.*``."""
-    sparse: bool
-    """A GNU sparse file in any of its encodings: ``size`` is not the file's size."""
+    sparse: SparseMap | None
+    """Of a GNU sparse file in any of its encodings: ``size`` is not the file's size."""
     raw: bytes
-    """Extension records and header, in whole blocks, as they came."""
+    """Extension records, header and a sparse file's map, in whole blocks, as they came."""
     offset: int
     """Of ``raw`` in the uncompressed stream."""
 

@@ -44,8 +44,8 @@ class HeaderReader:
     """Parses header blocks; remembers the fields that repeat."""
 
     def __init__(self) -> None:
-        self._numbers = _Cache(_number)
-        self._sizes = _Cache(_number)
+        self._numbers = _Cache(parse_number)
+        self._sizes = _Cache(parse_number)
         self._names = _Cache(_text)
         self._checksums = _Cache(_adler_half)
 
@@ -94,7 +94,7 @@ class HeaderReader:
                 major_number,
                 minor_number,
                 NO_XATTRS,
-                kind == b"S",
+                None,
                 block,
                 offset,
             )
@@ -143,7 +143,7 @@ def _check_signed(block: bytes, field: bytes, offset: int) -> None:
         raise CorruptLayerError(f"no tar header at byte {offset}: its checksum is wrong", offset=offset)
 
 
-def _number(field: bytes) -> int:
+def parse_number(field: bytes) -> int:
     """Octal text, or base-256 when the first bit is set (two's complement).
 
     Raises:
@@ -177,7 +177,7 @@ def _no_number(fields: Mapping[str, bytes], offset: int) -> CorruptLayerError:
     message = ""
     for what, field in fields.items():
         try:
-            _number(field)
+            parse_number(field)
         except ValueError as error:
             message = f"the tar header at byte {offset} has a {what} {error}"
             break

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from drivers.limits import LayerLimits
-from drivers.tar.entry import DIRECTORY, GLOBAL_PAX, REGULAR, TarEntry
+from drivers.tar.entry import DIRECTORY, GLOBAL_PAX, REGULAR, SPARSE, TarEntry
 from drivers.tar.header import BLOCK_SIZE, ZERO_BLOCK, HeaderReader
 from drivers.tar.pax import apply_records, parse_records
+from drivers.tar.sparse import SparseMapReader, is_sparse
 from shared.errors import CorruptLayerError, LimitExceededError
 
 _PAX: Final = b"x"
@@ -46,6 +47,8 @@ class TarParser:
         self._records: dict[bytes, bytes] = {}
         self._long_name = ""
         self._long_link = ""
+        self._sparse: SparseMapReader | None = None  # of the entry whose map goes on in the next block
+        self._holes = 0  # bytes of them so far
 
     def feed(self, data: bytes) -> Iterator[TarEntry | memoryview]:
         """Events of one piece; exhaust it before the next call.
@@ -91,19 +94,28 @@ class TarParser:
                     return
                 self._carry = b""
                 offset = base + position - BLOCK_SIZE
-                if block == ZERO_BLOCK:
-                    self._end_mark(offset)
-                    continue
-                if self._zero_block:
-                    raise CorruptLayerError(
-                        f"a zero block at byte {offset - BLOCK_SIZE} is followed by data", offset=offset
-                    )
-                entry = read(block, offset)
-                if entry.type in _EXTENSIONS:
-                    self._begin_extension(entry)
-                    continue
-                if self._raw:
-                    self._extend(entry)
+                if self._sparse is not None:
+                    entry = self._sparse.entry
+                    self._sparse.add(block)
+                    if self._map_goes_on(self._sparse):
+                        continue
+                else:
+                    if block == ZERO_BLOCK:
+                        self._end_mark(offset)
+                        continue
+                    if self._zero_block:
+                        raise CorruptLayerError(
+                            f"a zero block at byte {offset - BLOCK_SIZE} is followed by data", offset=offset
+                        )
+                    entry = read(block, offset)
+                    if entry.type in _EXTENSIONS:
+                        self._begin_extension(entry)
+                        continue
+                    sparse = self._extend(entry) if self._raw else None
+                    if entry.type == SPARSE:
+                        sparse = SparseMapReader(entry, {})
+                    if sparse is not None and self._map_goes_on(sparse):
+                        continue
                 self._count_entry()
                 size = entry.size
                 if not size:
@@ -130,7 +142,7 @@ class TarParser:
         """
         if self.ended:
             return
-        if self._carry or self._payload or self._padding or self._extension is not None or self._raw:
+        if self._carry or self._payload or self._padding or self._extension is not None or self._raw or self._sparse:
             raise CorruptLayerError(f"the tar stream is cut at byte {self._offset}", offset=self._offset)
 
     def _end_mark(self, offset: int) -> None:
@@ -187,13 +199,16 @@ class TarParser:
         elif kind == _LONG_LINK:
             self._long_link = _until_nul(body)
 
-    def _extend(self, entry: TarEntry) -> None:
-        """Records read so far belong to this entry."""
+    def _extend(self, entry: TarEntry) -> SparseMapReader | None:
+        """Records read so far belong to this entry, and may say that it is sparse."""
+        sparse = None
         self._raw.append(entry.raw)
         entry.raw = b"".join(self._raw)
         entry.offset -= self._raw_size
         if self._records:
             apply_records(entry, self._records)
+            if is_sparse(self._records):
+                sparse = SparseMapReader(entry, self._records)
             self._records = {}
         if self._long_name:
             entry.name = self._long_name
@@ -206,6 +221,21 @@ class TarParser:
         self._long_name = self._long_link = ""
         self._raw = []
         self._raw_size = 0
+        return sparse
+
+    def _map_goes_on(self, sparse: SparseMapReader) -> bool:
+        if sparse.goes_on:
+            if sparse.map_size > self._limits.pax_record:
+                message = f"the map of {sparse.entry.name[:200]!r} exceeds {self._limits.pax_record} bytes (limits.pax_record)"
+                raise LimitExceededError(message, limit="pax_record")
+            self._sparse = sparse
+            return True
+        self._sparse = None
+        self._holes += sparse.finish()
+        if self._holes > self._limits.layer_size:
+            message = f"{sparse.entry.name[:200]!r} has holes beyond limits.layer_size"
+            raise LimitExceededError(message, limit="layer_size")
+        return False
 
 
 def _until_nul(body: bytes) -> str:

@@ -11,16 +11,22 @@ from shared.errors import CorruptLayerError
 _XATTR: Final = b"SCHILY.xattr."
 _TIME: Final = re.compile(rb"(-?)(\d*)(?:\.(\d*))?")
 _NUMBER: Final = re.compile(rb"-?\d{1,19}")
-_TEXT_KEYS: Final = frozenset((b"path", b"linkpath", b"uname", b"gname"))
+_TEXT_KEYS: Final = frozenset((b"path", b"linkpath", b"uname", b"gname", b"GNU.sparse.name"))
+_SPARSE_PAIR: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+"""What PAX 0.0 repeats for each piece of a sparse file, in turn; from 0.1 on :data:`_SPARSE_MAP` has them all."""
+_SPARSE_MAP: Final = b"GNU.sparse.map"
 
 
 def parse_records(data: bytes, offset: int) -> dict[bytes, bytes]:
     """Records of length, space, key, equals sign, value and line feed; of equal keys the last one holds.
 
+    A sparse file's pieces in PAX 0.0 (the one case of records that are repeated) are given as PAX 0.1's map.
+
     Raises:
         CorruptLayerError: a length, separator or line end is missing, or a path holds a NUL.
     """
     records: dict[bytes, bytes] = {}
+    sparse: list[bytes] = []
     position, end = 0, len(data)
     while position < end:
         space = data.find(b" ", position, position + 21)
@@ -33,25 +39,32 @@ def parse_records(data: bytes, offset: int) -> dict[bytes, bytes]:
             raise _damaged(offset, "a record is cut or has no '='")
         if b"\0" in key or (key in _TEXT_KEYS and b"\0" in value):
             raise _damaged(offset, f"the record {key!r} holds a NUL")
+        if key in _SPARSE_PAIR:
+            if key != _SPARSE_PAIR[len(sparse) % 2]:
+                raise _damaged(offset, f"the record {key!r} is out of turn")
+            sparse.append(value)
         records[key] = value
         position = stop
+    if sparse:
+        records[_SPARSE_MAP] = b",".join(sparse)
     return records
 
 
 def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
     """Let records override the header. An empty value leaves the header's."""
     xattrs: dict[str, bytes] = {}
+    sparse_name = ""
     for key, value in records.items():
         if key.startswith(_XATTR):
             xattrs[_text(key[len(_XATTR) :])] = value
-        elif key.startswith(b"GNU.sparse."):
-            entry.sparse = True
         elif not value:
             continue
         elif key == b"path":
             entry.name = _text(value)
         elif key == b"linkpath":
             entry.link = _text(value)
+        elif key == b"GNU.sparse.name":
+            sparse_name = _text(value)
         elif key == b"size":
             size = _integer(entry, key, value)
             if size < 0:
@@ -67,6 +80,8 @@ def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
             entry.group = _text(value)
         elif key == b"mtime":
             entry.mtime, entry.mtime_nsec = _time(entry, value)
+    if sparse_name:  # "path" is then made up
+        entry.name = sparse_name
     if xattrs:
         entry.xattrs = xattrs
 

@@ -107,7 +107,7 @@ class _LayerReader:
             UnsupportedError: the layer is no gzip, or one that cannot be referred to.
             CorruptLayerError, LimitExceededError: of the layer.
         """
-        self._walker = TarWalker(self._put, self._chunk_size)
+        self._walker = TarWalker(self._put, self._chunk_size, sparse=False)
         try:
             root = self._walker.walk(self._inflate(compressed), self._limits)
         finally:

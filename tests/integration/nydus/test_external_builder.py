@@ -11,8 +11,9 @@ from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
 from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, as_source
-from shared.errors import PermanentError, TransientError
+from shared.errors import PermanentError, TransientError, UnsupportedError
 from shared.oci.manifest import ImageManifest
+from tests.images.sparse import GNU_TAR, sparse_tar, write_files
 from tests.integration.nydus.stand_in_builder import install
 from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
@@ -56,6 +57,17 @@ async def test_what_the_builder_says_is_the_error(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match="Error: build failed") as caught:
         await NydusDriver().convert(source, MemoryContent(repository), option(tmp_path, "fail"))
     assert caught.value.code == "builder_failed"
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+async def test_a_sparse_file_is_refused_because_the_builder_would_take_its_map_for_content(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    write_files(files)
+    repository = Repository()
+    source = as_source(add_image(repository, [sparse_tar(files, GNU_TAR["pax-1.0"])]))
+    with pytest.raises(UnsupportedError, match=r"'hole only' .*without builder_path"):
+        await NydusDriver().convert(source, MemoryContent(repository), option(tmp_path))
     assert list((tmp_path / "work").iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from drivers.nydus.options import NydusOptions
 from drivers.testing.content import Repository
 from drivers.testing.images import MTIME, Tar, add_image
 from shared.oci.manifest import ImageManifest, encode_manifest
+from tests.images.sparse import GNU_TAR, sparse_tar, write_files
 from tests.images.trees import differences, tree_facts
 from tests.integration.nydus.comparing import assert_same_tree, convert
 from tests.integration.nydus.mounting import mounted_image
@@ -183,6 +184,22 @@ async def test_layers_overlay_as_umoci_applies_them(name: str, tmp_path: Path) -
     repository = Repository()
     image = add_image(repository, [layer.bytes() for layer in OVERLAYS[name]])
     await assert_same_tree(repository, image, tmp_path)
+
+
+@pytest.mark.parametrize("written", GNU_TAR)
+async def test_sparse_files(written: str, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    write_files(files)
+    above = Tar().hardlink("hard", "hole first").bytes()
+    repository = Repository()
+    image = add_image(repository, [sparse_tar(files, GNU_TAR[written]), above])
+    target, converted = await convert(repository, image, NydusOptions())
+    if "pax" not in written:  # umoci, as containerd, does not know the older type of entry
+        image = add_image(repository, [sparse_tar(files, GNU_TAR["pax-1.0"]), above])
+    expected = tree_facts(unpack(repository, image, tmp_path / "umoci"))
+    with mounted_image(target, converted, tmp_path / "nydus") as root:
+        assert differences(expected, tree_facts(root)) == []
 
 
 async def test_127_layers_that_add_change_and_remove(tmp_path: Path) -> None:

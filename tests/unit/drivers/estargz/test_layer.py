@@ -268,8 +268,17 @@ BAD_NAME = b"n\xff".decode("utf-8", "surrogateescape")
             [member("f", b"1"), member("l", kind=tarfile.LNKTYPE, linkname="f"), member("f", b"2")],
             "target of a hard link",
         ),
-        ([member("s", b"1", kind=tarfile.GNUTYPE_SPARSE)], "sparse"),
-        ([member("s", b"1", pax_headers={"GNU.sparse.major": "1"})], "sparse"),
+        ([member("s", kind=tarfile.GNUTYPE_SPARSE)], "sparse"),
+        (
+            [
+                member(
+                    "s",
+                    b"1",
+                    pax_headers={"GNU.sparse.map": "9,1", "GNU.sparse.numblocks": "1", "GNU.sparse.size": "10"},
+                )
+            ],
+            "sparse",
+        ),
         ([member("s", b"1", kind=tarfile.CONTTYPE)], "type b'7'"),
         ([member("t", mtime=1 << 50)], "time"),
     ],

@@ -27,6 +27,7 @@ from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from shared.oci.reference import parse_reference
+from tests.images.sparse import GNU_TAR, sparse_tar, write_files
 from tests.unit.drivers.nydus.bootstraps import bootstrap_of
 
 TARGET = parse_reference("registry.test/target:1")
@@ -127,6 +128,14 @@ async def test_a_layer_that_is_no_gzip_is_refused_by_name(compression: str, name
     repository = Repository()
     source = add_image(repository, [BASE], compression=compression)
     with pytest.raises(UnsupportedError, match=f"{source.layers[0].digest} is {name}.*without oci_ref"):
+        await convert(repository, source)
+
+
+async def test_a_sparse_file_is_refused_by_name_because_its_holes_are_nowhere_in_the_layer(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    repository = Repository()
+    source = add_image(repository, [sparse_tar(tmp_path, GNU_TAR["pax-1.0"])])
+    with pytest.raises(UnsupportedError, match="'hole only' is stored as a sparse file"):
         await convert(repository, source)
 
 

@@ -158,11 +158,6 @@ def test_a_global_header_is_an_entry_of_its_own_that_changes_nothing() -> None:
     assert b"uid=77" in head.raw
 
 
-def test_gnu_sparse_files_are_marked() -> None:
-    [(entry, _)] = parse(tar([member("s", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})]))
-    assert entry.sparse
-
-
 def test_what_follows_the_end_mark_is_passed_over_and_a_missing_mark_is_let_pass() -> None:
     blob = tar([member("a", b"1")])
     assert [entry.name for entry, _ in parse(blob + b"garbage" * 100)] == ["a"]
