@@ -263,7 +263,6 @@ def _document(order: _Order, converted: Converted, progress: ConversionProgress,
         "source_size": result.source_size,
         "target_size": result.target_size,
         "left_out": list(result.left_out),
-        "notes": dict(result.notes),
         "duration_seconds": round(seconds, 3),
         "stages": [stage.model_dump(mode="json") for stage in progress.stages],
     }

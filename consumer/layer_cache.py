@@ -11,8 +11,6 @@ import asyncio
 import hashlib
 import logging
 
-import orjson
-
 from drivers.api import ConvertedLayer
 from shared.errors import IcsError
 from shared.oci import media_types
@@ -28,7 +26,6 @@ ARTIFACT_TYPE = "application/vnd.goharbor.ics.layer.v1+json"
 _SOURCE = "io.goharbor.ics.layer.source"
 _FINGERPRINT = "io.goharbor.ics.layer.fingerprint"
 _DIFF_ID = "io.goharbor.ics.layer.diff-id"
-_ATTRIBUTES = "io.goharbor.ics.layer.attributes"
 _EMPTY = b"{}"
 _log = logging.getLogger(__name__)
 
@@ -64,10 +61,9 @@ class LayerCache:
             layer = _parse(record, source.digest, fingerprint)
             if layer is None or not await self._provide(layer.descriptor, target):
                 return None
-        except (IcsError, ValueError) as error:
-            code = getattr(error, "code", type(error).__name__)
-            if code not in {"manifest_unknown", "name_unknown"}:
-                _log.info("layer cache: no use of the record of %s: %s", source.digest, code)
+        except IcsError as error:
+            if error.code not in {"manifest_unknown", "name_unknown"}:
+                _log.info("layer cache: no use of the record of %s: %s", source.digest, error.code)
             return None
         return layer
 
@@ -82,8 +78,6 @@ class LayerCache:
                     await upload.write(_EMPTY)
                     await upload.commit(empty.media_type)
             annotations = {_SOURCE: str(source.digest), _FINGERPRINT: fingerprint, _DIFF_ID: str(layer.diff_id)}
-            if layer.attributes:
-                annotations[_ATTRIBUTES] = orjson.dumps(dict(layer.attributes), option=orjson.OPT_SORT_KEYS).decode()
             record = encode_manifest(
                 {
                     "schemaVersion": 2,
@@ -122,9 +116,4 @@ def _parse(record: object, source: Digest, fingerprint: str) -> ConvertedLayer |
     marks = record.annotations
     if marks.get(_SOURCE) != source or marks.get(_FINGERPRINT) != fingerprint or _DIFF_ID not in marks:
         return None
-    attributes = orjson.loads(marks.get(_ATTRIBUTES, "{}"))
-    if not isinstance(attributes, dict):
-        return None
-    return ConvertedLayer(
-        record.layers[0], Digest(marks[_DIFF_ID]), {str(key): str(value) for key, value in attributes.items()}
-    )
+    return ConvertedLayer(record.layers[0], Digest(marks[_DIFF_ID]))

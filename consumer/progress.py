@@ -52,8 +52,6 @@ class ConversionProgress:
                 seconds = monotonic() - begin
                 if record.bytes:
                     span.set_attribute("ics.stage.bytes", record.bytes)
-                for key, value in record.attributes.items():
-                    span.set_attribute(f"ics.{key}", value)
                 self.metrics.stage(name, seconds, trace_id(span))
                 self.stages.append(
                     Stage(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -72,7 +72,6 @@ class StageRecord:
     """Filled in by the code inside the stage."""
 
     bytes: int = 0
-    attributes: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,6 @@ class ConvertedLayer:
     """Of the blob in the target repository, annotations included."""
     diff_id: Digest
     """sha256 of the uncompressed layer (OCI image spec, config.md)."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """More that the driver wants back from the layer cache (small strings)."""
 
 
 class Content(Protocol):
@@ -190,14 +187,13 @@ class Result:
     target_size: int = 0
     """Bytes of the layers of all platforms converted."""
     left_out: Sequence[str] = ()
-    """What of the source is not in the result, each with its reason (attestations, platforms)."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What of the source is not in the result, each with its reason (attestations, platforms), and layers that stay as they are."""
 
 
 class UnconvertibleLayerError(Exception):
     """Not a failure of the image: a sound layer that the format cannot express faithfully stays as it is in the result.
 
-    ``layerwise`` copies the original layer (an OCI media type, its own diff ID) and reports ``reason`` in the result's notes.
+    ``layerwise`` copies the original layer (an OCI media type, its own diff ID) and reports ``reason`` in :attr:`Result.left_out`.
     """
 
     def __init__(self, reason: str) -> None:

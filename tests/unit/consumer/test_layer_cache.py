@@ -60,11 +60,7 @@ def _bad_diff_id(record: dict[str, Any]) -> None:
     record["annotations"]["io.goharbor.ics.layer.diff-id"] = "sha256:short"
 
 
-def _attributes(record: dict[str, Any]) -> None:
-    record["annotations"]["io.goharbor.ics.layer.attributes"] = "{"
-
-
-@pytest.mark.parametrize("damage", [_size, _smaller, _two_layers, _no_diff_id, _bad_diff_id, _attributes])
+@pytest.mark.parametrize("damage", [_size, _smaller, _two_layers, _no_diff_id, _bad_diff_id])
 async def test_a_record_that_lies_is_not_used_and_is_written_anew(damage: Any) -> None:
     store = MemoryStore()
     await converter(store, cache=True).convert(request(await pushed(store)), progress())
