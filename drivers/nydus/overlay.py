@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drivers.nydus.layer_tree import OPAQUE, WHITEOUT, copy_attributes, whiteout_target
 from drivers.nydus.paths import find, resolve_directory
-from drivers.nydus.tree import Inode, Mark, directory, inodes, walk
+from drivers.nydus.tree import Inode, Mark, directory, inodes
 from shared.errors import CorruptLayerError
 
 
@@ -20,9 +20,9 @@ class Overlay:
         Whiteouts hide what *lower* layers have, wherever in the tar they stood; the layer's own entries survive.
 
         Raises:
-            CorruptLayerError: a hard link to a path that no lower layer has.
+            CorruptLayerError: a hard link to a path where no file is.
         """
-        links = self._lower_links(layer)
+        links = _Links(self.root, layer)
         self._hide(layer)
         if layer.mark is not Mark.IMPLIED:
             copy_attributes(layer, self.root)
@@ -30,21 +30,7 @@ class Overlay:
         while pending:
             lower, path, upper = pending.pop()
             self._add(lower, path, upper, links, pending)
-
-    def _lower_links(self, layer: Inode) -> dict[Inode, Inode]:
-        """What links into lower layers mean, looked up before this layer changes anything."""
-        found: dict[Inode, Inode] = {}
-        if not any(inode.mark is Mark.LOWER_LINK for inode in inodes(layer)):
-            return found
-        for path, inode in walk(layer):
-            if inode.mark is Mark.LOWER_LINK and inode not in found:
-                target = find(self.root, inode.target.split(b"/"))
-                if target is None or target.children is not None:
-                    raise CorruptLayerError(
-                        f"{path[:200]!r} is a hard link to {inode.target[:200]!r}, which is no file of the image"
-                    )
-                found[inode] = target
-        return found
+        links.resolve()
 
     def _hide(self, layer: Inode) -> None:
         """Take away all that the layer's whiteouts name, before anything of its own is there to be hidden."""
@@ -73,7 +59,7 @@ class Overlay:
         lower: Inode,
         path: bytes,
         upper: Inode,
-        links: dict[Inode, Inode],
+        links: _Links,
         pending: list[tuple[Inode, bytes, Inode]],
     ) -> None:
         below = lower.children
@@ -84,7 +70,9 @@ class Overlay:
             if name.startswith(WHITEOUT):
                 continue
             if inode.children is None:
-                below[name] = links.get(inode, inode)
+                below[name] = inode
+                if inode.mark is Mark.LOWER_LINK:
+                    links.places.append((below, name, inode))
                 continue
             child_path = path + name + b"/"
             found = self._directory(below, child_path, name, inode)
@@ -109,6 +97,49 @@ class Overlay:
 
     def _resolve(self, path: bytes, *, create: Mark | None) -> Inode | None:
         return resolve_directory(self.root, path.rstrip(b"/").split(b"/"), create=create)
+
+
+class _Links:
+    """One layer's hard links to paths that it had nothing at when the link came."""
+
+    def __init__(self, root: Inode, layer: Inode) -> None:
+        self.places: list[tuple[dict[bytes, Inode], bytes, Inode]] = []
+        """Directory, name and link, where they have been put into the image's tree."""
+        self._root = root
+        self._layer = layer
+        links = {inode for inode in inodes(layer) if inode.mark is Mark.LOWER_LINK}
+        self._before = {link: _file(root, link.target) for link in links}
+
+    def resolve(self) -> None:
+        """With the layer's own entries in place: put what is linked where the links stand."""
+        for children, name, link in self.places:
+            if children.get(name) is not link:
+                continue  # the layer has put another file there, by another spelling of the path
+            found = self._linked(link)
+            if found is None:
+                raise CorruptLayerError(
+                    f"{name!r} is a hard link to {link.target[:200]!r}, which is no file of the image"
+                )
+            children[name] = found
+
+    def _linked(self, link: Inode) -> Inode | None:
+        seen = {link}
+        found: Inode | None = link
+        while found is not None and found.mark is Mark.LOWER_LINK:
+            now = _file(self._root, found.target)
+            # The layer's own file under another spelling of the path, through links of lower layers. Under the very same
+            # path it came after the link, or the link would be one inside the layer.
+            is_own = now is not None and now not in seen and now is not _file(self._layer, found.target)
+            found = now if is_own else self._before[found]
+            if found is not None:
+                seen.add(found)
+        return found
+
+
+def _file(root: Inode, path: bytes) -> Inode | None:
+    """What a hard link to ``path`` can be one of."""
+    found = find(root, path.split(b"/"))
+    return None if found is None or found.children is not None else found
 
 
 def _leads_on(lower: Inode, upper: Inode) -> bool:

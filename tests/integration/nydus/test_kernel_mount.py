@@ -148,6 +148,22 @@ OVERLAYS: dict[str, list[Tar]] = {
         Tar().folder("d").file("d/a", b"a" * 70000),
         Tar().hardlink("d/b", "d/a").hardlink("c", "d/a"),
     ],
+    "hard links through a lower layer's symbolic link": [
+        Tar()
+        .folder("usr")
+        .folder("usr/lib")
+        .file("usr/lib/a", b"old")
+        .file("usr/lib/z", b"z")
+        .symlink("lib", "usr/lib"),
+        Tar()
+        .file("usr/lib/a", b"new")
+        .hardlink("b", "lib/a")
+        .file("lib/x", b"x")
+        .hardlink("c", "usr/lib/x")
+        .hardlink("lib/d", "usr/lib/a")
+        .hardlink("e", "usr/lib/d")
+        .hardlink("f", "lib/z"),
+    ],
     "hard links that lose a name above": [
         Tar().file("a", b"a" * 70000).hardlink("b", "a").hardlink("c", "a"),
         Tar().file(".wh.b"),

@@ -128,6 +128,31 @@ def test_a_hard_link_into_a_lower_layer_is_what_was_there_before_this_layer() ->
     assert found.mark is Mark.NONE
 
 
+LINKED = ("usr/", "usr/lib/", "usr/lib/a", "usr/lib/z", "lib>usr/lib", "here>.")
+
+
+@pytest.mark.parametrize(
+    ("upper", "owner"),
+    [
+        (["usr/lib/a", "b=lib/a"], 1),
+        (["-", "lib/a", "b=usr/lib/a"], 2),
+        (["b=lib/z"], 4),
+        (["b=lib/z", "usr/lib/.wh.z"], 4),
+        (["-", "-", "lib/x", "b=usr/lib/x"], 3),
+        (["other/", "other/a", "lib>other", "b=lib/a"], 2),
+        (["-", "usr/lib/a", "c=lib/a", "usr/lib/d=here/c", "b=lib/d"], 2),
+        (["b=usr/lib/a", "usr/lib/a"], 3),
+    ],
+)
+def test_a_hard_link_is_of_the_file_that_its_path_leads_to_through_lower_links(upper: list[str], owner: int) -> None:
+    assert applied(layer(*LINKED), layer(*upper))["b"] == owner
+
+
+def test_hard_links_that_only_lead_to_each_other_are_refused() -> None:
+    with pytest.raises(CorruptLayerError, match="is no file of the image"):
+        applied(layer("here>."), layer("b=here/c", "c=here/b"))
+
+
 @pytest.mark.parametrize("entries", [["b=a"], ["d/", "b=d"]])
 def test_a_hard_link_to_nothing_or_to_a_directory_is_refused(entries: list[str]) -> None:
     with pytest.raises(CorruptLayerError):
