@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.bench import Bench
@@ -56,24 +57,24 @@ def kept(bench: Bench, name: str, make: Callable[[Path], None]) -> Layer:
     if not packed.exists():
         bench.say(f"making the input {name}")
         make(tar)
-        partial = folder / f"{name}.part"
-        with partial.open("wb") as out:
+        part = folder / f"{name}.part"
+        with part.open("wb") as out:
             subprocess.run(["gzip", "-6", "-n", "-c", str(tar)], check=True, stdout=out)
-        partial.rename(packed)
+        part.rename(packed)
     return Layer(name, tar, packed, _digest(tar), _digest(packed))
 
 
 def ten_parts(bench: Bench) -> list[Layer]:
     """The files of the Python and Node layers, dealt out to ten layers that share nothing."""
     sources = [layer(bench, name) for name in ("python", "node")]
-    return [kept(bench, f"part-{number}", lambda tar, n=number: _deal(sources, tar, n)) for number in range(TEN)]  # type: ignore[misc]
+    return [kept(bench, f"part-{number}", partial(_deal, sources, number)) for number in range(TEN)]
 
 
 def own_layers(bench: Bench, count: int) -> list[Layer]:
     """What distinguishes images with a common base: an application of 2,000 files, about 3 MB each layer."""
     files = 100 if bench.quick else 2000
     return [
-        kept(bench, f"own-{number}", lambda tar, n=number: write_small(tar, files, seed=1000 + n, top=f"srv/app{n}"))  # type: ignore[misc]
+        kept(bench, f"own-{number}", partial(write_small, files=files, seed=1000 + number, top=f"srv/app{number}"))
         for number in range(count)
     ]
 
@@ -85,9 +86,9 @@ def tar_of_entries(bench: Bench, count: int) -> Path:
     tar = folder / f"entries-{count}.tar"
     if not tar.exists():
         bench.say(f"making a tar of {count:,} files")
-        partial = tar.with_suffix(".part")
-        write_small(partial, count)
-        partial.rename(tar)
+        part = tar.with_suffix(".part")
+        write_small(part, count)
+        part.rename(tar)
     return tar
 
 
@@ -194,7 +195,7 @@ def _quick(name: str) -> Callable[[Path], None]:
     return lambda tar: write_small(tar, 2000 if name == "small" else 600, seed=len(name), top=f"srv/{name}")
 
 
-def _deal(sources: list[Layer], tar: Path, number: int) -> None:
+def _deal(sources: list[Layer], number: int, tar: Path) -> None:
     """Every tenth file, and every directory; links may point into another part, which no converter minds."""
     with tarfile.open(tar, "w", format=tarfile.GNU_FORMAT) as part:
         for source in sources:

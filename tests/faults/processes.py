@@ -23,7 +23,6 @@ class Service:
     health: str
     log: Path
     starts: int = 0
-    kills: int = 0
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
@@ -76,7 +75,6 @@ class Service:
     def kill(self) -> None:
         """SIGKILL: no handler runs."""
         if self._process is not None and self._process.returncode is None:
-            self.kills += 1
             self._process.kill()
 
     async def restart(self) -> None:

@@ -85,8 +85,6 @@ class FaultProxy:
     armed: list[Fault] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     """``kind @ stage`` → how often it really hit."""
-    pulled_bytes: int = 0
-    """Of source blobs, by this proxy's consumer."""
     address: str = ""
     source_tag: str = ""
     _tokens: set[str] = field(default_factory=set)
@@ -199,8 +197,6 @@ class FaultProxy:
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
             async for piece in answer.content.iter_any():
-                if stage == "pull":
-                    self.pulled_bytes += len(piece)
                 if kind in {"truncate", "reset", "hang"} and request.transport is not None:
                     await response.write(piece[: len(piece) // 2])
                     if kind == "truncate":

@@ -6,8 +6,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
-
 _TIMEOUT = 300
 
 
@@ -58,13 +56,6 @@ def unpack(image: str, folder: Path) -> Path:
 def digest_of(reference: str) -> str:
     done = run("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", f"docker://{reference}")
     return done.strip()
-
-
-def manifest_of(reference: str) -> dict[str, object]:
-    found: dict[str, object] = orjson.loads(
-        run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}")
-    )
-    return found
 
 
 def run(*command: str) -> str:

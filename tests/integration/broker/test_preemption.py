@@ -14,10 +14,10 @@ from shared.messages import ConversionRequest
 from shared.settings.model import Settings
 from tests.integration.broker.conftest import Server
 from tests.integration.broker.test_conformance import settled
-from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, settings_for
 from tests.unit.consumer.support import converter, pushed, request, target
 from tests.waiting import PATIENCE
+from tests.watched_store import WatchedStore
 
 _serial = itertools.count()
 
@@ -35,7 +35,7 @@ def on(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Sett
 
 
 async def test_a_push_preempts_a_backfill_which_ends_later_and_counts_once(on: Settings) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     real = converter(store)
     began = asyncio.Event()

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from drivers.testing.content import MemoryWriter, Repository
 from shared.errors import IcsError
 from shared.messages import DriverChoice
 from shared.oci import media_types
@@ -28,8 +29,8 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import encode_manifest
 from shared.oci.reference import Reference
 from shared.settings.model import Limits
-from tests.memory_store import MemoryStore, MemoryUpload
 from tests.unit.consumer.support import converter, progress, request, source
+from tests.watched_store import WatchedStore
 
 MIB = 1 << 20
 LIMITS = Limits(layer_size=256 * MIB, layer_entries=50_000, compression_ratio=400, memory=128 * MIB)
@@ -111,13 +112,13 @@ CASES: Mapping[str, Callable[[], Iterator[bytes]]] = {
 }
 
 
-class Sink(MemoryUpload):
+class Sink(MemoryWriter):
     """Keeps nothing: what is measured is the conversion."""
 
     async def write(self, data: bytes | memoryview) -> None: ...
 
 
-class HostileStore(MemoryStore):
+class HostileStore(WatchedStore):
     """Its layer is made while it is read, and has no end that anybody would wait for."""
 
     layer: Descriptor
@@ -138,9 +139,9 @@ class HostileStore(MemoryStore):
         yield made()
 
     @asynccontextmanager
-    async def upload(self, repository: Reference) -> AsyncIterator[MemoryUpload]:
+    async def upload(self, repository: Reference) -> AsyncIterator[MemoryWriter]:
         async with super().upload(repository):
-            yield Sink({})
+            yield Sink(Repository())
 
 
 def status(field: str) -> int:
@@ -156,8 +157,7 @@ async def convert(driver: str, case: str) -> dict[str, Any]:
     )
     store.layer = Descriptor(media_types.OCI_LAYER_GZIP, Digest.of(b"hostile"), 1 << 30)
     store.pieces = CASES[case]
-    name = f"{source().registry}/{source().repository}"
-    store.blobs[name] = {Digest.of(config): config, store.layer.digest: b""}
+    store.repository(source()).blobs = {Digest.of(config): config, store.layer.digest: b""}
     manifest = encode_manifest(
         {
             "schemaVersion": 2,

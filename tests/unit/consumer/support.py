@@ -13,7 +13,7 @@ from shared.settings.model import Cache, Limits
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 from tests.faults.images import SmallImage, push_image, small_image
-from tests.memory_store import MemoryStore
+from tests.watched_store import WatchedStore
 
 REGISTRY = "harbor.example.com"
 LIMITS = Limits(layer_size=1 << 24, layer_entries=10_000)
@@ -27,7 +27,7 @@ def target(tag: str = "v1_esgz", repository: str = "library/app") -> Reference:
     return parse_reference(f"{REGISTRY}/{repository}:{tag}")
 
 
-async def pushed(store: MemoryStore, number: int = 1, reference: Reference | None = None) -> SmallImage:
+async def pushed(store: WatchedStore, number: int = 1, reference: Reference | None = None) -> SmallImage:
     image = small_image(number)
     await push_image(store, reference or source(), image)
     return image
@@ -47,7 +47,7 @@ def request(image: SmallImage | None = None, **changes: Any) -> ConversionReques
     return ConversionRequest(**values)
 
 
-def converter(store: MemoryStore, *, cache: bool = False, limits: Limits = LIMITS, **changes: Any) -> Converter:
+def converter(store: WatchedStore, *, cache: bool = False, limits: Limits = LIMITS, **changes: Any) -> Converter:
     return Converter(
         create_drivers(limits),
         store,

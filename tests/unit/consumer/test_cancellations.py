@@ -29,10 +29,10 @@ from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 from tests.dead_letters import dead
-from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
 from tests.waiting import PATIENCE
+from tests.watched_store import WatchedStore
 
 
 async def cancel(broker: Broker, conversion: str = request().id, *, after: float = 0) -> None:
@@ -115,7 +115,7 @@ async def test_a_registry_that_is_down_is_not_waited_for() -> None:
 
 
 async def test_what_is_published_after_a_cancellation_converts() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     async with at_work(converter(store), settings_for()) as (broker, _, _):
         await cancel(broker, request(image).id)
@@ -125,7 +125,7 @@ async def test_what_is_published_after_a_cancellation_converts() -> None:
 
 
 async def test_one_that_puts_its_tag_succeeds() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     putting, heard = asyncio.Event(), asyncio.Event()
     put = store.put_manifest
@@ -167,7 +167,7 @@ async def test_what_an_attempt_left_that_nobody_saw_end_is_told(
     before: str, ends: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that comes again from a consumer which died with it; it is cancelled before it has got anywhere."""
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     asked, made = request(image), converter(store)
     if before.startswith("put"):

@@ -21,10 +21,10 @@ from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.queue import QueueBroker
 from shared.settings.model import Limits, Timeouts
 from tests.faults.images import SmallImage
-from tests.memory_store import MemoryStore
 from tests.unit.consumer.sharing import Base, at_once
 from tests.unit.consumer.support import LIMITS, REGISTRY, converter, pushed, request, source
 from tests.waiting import until
+from tests.watched_store import WatchedStore
 
 SOON = 60.0
 """Seconds: a limit, not an expectation."""
@@ -41,7 +41,7 @@ class Consumers:
 
     def __init__(self, **store: Any) -> None:
         self.server = MemoryServer()
-        self.store = MemoryStore(**store)
+        self.store = WatchedStore(**store)
         self.images: list[SmallImage] = []
 
     async def push(self, count: int) -> Base:
@@ -126,7 +126,7 @@ async def test_who_waits_keeps_neither_a_slot_nor_memory(monkeypatch: pytest.Mon
             converting = asyncio.create_task(run(made, here.images[0], 0, base))
             await base.until(lambda: base.waiting == 1)
             assert (await run(made, unrelated, 10, base)).layers_reused == 0
-            await until(lambda: record_tag(own, fingerprint) in here.store.tags[cached])
+            await until(lambda: record_tag(own, fingerprint) in here.store.repositories[cached].tags)
             assert (base.waiting, base.conversions) == (1, 0)
         assert (await converting).layers_reused == 0
         assert base.conversions == 1
@@ -182,7 +182,7 @@ class NoClaims:
 
 
 async def test_without_a_cache_nothing_is_claimed() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     base = Base(image.manifest.layers[0].digest)
     made = converter(store, cache=False, claims=LayerClaims(NoClaims(), SOON))

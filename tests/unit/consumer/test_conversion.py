@@ -22,12 +22,12 @@ from shared.oci.reference import Reference
 from shared.settings.model import Limits
 from tests.faults.images import push_image, small_image
 from tests.faults.verify import differences
-from tests.memory_store import MemoryStore
 from tests.unit.consumer.support import converter, progress, pushed, request, source, target
+from tests.watched_store import WatchedStore
 
 
 async def test_an_image_becomes_its_converted_image_under_the_target_tag() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     converted = await converter(store).convert(request(image), progress())
     made = await store.manifest(target())
@@ -38,14 +38,14 @@ async def test_an_image_becomes_its_converted_image_under_the_target_tag() -> No
 
 
 async def test_a_request_without_a_digest_takes_what_the_tag_is_now() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     converted = await converter(store).convert(request(), progress())
     assert converted.request.source.digest == image.manifest.digest
 
 
 async def test_converting_again_pulls_nothing() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     await converter(store).convert(request(image), progress())
     store.calls.clear()
@@ -55,7 +55,7 @@ async def test_converting_again_pulls_nothing() -> None:
 
 
 async def test_other_options_are_another_target() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     await converter(store).convert(request(image), progress())
     other = request(image, driver=DriverChoice(type="estargz", config={"estargz_chunk_size": 65536}))
@@ -64,7 +64,7 @@ async def test_other_options_are_another_target() -> None:
 
 
 async def test_two_requests_at_once_for_one_target_convert_once() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     one = converter(store)
     results = await asyncio.gather(*(one.convert(request(image), progress()) for _ in range(3)), return_exceptions=True)
@@ -72,7 +72,7 @@ async def test_two_requests_at_once_for_one_target_convert_once() -> None:
 
 
 async def test_a_tag_that_has_moved_on_is_superseded_before_anything_is_pulled() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     old = await pushed(store, 1)
     await pushed(store, 2)
     with pytest.raises(SupersededError):
@@ -81,22 +81,22 @@ async def test_a_tag_that_has_moved_on_is_superseded_before_anything_is_pulled()
 
 
 async def test_a_tag_that_is_gone_is_superseded() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
-    store.tags[f"{source().registry}/{source().repository}"].clear()
+    store.repository(source()).tags.clear()
     with pytest.raises(SupersededError):
         await converter(store).convert(request(image), progress())
 
 
 async def test_a_tag_that_moves_during_the_conversion_leaves_no_target() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     old = await pushed(store, 1)
     newer = small_image(2)
     await push_image(store, source("other"), newer)
 
     def move(operation: str, reference: Reference) -> None:
         if operation == "upload":
-            store.tags[f"{reference.registry}/{reference.repository}"]["v1"] = newer.manifest.digest
+            store.repository(reference).tags["v1"] = newer.manifest.digest
 
     store.before = move
     with pytest.raises(SupersededError):
@@ -105,14 +105,14 @@ async def test_a_tag_that_moves_during_the_conversion_leaves_no_target() -> None
 
 
 async def test_a_tag_that_moves_in_the_instant_of_the_put_leaves_no_stale_target() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     old = await pushed(store, 1)
     newer = small_image(2)
     await push_image(store, source("other"), newer)
 
     def move(operation: str, reference: Reference) -> None:
         if operation == "put_manifest" and reference.tag == "v1_esgz":
-            store.tags[f"{reference.registry}/{reference.repository}"]["v1"] = newer.manifest.digest
+            store.repository(reference).tags["v1"] = newer.manifest.digest
 
     store.before = move
     converted = await converter(store).convert(request(old), progress())
@@ -122,7 +122,7 @@ async def test_a_tag_that_moves_in_the_instant_of_the_put_leaves_no_stale_target
 
 
 async def test_a_tag_that_never_rests_goes_back_to_the_queue() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     old = await pushed(store, 1)
     images = [small_image(number) for number in (2, 3)]
     for image in images:
@@ -132,7 +132,7 @@ async def test_a_tag_that_never_rests_goes_back_to_the_queue() -> None:
     def move(operation: str, reference: Reference) -> None:
         if operation == "put_manifest" and reference.tag == "v1_esgz":
             image = images[next(turns) % 2]
-            store.tags[f"{reference.registry}/{reference.repository}"]["v1"] = image.manifest.digest
+            store.repository(reference).tags["v1"] = image.manifest.digest
 
     store.before = move
     with pytest.raises(TransientError) as error:
@@ -141,7 +141,7 @@ async def test_a_tag_that_never_rests_goes_back_to_the_queue() -> None:
 
 
 async def test_overwriting_replaces_the_source_tag_once() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     wanted = request(image, target=source())
     converted = await converter(store).convert(wanted, progress())
@@ -151,7 +151,7 @@ async def test_overwriting_replaces_the_source_tag_once() -> None:
 
 
 async def test_the_push_of_our_own_result_starts_no_loop() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     converted = await converter(store).convert(request(image), progress())
     again = request(source=target().with_digest(converted.descriptor.digest), target=target("v1_esgz_esgz"))
@@ -160,7 +160,7 @@ async def test_the_push_of_our_own_result_starts_no_loop() -> None:
 
 
 async def test_two_instances_with_other_suffixes_and_drivers_do_not_convert_each_other() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     await converter(store).convert(request(image), progress())
     nydus = DriverChoice(type="nydus")
@@ -175,14 +175,14 @@ async def test_two_instances_with_other_suffixes_and_drivers_do_not_convert_each
 
 
 async def test_a_users_tag_that_ends_in_the_suffix_is_converted() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store, reference=source("v1_esgz"))
     wanted = request(source=source("v1_esgz").with_digest(image.manifest.digest), target=target("v1_esgz_esgz"))
     assert (await converter(store).convert(wanted, progress())).result.layers_total == 2
 
 
 async def test_a_users_own_image_under_the_target_tag_is_not_replaced() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     theirs = await pushed(store, 2, target())
     with pytest.raises(PermanentError) as error:
@@ -193,7 +193,7 @@ async def test_a_users_own_image_under_the_target_tag_is_not_replaced() -> None:
 
 
 async def test_another_converters_target_is_replaced() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     await converter(store).convert(request(image), progress())
     made = await store.manifest(target())
@@ -207,7 +207,7 @@ async def test_another_converters_target_is_replaced() -> None:
 
 
 async def test_signatures_and_charts_are_no_images() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     config = Descriptor(
         "application/vnd.cncf.helm.config.v1+json", image.manifest.config.digest, image.manifest.config.size
@@ -220,12 +220,12 @@ async def test_signatures_and_charts_are_no_images() -> None:
 
 async def test_what_does_not_exist_is_permanent() -> None:
     with pytest.raises(PermanentError) as error:
-        await converter(MemoryStore()).convert(request(), progress())
+        await converter(WatchedStore()).convert(request(), progress())
     assert error.value.code == "manifest_unknown"
 
 
 async def test_an_unknown_driver_and_wrong_options_are_permanent() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     for choice, code in (
         (DriverChoice(type="squash"), "unknown_driver"),
@@ -238,7 +238,7 @@ async def test_an_unknown_driver_and_wrong_options_are_permanent() -> None:
 
 @pytest.mark.parametrize("limit", ["manifest_layers", "index_manifests"])
 async def test_absurd_counts_are_refused_by_name(limit: str) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     if limit == "index_manifests":
         children = [replace(image.manifest.descriptor).to_json()] * 3
@@ -250,7 +250,7 @@ async def test_absurd_counts_are_refused_by_name(limit: str) -> None:
 
 
 async def test_cancelling_leaves_no_upload_open_and_no_target() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     task: asyncio.Task[object] = asyncio.create_task(converter(store).convert(request(image), progress()))
 
@@ -266,7 +266,7 @@ async def test_cancelling_leaves_no_upload_open_and_no_target() -> None:
 
 
 async def test_a_layer_converted_once_is_never_converted_again() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     first = await pushed(store, 1)
     await converter(store, cache=True).convert(request(first), progress())
     elsewhere = source("v1", "team/other")
@@ -286,7 +286,7 @@ async def test_a_layer_converted_once_is_never_converted_again() -> None:
 async def test_a_layer_that_another_consumer_converted_while_this_one_waited_is_not_converted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     await converter(store, cache=True).convert(request(image), progress())
     looks: list[Descriptor] = []
@@ -306,7 +306,7 @@ async def test_a_layer_that_another_consumer_converted_while_this_one_waited_is_
 
 
 async def test_looks_into_the_cache_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     looking = most = 0
 
@@ -324,7 +324,7 @@ async def test_looks_into_the_cache_are_bounded(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_known_layers_that_cannot_be_mounted_are_copied_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     await converter(store, cache=True).convert(request(image), progress())
     store.mounts = False
@@ -350,23 +350,23 @@ async def test_known_layers_that_cannot_be_mounted_are_copied_one_at_a_time(monk
 
 @pytest.mark.parametrize("damage", ["foreign manifest", "missing blob", "refused", "other layer"])
 async def test_a_cache_that_is_damaged_or_forbidden_fails_nothing(damage: str) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     first = await pushed(store, 1)
     await converter(store, cache=True).convert(request(first), progress())
     cache = f"{source().registry}/library/ics-cache"
     if damage == "foreign manifest":
         manifest = first.manifest
-        store.blobs[cache].update({Digest(digest): data for digest, data in first.blobs.items()})
-        for tag in store.tags[cache]:
-            store.manifests[cache][manifest.digest] = manifest
-            store.tags[cache][tag] = manifest.digest
+        store.repositories[cache].blobs.update({Digest(digest): data for digest, data in first.blobs.items()})
+        for tag in store.repositories[cache].tags:
+            store.repositories[cache].manifests[manifest.digest] = manifest
+            store.repositories[cache].tags[tag] = manifest.digest
     elif damage == "missing blob":
-        store.blobs[cache].clear()
+        store.repositories[cache].blobs.clear()
         store.mounts = False
     elif damage == "other layer":
-        digests = list(store.tags[cache].values())
-        for tag, digest in zip(store.tags[cache], reversed(digests), strict=True):
-            store.tags[cache][tag] = digest
+        digests = list(store.repositories[cache].tags.values())
+        for tag, digest in zip(store.repositories[cache].tags, reversed(digests), strict=True):
+            store.repositories[cache].tags[tag] = digest
     else:
 
         def refuse(_operation: str, reference: Reference) -> None:

@@ -15,14 +15,14 @@ from shared.errors import PermanentError, SkippedError, TransientError
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
 from tests.dead_letters import dead
-from tests.memory_store import MemoryStore
 from tests.unit.consumer.at_work import Scripted, at_work, events_of, idle, in_flight_at_events, settings_for
 from tests.unit.consumer.support import converter, pushed, request
 from tests.waiting import PATIENCE, until
+from tests.watched_store import WatchedStore
 
 
 async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     async with at_work(converter(store), settings_for()) as (broker, _, _):
         await broker.publish(request(image))
@@ -36,7 +36,7 @@ async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
 
 async def test_the_last_event_is_published_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer that dies in between leaves a conversion that is done again, never one that seems to run for ever."""
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     async with at_work(converter(store), settings_for()) as (broker, _, _):
         in_flight = in_flight_at_events(broker, monkeypatch)
@@ -102,7 +102,7 @@ async def test_a_permanent_failure_is_a_dead_letter_at_once_with_all_that_is_kno
 
 
 async def test_transient_failures_are_retried_and_a_late_success_is_a_success() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = await pushed(store)
     real = converter(store)
     tries = iter(range(10))

@@ -27,30 +27,30 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from shared.oci.reference import Reference
 from tests.faults.images import SmallImage, push_image, small_image
-from tests.memory_store import MemoryStore
 from tests.unit.consumer.support import converter, progress, request, source, target
+from tests.watched_store import WatchedStore
 
 AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64", "v8")
 
 
-async def put(store: MemoryStore, data: dict[str, Any], reference: Reference | None = None) -> ImageManifest | Index:
+async def put(store: WatchedStore, data: dict[str, Any], reference: Reference | None = None) -> ImageManifest | Index:
     manifest = encode_manifest(data)
     await store.put_manifest(reference or source(), manifest)
     return manifest
 
 
-async def convert(store: MemoryStore, **changes: Any) -> Result:
+async def convert(store: WatchedStore, **changes: Any) -> Result:
     return (await converter(store).convert(request(**changes), progress())).result
 
 
-async def blob(store: MemoryStore, data: bytes) -> Digest:
+async def blob(store: WatchedStore, data: bytes) -> Digest:
     async with store.upload(source()) as upload:
         await upload.write(data)
         return (await upload.commit("x")).digest
 
 
-def config_of(store: MemoryStore, manifest: ImageManifest) -> Any:
-    return orjson.loads(store.blobs[f"{target().registry}/{target().repository}"][manifest.config.digest])
+def config_of(store: WatchedStore, manifest: ImageManifest) -> Any:
+    return orjson.loads(store.repository(target()).blobs[manifest.config.digest])
 
 
 def dockered(image: SmallImage) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def dockered(image: SmallImage) -> dict[str, Any]:
     return dict(data)
 
 
-async def variant(store: MemoryStore, number: int, platform: Platform) -> Descriptor:
+async def variant(store: WatchedStore, number: int, platform: Platform) -> Descriptor:
     """A child image of an index, with its platform in the config."""
     image = small_image(number)
     await push_image(store, source("child"), image)
@@ -75,7 +75,7 @@ async def variant(store: MemoryStore, number: int, platform: Platform) -> Descri
 
 
 async def test_unknown_keys_and_their_order_survive_in_manifest_config_and_layers() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     config = {"zeta": {"b": 1, "a": 2}, **orjson.loads(image.blobs[str(image.manifest.config.digest)]), "moby.x": []}
@@ -106,19 +106,19 @@ async def test_unknown_keys_and_their_order_survive_in_manifest_config_and_layer
 
 
 async def test_diff_ids_are_those_of_the_converted_layers() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     await push_image(store, source(), small_image(1))
     root = (await convert(store)).root
     assert isinstance(root, ImageManifest)
     import gzip
 
-    blobs = store.blobs[f"{target().registry}/{target().repository}"]
+    blobs = store.repository(target()).blobs
     expected = [str(Digest.of(gzip.decompress(blobs[layer.digest]))) for layer in root.layers]
     assert config_of(store, root)["rootfs"]["diff_ids"] == expected
 
 
 async def test_the_marks_name_source_driver_and_fingerprint() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     marks = (await convert(store)).root.annotations
@@ -128,7 +128,7 @@ async def test_the_marks_name_source_driver_and_fingerprint() -> None:
 
 
 async def test_docker_media_types_become_oci_ones() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     await put(store, dockered(image))
@@ -140,7 +140,7 @@ async def test_docker_media_types_become_oci_ones() -> None:
 
 
 async def test_keeping_docker_media_types_is_refused_with_the_reason() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     await put(store, dockered(image))
@@ -150,7 +150,7 @@ async def test_keeping_docker_media_types_is_refused_with_the_reason() -> None:
 
 
 async def test_an_index_is_rebuilt_in_order_with_the_selected_platforms() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     amd, arm = await variant(store, 1, AMD), await variant(store, 2, ARM)
     windows = await variant(store, 3, Platform("windows", "amd64", "", {"os.version": "10"}))
     index = await put(
@@ -174,7 +174,7 @@ async def test_an_index_is_rebuilt_in_order_with_the_selected_platforms() -> Non
 
 
 async def test_a_platform_selection_holds_for_a_single_image_too() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     await push_image(store, source(), small_image(1))
     with pytest.raises(SkippedError, match="no selected platform"):
         await convert(store, platforms=("linux/riscv64",))
@@ -182,7 +182,7 @@ async def test_a_platform_selection_holds_for_a_single_image_too() -> None:
 
 
 async def test_attestations_of_converted_images_are_left_out_with_the_reason() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     amd = await variant(store, 1, AMD)
     attestation = replace(
         await variant(store, 2, AMD),
@@ -201,7 +201,7 @@ async def test_attestations_of_converted_images_are_left_out_with_the_reason() -
 
 
 async def test_images_in_the_format_already_keep_their_digest_and_their_attestations() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     amd, arm = await variant(store, 1, AMD), await variant(store, 2, ARM)
     single = source("single")
     await put(store, dict((await store.manifest(source("child").with_digest(arm.digest))).data), single)
@@ -223,7 +223,7 @@ async def test_images_in_the_format_already_keep_their_digest_and_their_attestat
 
 
 async def test_an_image_in_the_format_already_is_nothing_to_do() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     await push_image(store, source(), small_image(1))
     root = (await convert(store)).root
     unmarked = {key: value for key, value in root.data.items() if key != "annotations"}
@@ -233,7 +233,7 @@ async def test_an_image_in_the_format_already_is_nothing_to_do() -> None:
 
 
 async def test_a_layer_that_stands_twice_is_converted_once() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     config = orjson.loads(image.blobs[str(image.manifest.config.digest)])
@@ -256,7 +256,7 @@ async def test_a_layer_that_stands_twice_is_converted_once() -> None:
 
 
 async def test_foreign_layers_stay_as_they_are() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     first, second = (layer.to_json() for layer in image.manifest.layers)
@@ -269,7 +269,7 @@ async def test_foreign_layers_stay_as_they_are() -> None:
 
 
 async def test_a_layer_of_no_known_type_is_refused() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     first, second = (layer.to_json() for layer in image.manifest.layers)
@@ -283,7 +283,7 @@ async def test_a_layer_of_no_known_type_is_refused() -> None:
     "config", [b"{", b"[]", b"{}", b'{"rootfs": {"diff_ids": "x"}}', b'{"rootfs": {"diff_ids": []}}']
 )
 async def test_a_config_that_lies_is_permanent(config: bytes) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     descriptor = Descriptor(media_types.OCI_CONFIG, await blob(store, config), len(config))
@@ -294,7 +294,7 @@ async def test_a_config_that_lies_is_permanent(config: bytes) -> None:
 
 
 async def test_a_config_too_large_is_refused_before_it_is_read() -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     huge = replace(image.manifest.config, size=1 << 40)
@@ -321,7 +321,7 @@ class Picky(EstargzDriver):
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_layers_that_the_format_cannot_hold_stay_and_are_reported(count: int) -> None:
-    store = MemoryStore()
+    store = WatchedStore()
     image = small_image(1)
     await push_image(store, source(), image)
     picky = Picky()
@@ -341,7 +341,7 @@ async def test_layers_that_the_format_cannot_hold_stay_and_are_reported(count: i
 async def test_the_same_source_gives_the_same_bytes() -> None:
     made = []
     for _ in range(2):
-        store = MemoryStore()
+        store = WatchedStore()
         await push_image(store, source(), small_image(1))
         made.append((await convert(store)).root.raw)
     assert made[0] == made[1]
