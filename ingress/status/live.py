@@ -30,7 +30,7 @@ class Live:
     """Fans changes out to clients.
 
     Args:
-        limit: clients at most; whoever subscribes looks at :attr:`full` first.
+        limit: clients at most; whoever subscribes looks at :attr:`full` first, and whose place is taken meanwhile gets nothing.
     """
 
     def __init__(self, limit: int = 500) -> None:
@@ -61,15 +61,16 @@ class Live:
         client = _Client()
         if last_event_id:
             client.resume(self._since(last_event_id))
-        self._clients.add(client)
+        if not self.full:
+            self._clients.add(client)
         try:
             yield client
         finally:
             self._clients.discard(client)
 
     async def updates(self, client: _Client, heartbeat: float) -> AsyncIterator[list[Update]]:
-        """Batches of updates; an empty one each ``heartbeat`` seconds of silence; ends when the hub closes."""
-        while not self._closed:
+        """Batches of updates; an empty one each ``heartbeat`` seconds of silence; ends when the hub closes, or has no room."""
+        while not self._closed and client in self._clients:
             try:
                 async with asyncio.timeout(heartbeat):
                     await client.wake.wait()
