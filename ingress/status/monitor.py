@@ -19,6 +19,9 @@ _PERIOD = 5.0
 _PATIENCE = 10.0
 _RECOUNT = 60.0
 """Seconds after which dead letters are grouped again even though their number is the same."""
+_REST = 20
+"""How many times as long as it took the dead letters are then left alone: a broker hands out every one of them to be grouped,
+and with tens of thousands that takes seconds of this process and of the broker."""
 UNKNOWN = BrokerStats(ready=None, in_flight=None, retrying=None, dead=None, consumers=None)
 
 _log = logging.getLogger(__name__)
@@ -52,15 +55,18 @@ class BrokerMonitor:
     ) -> None:
         self._broker, self._history, self._metrics, self._found = broker, history, metrics, found
         self._counted: tuple[int | None, float] = (None, 0.0)
+        self._rests_until = 0.0
         self.snapshot = BrokerSnapshot()
 
     async def run(self) -> None:
         while True:
-            await self.look()
+            await self.look(group=time.monotonic() >= self._rests_until)
             await asyncio.sleep(_PERIOD)
 
-    async def look(self) -> None:
-        """Ask once, now. Never raises a broker's error: it becomes part of the snapshot."""
+    async def look(self, *, group: bool = True) -> None:
+        """Ask once, now; ``group`` the dead letters too, if need be. Never raises a broker's error: it becomes part of the
+        snapshot.
+        """
         try:
             async with asyncio.timeout(_PATIENCE):
                 stats = self._completed(await self._broker.stats())
@@ -76,7 +82,7 @@ class BrokerMonitor:
         self._metrics.broker_up(True)
         stale = self._stale(stats)
         self._show(replace(stats, dead=_higher(stats.dead, self._counted[0])) if stale else stats)
-        if stale and (dead := await self._group()) is not None:
+        if stale and group and (dead := await self._group()) is not None:
             self._show(replace(stats, dead=dead))
 
     def _completed(self, stats: BrokerStats) -> BrokerStats:
@@ -95,6 +101,7 @@ class BrokerMonitor:
     async def _group(self) -> int | None:
         """Group the dead letters by code; how many they are. What cannot be read now (None) is tried at the next look."""
         codes: Counter[str] = Counter()
+        began = time.monotonic()
         try:
             async with asyncio.timeout(_RECOUNT):
                 async for letter in self._broker.dead_letters.list():
@@ -103,6 +110,9 @@ class BrokerMonitor:
         except (IcsError, TimeoutError) as error:
             _log.warning("dead letters could not be counted: %s", error)
             return None
+        finally:
+            ended = time.monotonic()
+            self._rests_until = ended + _REST * (ended - began)
         self._counted = (codes.total(), time.monotonic())
         self.snapshot = replace(self.snapshot, dead_by_code=dict(codes))
         self._metrics.dead_letters(codes)

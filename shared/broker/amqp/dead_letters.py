@@ -1,9 +1,9 @@
 """Dead letters in a quorum queue, looked at without taking any.
 
 AMQP cannot browse: to look at a queue is to be delivered all of it and to hand it back. A quorum queue hands returned messages
-out again first and in their order, whether the channel is closed or the process dies, so nothing is lost or reordered. Two
-processes that look at once would each see a part; an exclusive lock queue, which RabbitMQ removes when its owner's connection
-ends however it ends, lets one look at a time. See docs/adr/0005-dead-letters-on-rabbitmq.md.
+out again first, whether the channel is closed or the process dies, so nothing is lost. Two processes that look at once would
+each see a part; an exclusive lock queue, which RabbitMQ removes when its owner's connection ends however it ends, lets one look
+at a time. See docs/adr/0005-dead-letters-on-rabbitmq.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from shared.messages import DeadLetter, Failure
 
 LOCK_WAIT = 30.0
 """Seconds that a look waits for another process's."""
+SILENCE = 10.0
+"""Seconds without a further letter after which a look is given up."""
+PREFETCH = 65_535
+"""The most that AMQP can say; RabbitMQ takes none to mean 2000."""
 KEEP = 0.5
 """Seconds that a look is kept after a letter was taken: a replay of thousands looks once and not once a letter."""
 _BY_BROKER = Failure(
@@ -144,19 +148,39 @@ class AmqpDeadLetters:
             raise unavailable("another process has been looking at the dead letters for too long") from None
         look = _Look(channel)
         try:
-            async with asyncio.timeout(LOCK_WAIT):
-                queue = await channel.declare_queue(self._link.topology.dead, passive=True)
-                while (incoming := await queue.get(fail=False, timeout=self._link.timeout)) is not None:
-                    self._note(look, incoming)
-                # A letter that was there twice (a consumer died between copy and settlement) stays once.
-                for copies in look.entries.values():
-                    while len(copies) > 1:
-                        await copies.pop().ack()
+            await self._fill(look)
+            # A letter that was there twice (a consumer died between copy and settlement) stays once.
+            for copies in look.entries.values():
+                while len(copies) > 1:
+                    await copies.pop().ack()
         except Exception as error:
             await attempted(channel.close(), self._link.timeout)
             raise unavailable("the connection was lost while the dead letters were read") from error
         self._look = look
         return look
+
+    async def _fill(self, look: _Look) -> None:
+        """As a consumer that acknowledges nothing, which costs half of asking for each."""
+        queue = await look.channel.declare_queue(self._link.topology.dead, passive=True)
+        await look.channel.set_qos(prefetch_count=PREFETCH, timeout=self._link.timeout)
+        total, seen, asked_for = queue.declaration_result.message_count or 0, 0, 0
+        arrived = asyncio.Event()
+
+        async def note(incoming: AbstractIncomingMessage) -> None:
+            nonlocal seen
+            self._note(look, incoming)
+            seen += 1
+            arrived.set()
+
+        while seen < total:
+            if seen >= asked_for:  # the prefetch is each consumer's own
+                await queue.consume(note, timeout=self._link.timeout)
+                asked_for += PREFETCH
+            async with asyncio.timeout(SILENCE):
+                await arrived.wait()
+            arrived.clear()
+        # What several consumers hand back comes again in another order.
+        look.letters = dict(sorted(look.letters.items(), key=lambda each: each[1][0].died_at))
 
     @staticmethod
     def _note(look: _Look, incoming: AbstractIncomingMessage) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 
+import pytest
+
+from ingress.status import monitor as monitor_module
 from ingress.status.history import History
 from ingress.status.monitor import BrokerMonitor
 from shared.broker.api import BrokerStats
@@ -67,3 +72,29 @@ async def test_the_number_does_not_fall_while_the_letters_are_counted() -> None:
     await broker.dead_letters.discard(dead_letter(1).id)
     await monitor.look()
     assert (monitor.snapshot.stats.dead, shown(metrics)) == (0, [0])
+
+
+async def test_dead_letters_that_take_long_to_read_are_left_alone_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport, broker, monitor, _ = await monitored([])
+    now, reads, snapshot = 1000.0, 0, transport.dead.snapshot
+
+    async def slowly() -> object:
+        nonlocal now, reads
+        now, reads = now + 3, reads + 1
+        return await snapshot()
+
+    async def pause(seconds: float) -> None:
+        """Each time that the monitor sleeps, one more has died."""
+        nonlocal now
+        now += seconds
+        await broker.dead_letters.add(dead_letter(int(now)))
+        if now > 1300:
+            raise TimeoutError
+
+    transport.dead.snapshot = slowly  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(monitor_module, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
+    monkeypatch.setattr(monitor_module, "asyncio", SimpleNamespace(timeout=asyncio.timeout, sleep=pause))
+    with pytest.raises(TimeoutError):
+        await monitor.run()
+    assert reads == 5  # 3 seconds each, in 300
+    assert monitor.snapshot.stats.dead == len(transport.server.dead) - 1  # that is told all the same
