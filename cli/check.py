@@ -15,7 +15,7 @@ from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
 from cli.stores.opening import open_for_reading
 from drivers.api import Driver
-from drivers.catalogue import create_drivers, layer_limits
+from drivers.catalogue import create_drivers
 from drivers.checking import CheckReport, Original, image_manifests
 from shared.errors import PermanentError
 from shared.registry.api import ImageStore
@@ -92,7 +92,7 @@ async def _run(settings: Settings, place: Location, origin: Location | None, dri
             original = Original(await open_for_reading(origin, registry), origin.reference, str(origin))
         drivers = create_drivers(settings.limits)
         chosen = await _format(store, place, {driver: drivers[driver]} if driver else drivers)
-        return await chosen.check(store, place.reference, original, layer_limits(settings.limits))
+        return await chosen.check(store, place.reference, original)
 
 
 async def _format(store: ImageStore, place: Location, drivers: dict[str, Driver]) -> Driver:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from drivers.checking import CheckReport, Original
 from drivers.limits import LayerLimits
+from shared.errors import PermanentError
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index
@@ -38,6 +39,13 @@ class DriverOptions(BaseModel):
     """Base of every driver's options: unknown keys and wrong types are refused with their path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def of(cls, option: DriverOptions) -> Self:
+        """``option``, which comes to a driver as any driver's, as this model. Raises PermanentError: ``invalid_options``."""
+        if not isinstance(option, cls):
+            raise PermanentError(f"{type(option).__name__} are not {cls.__name__}", code="invalid_options")
+        return option
 
 
 OptionsModel = type[DriverOptions]
@@ -228,16 +236,13 @@ class Driver(Protocol):
         """Whether an image already is of this format (then there is nothing to do)."""
         ...
 
-    async def check(
-        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
-    ) -> CheckReport:
+    async def check(self, store: ImageStore, reference: Reference, original: Original | None) -> CheckReport:
         """Read an image back, validate every structure, and compare its files with the source's, entry by entry.
 
         Args:
             store: where the image is.
             reference: an image that :meth:`recognises` knows, or an index of such images.
             original: where its source is; None where the image's annotations or its own repository say.
-            limits: of one layer.
 
         Raises:
             PermanentError, TransientError: it could not be checked; what is wrong with it is in the report.

@@ -33,7 +33,6 @@ from drivers.api import (
 )
 from drivers.checking import CheckReport, Original
 from drivers.image import MAXIMUM_CONFIG_SIZE, Config, parse_config
-from drivers.limits import LayerLimits
 from drivers.once import converted_once
 from drivers.selection import ATTESTATION_SUBJECT, check_image, is_attestation, select, selected
 from shared.errors import PermanentError, SkippedError, UnsupportedError, first_failure
@@ -83,9 +82,7 @@ class LayerwiseDriver(ABC):
         """
 
     @abstractmethod
-    async def check(
-        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
-    ) -> CheckReport:
+    async def check(self, store: ImageStore, reference: Reference, original: Original | None) -> CheckReport:
         """See :meth:`drivers.api.Driver.check`."""
 
     async def check_health(self, option: DriverOptions | None = None) -> None:  # noqa: B027  most formats have nothing to check

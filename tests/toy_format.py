@@ -58,9 +58,7 @@ class ToyDriver(LayerwiseDriver):
         descriptor = await writer.commit(media_types.OCI_LAYER, {MARK: "1"})
         return ConvertedLayer(descriptor, descriptor.digest)
 
-    async def check(
-        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
-    ) -> CheckReport:
+    async def check(self, store: ImageStore, reference: Reference, original: Original | None) -> CheckReport:
         report = CheckReport()
         own = Original(store, reference)
         for image in await image_manifests(store, reference, await store.manifest(reference)):

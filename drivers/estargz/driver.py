@@ -40,7 +40,7 @@ class EstargzDriver(LayerwiseDriver):
 
     def fingerprint(self, option: DriverOptions) -> str:
         """Equal for spellings of the same output (chunk size 0 and 4194304)."""
-        estargz = _options(option)
+        estargz = EstargzOptions.of(option)
         told = [self.type, self.version]
         if estargz.uncompress:
             told.append("uncompress")
@@ -51,10 +51,8 @@ class EstargzDriver(LayerwiseDriver):
     def recognises_layer(self, layer: Descriptor) -> bool:
         return ANNOTATION_TOC_DIGEST in layer.annotations
 
-    async def check(
-        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
-    ) -> CheckReport:
-        return await check_image(store, reference, original=original, limits=limits)
+    async def check(self, store: ImageStore, reference: Reference, original: Original | None) -> CheckReport:
+        return await check_image(store, reference, original=original, limits=self._limits)
 
     async def convert_layer(
         self,
@@ -64,7 +62,7 @@ class EstargzDriver(LayerwiseDriver):
         option: DriverOptions,
     ) -> ConvertedLayer:
         """See :meth:`drivers.layerwise.LayerwiseDriver.convert_layer`. The layer's compression is told by its content."""
-        estargz = _options(option)
+        estargz = EstargzOptions.of(option)
         if estargz.uncompress:
             await inflate(open_blob, writer, self._limits, self._workers)
             descriptor = await writer.commit(media_types.OCI_LAYER)
@@ -75,10 +73,3 @@ class EstargzDriver(LayerwiseDriver):
             {ANNOTATION_TOC_DIGEST: made.toc_digest, ANNOTATION_UNCOMPRESSED_SIZE: str(made.uncompressed)},
         )
         return ConvertedLayer(descriptor, made.diff_id)
-
-
-def _options(option: DriverOptions) -> EstargzOptions:
-    if not isinstance(option, EstargzOptions):
-        message = f"the eStargz driver takes EstargzOptions, not {type(option).__name__}"
-        raise TypeError(message)
-    return option

@@ -33,7 +33,6 @@ from drivers.nydus.image import is_nydus
 from drivers.nydus.native import NativeBuilder
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.zran.builder import ReferringBuilder
-from shared.errors import PermanentError
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore
@@ -60,10 +59,10 @@ class NydusDriver:
 
     async def check_health(self, option: DriverOptions | None = None) -> None:
         if option is not None:
-            await self._builder(_options(option)).version()
+            await self._builder(NydusOptions.of(option)).version()
 
     def fingerprint(self, option: DriverOptions) -> str:
-        chosen = _options(option)
+        chosen = NydusOptions.of(option)
         return _hash(
             self.version,
             self.layer_fingerprint(chosen),
@@ -100,16 +99,14 @@ class NydusDriver:
             return ["external"]  # check_health says what is wrong with it
         return ["external", self._builder_digests[key]]
 
-    async def check(
-        self, store: ImageStore, reference: Reference, original: Original | None, limits: LayerLimits
-    ) -> CheckReport:
-        return await check_image(store, reference, original=original, limits=limits)
+    async def check(self, store: ImageStore, reference: Reference, original: Original | None) -> CheckReport:
+        return await check_image(store, reference, original=original, limits=self._limits)
 
     def recognises(self, manifest: ImageManifest) -> bool:
         return is_nydus(manifest)
 
     async def convert(self, source: Source, content: Content, option: DriverOptions) -> Result:
-        chosen = _options(option)
+        chosen = NydusOptions.of(option)
         builder = self._builder(chosen)
         cache = None
         if chosen.build_cache_tag:
@@ -138,12 +135,6 @@ class NydusDriver:
         if option.oci_ref:
             return self._referring
         return ExternalBuilder(option, self._limits) if option.builder_path else self._native
-
-
-def _options(option: DriverOptions) -> NydusOptions:
-    if not isinstance(option, NydusOptions):
-        raise PermanentError(f"not options of the nydus driver: {type(option).__name__}", code="invalid_options")
-    return option
 
 
 def _hash(*values: object) -> str:

@@ -111,7 +111,7 @@ class DriverConformance(ABC):
         store = MemoryStore(names)
         original = Original(store, replace(made.content.source, tag=None, digest=self._source_digest(made)))
         reference = replace(made.content.target, tag=None, digest=made.root.digest)
-        return await self.driver.check(store, reference, original, LayerLimits())
+        return await self.driver.check(store, reference, original)
 
     @staticmethod
     def _source_digest(made: Converted) -> Digest:
