@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import AbstractAsyncContextManager
 
 import nats.errors
 import nats.js.errors
@@ -49,7 +50,8 @@ class JetStreamClaims:
         until = answered + patience
         while True:
             try:
-                sequence = await self._first(subject, uid)
+                async with permitted(self._link):
+                    sequence = await self._first(subject, uid)
             except _FAILURES as error:
                 if _err_code(error) in _NO_ROOM or clock() - answered > ELECTION:
                     raise
@@ -81,7 +83,8 @@ class _HeldClaim:
             return
         self._refreshing.cancel()
         await asyncio.gather(self._refreshing, return_exceptions=True)
-        await self._link.js.purge_stream(self._link.names.claims, subject=self._subject)
+        async with permitted(self._link):
+            await self._link.js.purge_stream(self._link.names.claims, subject=self._subject)
 
     async def _refresh(self, held: int) -> None:
         """Until the claim is another's."""
@@ -94,12 +97,18 @@ class _HeldClaim:
         uid = unique_id()
         while True:
             try:
-                return await put(self._link, self._subject, sequence, uid)
+                async with permitted(self._link):
+                    return await put(self._link, self._subject, sequence, uid)
             except _FAILURES as error:
                 _log.debug("a claim could not be extended: %s", type(error).__name__)
                 await asyncio.sleep(LOOK)
             except PermanentError:  # refused meanwhile
                 return None
+
+
+def permitted(link: NatsLink) -> AbstractAsyncContextManager[None]:
+    """Raises ``PermanentError`` at once where the user has no right to claims: there is no answer to wait for."""
+    return link.permissions.needed(link.names.claims, link.names.claim(""))
 
 
 async def put(link: NatsLink, subject: str, expected: int, uid: str) -> int | None:

@@ -19,6 +19,7 @@ from nats.js.client import JetStreamContext
 from shared.background import beside
 from shared.broker.cancellation import cancellable
 from shared.broker.jetstream.client import StrictClient
+from shared.broker.jetstream.permissions import Permissions
 from shared.broker.jetstream.topology import Names, Retention, declare
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
@@ -28,6 +29,7 @@ from shared.unreachable import why
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
+_NOT_PERMITTED = "permissions violation"
 _FAILURES = (nats.errors.Error, TimeoutError, OSError, asyncio.IncompleteReadError)
 
 
@@ -46,6 +48,7 @@ class NatsLink:
         self.retention = retention
         self.timeout = timeout
         self.client: Client = StrictClient()
+        self.permissions = Permissions()
         self._ready = asyncio.Event()
         self._problem = "not connected yet"
         self._refused: PermanentError | None = None
@@ -159,6 +162,10 @@ class NatsLink:
     async def _on_error(self, error: Exception) -> None:
         unauthorized = isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
         self._problem = "the server refuses our credentials" if unauthorized else why(error)
+        if _NOT_PERMITTED in str(error):  # not this connection's end
+            self._problem = str(error).removeprefix("nats: ")
+            if self.permissions.refused(self._problem):
+                return
         if self._problem not in self._logged:
             self._logged.add(self._problem)
             _log.warning("NATS at %s: %s; trying on", self._where, self._problem)

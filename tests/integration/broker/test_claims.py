@@ -17,6 +17,8 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from shared.broker import claims
 from shared.broker.api import Broker
+from shared.broker.jetstream import claims as jetstream_claims
+from shared.broker.jetstream import link
 from shared.broker.open import open_broker
 from tests.integration.broker.conftest import Kind, settings_for
 from tests.servers.nats import NatsServer
@@ -273,6 +275,38 @@ async def test_a_user_who_may_not_claim_goes_on_and_is_told_once(
     (record,) = (record for record in caplog.records if record.name == claims.__name__)
     assert record.levelname == "WARNING"
     assert f"does not let this user declare and use queues like {kind.prefix}.claim." in record.getMessage()
+
+
+@pytest.mark.parametrize("denied", ["t.claims.>", "$JS.API.STREAM.CREATE.t-claims", "$JS.API.STREAM.PURGE.t-claims"])
+async def test_a_user_of_nats_who_may_not_claim_goes_on_and_is_told_once(
+    denied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server's refusal is heard: nobody waits for an answer, which would have come to an end by itself here."""
+    for limit in ("ELECTION", "_TRY"):
+        monkeypatch.setattr(jetstream_claims, limit, 10 * PATIENCE)
+    monkeypatch.setattr(claims, "REST", 0.0)
+    monkeypatch.setattr(claims, "RELEASE", 10 * PATIENCE)
+    configuration = tmp_path / "nats.conf"
+    permissions = f'{{publish: {{deny: "{denied}"}}}}'
+    configuration.write_text(f"authorization {{users: [{{user: u, password: p, permissions: {permissions}}}]}}")
+    server = NatsServer(tmp_path, free_port(), more=("-c", str(configuration)))
+    server.start()
+    try:
+        url = server.url.replace("//", "//u:p@")
+        async with asyncio.timeout(PATIENCE), open_broker(settings_for(url, "t", tmp_path)) as broker:
+            for number in range(3):
+                async with broker.claim(f"{number}", 60) as ours:
+                    assert ours
+            await broker.check_health()
+    finally:
+        server.kill()
+    assert not [record for record in caplog.records if record.name == link.__name__ and "trying on" in record.msg]
+    told = [record.getMessage() for record in caplog.records if record.name == claims.__name__]
+    if "PURGE" in denied:  # what cannot be given back expires
+        assert not told
+    else:
+        (message,) = told
+        assert "NATS does not let this user use t-claims and t.claims." in message
 
 
 async def test_a_server_without_room_for_claims_is_gone_on_without(
