@@ -135,10 +135,9 @@ class AttemptRun:
         self, span: Span, converted: Converted | None, outcome: Ack, stages: tuple[object, ...]
     ) -> CountedOutcome:
         shop, request = self._shop, self._request
-        seconds = round(monotonic() - self._began, 3)
         if converted is None:
             shop.metrics.skipped(outcome.reason)
-            self._events.tell("skipped", span, reason=outcome.reason, duration_seconds=seconds, stages=stages)
+            self._events.tell("skipped", span, reason=outcome.reason, duration_seconds=self._seconds, stages=stages)
             _log.info("skipped %s: %s", request.source, outcome.reason)
             return "skipped"
         result = converted.result
@@ -147,7 +146,7 @@ class AttemptRun:
         self._events.tell(
             "succeeded",
             span,
-            duration_seconds=seconds,
+            duration_seconds=self._seconds,
             target_digest=str(converted.descriptor.digest),
             source_size=result.source_size,
             target_size=result.target_size,
@@ -158,7 +157,7 @@ class AttemptRun:
         )
         _log.info(
             "converted %s to %s in %.2f s: %d layers (%d reused), %d to %d bytes",
-            *(converted.request.source, request.target, seconds),
+            *(converted.request.source, request.target, self._seconds),
             *(result.layers_total, result.layers_reused, result.source_size, result.target_size),
         )
         return "succeeded"
@@ -188,6 +187,11 @@ class AttemptRun:
         return "failed"
 
     @property
+    def _seconds(self) -> float:
+        """Since the attempt began."""
+        return round(monotonic() - self._began, 3)
+
+    @property
     def _converting_from(self) -> datetime:
         """Now, unless it has begun."""
         return self._converting_since or datetime.now(UTC)
@@ -215,8 +219,7 @@ class AttemptRun:
                 return counted
             reason += _LEFT[left]
         span.set_attributes({"ics.outcome": "cancelled", "ics.cancelled_by": actor})
-        seconds = round(monotonic() - self._began, 3)
-        self._events.tell("cancelled", span, actor=actor, reason=reason, duration_seconds=seconds, stages=stages)
+        self._events.tell("cancelled", span, actor=actor, reason=reason, duration_seconds=self._seconds, stages=stages)
         _log.info("%s: %s", self._request.source, reason)
         await self._acknowledge()
         return "cancelled"
@@ -249,10 +252,14 @@ class AttemptRun:
     async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
         """The registry is down: that is not this image's failure, and costs it no attempt."""
         await self._settle_safely(self._delivery.release(pause, begun=True))
-        seconds = round(monotonic() - self._began, 3)
         failure = Failure.of(error)
         self._events.tell(
-            "retrying", span, failure=failure, duration_seconds=seconds, stages=stages, retry_in_seconds=round(pause, 3)
+            "retrying",
+            span,
+            failure=failure,
+            duration_seconds=self._seconds,
+            stages=stages,
+            retry_in_seconds=round(pause, 3),
         )
         _log.warning("%s waits %.0f s: its registry is down (%s)", self._request.source, pause, failure.code)
         return "released"
@@ -260,9 +267,8 @@ class AttemptRun:
     async def _preempted(self, span: Span, stages: tuple[object, ...]) -> CountedOutcome:
         """A push needs this backfill's slot. Its finished layers are in the layer cache; it costs no attempt."""
         await self._settle_safely(self._delivery.release(begun=True))
-        seconds = round(monotonic() - self._began, 3)
-        self._events.tell("preempted", span, duration_seconds=seconds, stages=stages)
-        _log.info("%s made room for a push after %.1f s and is queued again", self._request.source, seconds)
+        self._events.tell("preempted", span, duration_seconds=self._seconds, stages=stages)
+        _log.info("%s made room for a push after %.1f s and is queued again", self._request.source, self._seconds)
         return "preempted"
 
     @property
@@ -283,7 +289,7 @@ class AttemptRun:
         return Attempt(
             number=self._number,
             started_at=self._started_at,
-            duration_seconds=round(monotonic() - self._began, 3),
+            duration_seconds=self._seconds,
             consumer=INSTANCE,
             failure=failure,
             trace_id=trace_id(span),
