@@ -30,11 +30,11 @@ from cli.options import (
 )
 from cli.running import running
 from cli.settings import settings_for
-from ingress.console.explanations import explain
 from shared.broker.api import Broker, DeadLetterFilter
 from shared.broker.open import open_broker, require_existing
 from shared.dead_letter_operations import DeadLetterOperations, Operation, Result
 from shared.errors import PermanentError
+from shared.explanations import explain
 from shared.messages import DeadLetter
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing

@@ -19,7 +19,7 @@ from cli.running import running
 from shared.errors import PermanentError
 from shared.outgoing.harbor_api import HarborApi
 from shared.outgoing.http import create_session
-from shared.settings.model import HarborApi as HarborSettings
+from shared.settings.model import HarborSettings
 
 app = typer.Typer(no_args_is_help=True, help="Set up Harbor projects for conversion.")
 

@@ -16,12 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ingress.console import presentation
 from ingress.console.charts import hour_columns, waterfall
-from ingress.console.explanations import explain
 from ingress.status.api import conversion_filter
 from ingress.status.cancelling import cancellable_filter
 from ingress.status.conversion import STATUSES
 from ingress.status.query import ConversionFilter, search
 from ingress.status.service import Status
+from shared.explanations import explain
 
 _HERE = Path(__file__).parent
 HEADERS = {

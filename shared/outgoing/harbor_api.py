@@ -15,7 +15,7 @@ from yarl import URL
 from shared.errors import PermanentError
 from shared.oci.reference import Reference
 from shared.outgoing.http import call
-from shared.settings.model import HarborApi as HarborSettings
+from shared.settings.model import HarborSettings
 from shared.telemetry.redaction import redact
 
 PAGE = 100

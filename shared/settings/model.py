@@ -251,7 +251,7 @@ class Notification(Section):
     """Which outcomes are told."""
 
 
-class HarborApi(Section):
+class HarborSettings(Section):
     """Harbor's REST API of one registry host, for a label on the source artifact, and for the backfill."""
 
     url: str
@@ -302,7 +302,7 @@ class Settings(Section):
     console: Console = Console()
     telemetry: Telemetry = Telemetry()
     notifications: tuple[Notification, ...] = ()
-    harbor: dict[str, HarborApi] = Field(default_factory=dict)
+    harbor: dict[str, HarborSettings] = Field(default_factory=dict)
     """Registry host[:port] → its Harbor API."""
     operators_to_ignore: tuple[str, ...] = ()
     """Names (Harbor robot accounts) whose pushes are our own."""

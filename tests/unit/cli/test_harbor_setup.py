@@ -13,7 +13,7 @@ from shared.errors import PermanentError, TransientError
 from shared.oci.reference import parse_reference
 from shared.outgoing.harbor_api import HarborApi
 from shared.outgoing.http import create_session
-from shared.settings.model import HarborApi as HarborSettings
+from shared.settings.model import HarborSettings
 from tests.servers.harbor import PASSWORD, USER, Harbor, running_harbor
 
 HOOK = "https://ics.example.com/conversion"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from ingress.console.charts import hour_columns, waterfall
-from ingress.console.explanations import _BY_CODE, explain
 from ingress.console.presentation import (
     ago,
     bytes_text,
@@ -22,7 +19,6 @@ from ingress.console.presentation import (
 )
 from ingress.status.conversion import STATUSES
 from ingress.status.views import AttemptView, HourView, StageView
-from shared.registry import errors
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EVIL = '"><script>alert(1)</script>'
@@ -130,41 +126,3 @@ def test_a_waterfall_stays_within_its_width_however_long_the_wait_was(queue: flo
     assert drawn.queue <= 20
     assert all(row.width >= 0.25 and row.x + row.width <= 100.3 for row in drawn.rows)
     assert waterfall(attempt([], queue)) is None
-
-
-def raised_codes() -> set[str]:
-    """Every literal ``code=`` of the source that reaches a dead letter."""
-    root = Path(__file__).parents[4]
-    trees = [
-        ast.parse(path.read_text())
-        for room in ("shared", "drivers", "consumer")
-        for path in (root / room).rglob("*.py")
-    ]
-    keywords = (
-        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "code"
-    )
-    return {
-        node.value.value
-        for node in keywords
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    }
-
-
-OF_REGISTRIES = {
-    *errors._PERMANENT_BY_STATUS.values(),
-    *errors._BY_REGISTRY_CODE.values(),
-    *errors._NOT_FOUND_BY_OPERATION.values(),
-    *("rate_limited", "policy_violation", "registry_timeout", "registry_unavailable"),
-    *("manifest_too_large", "precondition_failed"),
-}
-NEVER_OF_A_CONVERSION = {
-    *("address_unavailable", "broker_mismatch", "broker_missing", "broker_refused", "broker_unavailable"),
-    *("cannot_read", "invalid_broker_url", "peer_refused", "peer_unavailable"),
-    *("not_estargz", "not_nydus", "source_differs"),  # of a check
-}
-
-
-def test_every_code_of_a_dead_letter_is_explained_and_no_other() -> None:
-    codes = raised_codes() | OF_REGISTRIES
-    assert set(_BY_CODE) == codes - NEVER_OF_A_CONVERSION
-    assert explain("never heard of").next_step

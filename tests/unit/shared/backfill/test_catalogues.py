@@ -11,8 +11,7 @@ from shared.backfill.catalogues import HarborCatalogue, open_catalogue
 from shared.errors import PermanentError
 from shared.outgoing.harbor_api import HarborApi
 from shared.outgoing.http import create_session
-from shared.settings.model import HarborApi as HarborSettings
-from shared.settings.model import Settings
+from shared.settings.model import HarborSettings, Settings
 from tests.servers.harbor import PASSWORD, USER, running_harbor
 
 

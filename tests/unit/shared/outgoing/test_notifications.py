@@ -20,7 +20,7 @@ from shared.events import ConversionEvent, EventType, conversion_event
 from shared.messages import ConversionRequest, DriverChoice
 from shared.oci.reference import parse_reference
 from shared.outgoing.notifications import Notifier
-from shared.settings.model import HarborApi, Notification, Settings
+from shared.settings.model import HarborSettings, Notification, Settings
 from shared.telemetry.metrics import Metrics
 from tests.waiting import PATIENCE
 
@@ -179,7 +179,7 @@ async def test_the_source_artifact_gets_the_label_of_its_project(url: str, recei
         ("GET", "/api/v2.0/projects/team"): {"project_id": 7},
         ("GET", "/api/v2.0/labels"): [[], [{"id": 3, "name": "lazy-old"}, {"id": 4, "name": "lazy"}]],
     }
-    harbor = HarborApi(url=url.partition("/hook")[0], username="robot$ics", password=SecretStr("pw"), label="lazy")
+    harbor = HarborSettings(url=url.partition("/hook")[0], username="robot$ics", password=SecretStr("pw"), label="lazy")
     metrics = Metrics()
     async with Notifier.from_settings(Settings(harbor={"harbor.example.com": harbor}), metrics) as notifier:
         notifier(event("succeeded"))
