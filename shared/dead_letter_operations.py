@@ -93,16 +93,15 @@ class DeadLetterOperations:
             except IcsError as error:
                 result.note(error)
                 result.failed += 1
-                continue
+            else:
+                if not settled:
+                    result.gone += 1
+                else:
+                    result.done += 1
+                    _log.info("dead letter %s: %s by %s", letter.id, operation, actor)
+                    self._metrics.dead_letter_operation("replayed" if operation == "replay" else "discarded")
             finally:
                 on_progress(result)
-            if not settled:
-                result.gone += 1
-                continue
-            result.done += 1
-            _log.info("dead letter %s: %s by %s", letter.id, operation, actor)
-            self._metrics.dead_letter_operation("replayed" if operation == "replay" else "discarded")
-        on_progress(result)
         return result
 
     async def import_letters(self, letters: Iterable[DeadLetter]) -> None:

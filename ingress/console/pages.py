@@ -99,14 +99,15 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
 
     @protected.get("/")
     async def overview(request: Request) -> HTMLResponse:
-        columns, largest = hour_columns(views.overview(time.time()).hours)
+        seen = views.overview(time.time())
+        columns, largest = hour_columns(seen.hours)
         running = [views.summary(c) for c, _ in zip(status.history.by_status("converting"), range(10), strict=False)]
         recent = await search(status.history, ConversionFilter(), limit=8)
         failed = await search(status.history, ConversionFilter(statuses=frozenset({"failed", "retrying"})), limit=6)
         return renderer.page(
             request,
             "overview.html",
-            overview=views.overview(time.time()),
+            overview=seen,
             columns=columns,
             largest=largest,
             running=running,
