@@ -7,12 +7,14 @@ neither, nor a claim.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from shared.broker.api import Claims
 from shared.oci.reference import Reference
 from shared.settings.model import Timeouts
+from shared.telemetry.metrics import Metrics
 
 PATIENCE = 300.0
 """Seconds to wait for another consumer's layer: some 10 GB at the usual 30 to 60 MB/s. A holder that is gone or failed lets go
@@ -32,16 +34,28 @@ class LayerClaims:
 
     broker: Claims
     patience: float
+    metrics: Metrics
 
     @classmethod
-    def of(cls, broker: Claims, timeouts: Timeouts) -> LayerClaims:
-        return cls(broker, min(PATIENCE, timeouts.conversion / _PART))
+    def of(cls, broker: Claims, timeouts: Timeouts, metrics: Metrics) -> LayerClaims:
+        return cls(broker, min(PATIENCE, timeouts.conversion / _PART), metrics)
 
-    def hold(self, record: Reference) -> AbstractAsyncContextManager[bool]:
+    @asynccontextmanager
+    async def hold(self, record: Reference) -> AsyncIterator[bool]:
         """False: another consumer holds it. True: convert."""
-        return self.broker.claim(str(record), 0)
+        problems: list[str] = []
+        async with self.broker.claim(str(record), 0, problems.append) as ours:
+            for code in problems:
+                self.metrics.claim_given_up(code)
+            if ours and not problems:
+                with self.metrics.claim("held"):
+                    yield True
+            else:
+                yield ours
 
     async def wait(self, record: Reference) -> None:
         """Until nobody holds it, or for as long as the patience lasts."""
-        async with self.broker.claim(str(record), self.patience):
-            pass
+        with self.metrics.claim("waiting"):
+            async with self.broker.claim(str(record), self.patience, self.metrics.claim_given_up) as free:
+                if not free:
+                    self.metrics.claim_given_up("patience")

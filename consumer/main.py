@@ -80,7 +80,7 @@ async def run_consumer(
                 limits=settings.limits,
                 cache=settings.cache,
                 metrics=metrics,
-                claims=LayerClaims.of(broker, settings.timeouts),
+                claims=LayerClaims.of(broker, settings.timeouts, metrics),
             ),
             circuits=CircuitBreaker(metrics),
             cancellations=await stack.enter_async_context(cancellations.following()),

@@ -162,11 +162,13 @@ class EventStream(Protocol):
 class Claims(Protocol):
     """Who does what, among all consumers of one broker."""
 
-    def claim(self, key: str, patience: float) -> AbstractAsyncContextManager[bool]:
+    def claim(
+        self, key: str, patience: float, unanswered: Callable[[str], object] | None = None
+    ) -> AbstractAsyncContextManager[bool]:
         """Claim ``key`` until leaving; wait up to ``patience`` seconds for whoever has it (0: not at all).
 
-        False: another has it still. True: go on, either as the holder or because the broker cannot tell. Never raises, and
-        takes at most a few seconds beside the patience.
+        False: another has it still. True: go on, either as the holder or because the broker cannot tell: then ``unanswered``
+        is told why, as an error code. Never raises, and takes at most a few seconds beside the patience.
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -38,9 +38,13 @@ class ClaimDesk:
         self._rest = REST
         self._problem = ""
         """What the operator was told last."""
+        self._code = ""
+        """Why the broker rests."""
 
     @asynccontextmanager
-    async def claim(self, key: str, patience: float) -> AsyncIterator[bool]:
+    async def claim(
+        self, key: str, patience: float, unanswered: Callable[[str], object] | None = None
+    ) -> AsyncIterator[bool]:
         """See :meth:`shared.broker.api.Claims.claim`."""
         held: HeldClaim | None = None
         mine = True
@@ -49,9 +53,11 @@ class ClaimDesk:
                 async with asyncio.timeout(patience + ANSWER):
                     held = await self._store.acquire(_name(key), patience)
                 mine = held is not None
-                self._rest, self._problem = REST, ""
+                self._rest, self._problem, self._code = REST, "", ""
             except Exception as error:  # noqa: BLE001  no error is worth more than going on without
                 self._leave_alone(error)
+        if self._code and unanswered is not None:
+            unanswered(self._code)
         try:
             yield mine
         finally:
@@ -62,6 +68,7 @@ class ClaimDesk:
         if monotonic() < self._rests_until:  # another that was under way has done so
             return
         self._rests_until = monotonic() + self._rest
+        self._code = error.code if isinstance(error, IcsError) else "broker_unavailable"
         self._rest = min(2 * self._rest, LONGEST_REST)
         problem = error.message if isinstance(error, IcsError) else why(error)
         level = logging.DEBUG if problem == self._problem else logging.WARNING

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -72,8 +72,10 @@ class QueueBroker:
         async with self._transport.subscribe(prefetch) as taken, aclosing(self._handed_out(taken)) as deliveries:
             yield deliveries
 
-    def claim(self, key: str, patience: float) -> AbstractAsyncContextManager[bool]:
-        return self._claims.claim(key, patience)
+    def claim(
+        self, key: str, patience: float, unanswered: Callable[[str], object] | None = None
+    ) -> AbstractAsyncContextManager[bool]:
+        return self._claims.claim(key, patience, unanswered)
 
     async def stats(self) -> BrokerStats:
         return await self._transport.stats()

@@ -10,6 +10,7 @@ import platform
 import threading
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Literal, get_args
 
@@ -125,6 +126,14 @@ class Metrics:
         """One look-up of a converted layer."""
         (self._cache_hits if hit else self._cache_misses).inc()
 
+    def claim(self, state: Literal["held", "waiting"]) -> AbstractContextManager[None]:
+        """For as long as a layer's claim is held, or waited for."""
+        return self._claims.labels(state).track_inprogress()
+
+    def claim_given_up(self, reason: str) -> None:
+        """A layer is converted although another consumer may convert it too: ``patience`` has ended, or an error code."""
+        self._claims_given_up.labels(self._codes.admit(reason)).inc()
+
     def concurrency(self, limit: int) -> None:
         """``maximum_concurrency`` of this consumer."""
         self._concurrency.set(limit)
@@ -239,6 +248,8 @@ class Metrics:
         self._layers = self._counter("ics_layers_total", "Layers by how they came to be", "origin")
         self._cache_hits = self._counter("ics_layer_cache_hits_total", "Converted layers found")
         self._cache_misses = self._counter("ics_layer_cache_misses_total", "Converted layers not found")
+        self._claims = self._gauge("ics_layer_claims", "Claims on layers that consumers share", "state")
+        self._claims_given_up = self._counter("ics_layer_claims_given_up_total", "Claims gone on without", "reason")
         self._concurrency = self._gauge("ics_consumer_concurrency_limit", "maximum_concurrency of this consumer")
         self._buffers = self._gauge("ics_consumer_buffer_bytes", "Shared memory budget", "state")
 
@@ -248,6 +259,8 @@ class Metrics:
             (self._attempts, get_args(Outcome)),
             (self._stage, STAGES),
             (self._layers, ("converted", "reused")),
+            (self._claims, ("held", "waiting")),
+            (self._claims_given_up, ("patience", "broker_refused", "broker_unavailable")),
             (self._operations, ("replayed", "discarded")),
             (self._events_passed_over, ("unreadable", "unknown_type")),
             (self._notifications, ("delivered", "failed", "dropped")),

@@ -31,6 +31,6 @@ async def convert(broker: Broker, client: RegistryClient, source: Reference, dri
         limits=limits,
         cache=Cache(),
         metrics=Metrics(process_metrics=False),
-        claims=LayerClaims.of(broker, Timeouts()),
+        claims=LayerClaims.of(broker, Timeouts(), Metrics(10, process_metrics=False)),
     )
     return (await consumer.convert(job, base.progress())).result

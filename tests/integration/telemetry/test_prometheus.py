@@ -72,6 +72,8 @@ def work(ingress: Metrics, consumer: Metrics) -> None:
     consumer.layers(converted=3, reused=2)
     consumer.cache(hit=True)
     consumer.cache(hit=False)
+    with consumer.claim("held"):
+        consumer.claim_given_up("patience")
     consumer.concurrency(5)
     consumer.buffers(10, 100)
     consumer.retried("registry_timeout")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -20,12 +20,14 @@ from shared.broker.api import Broker
 from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.queue import QueueBroker
 from shared.settings.model import Limits, Timeouts
+from shared.telemetry.metrics import Metrics
 from tests.faults.images import SmallImage
 from tests.unit.consumer.sharing import Base, at_once
 from tests.unit.consumer.support import LIMITS, REGISTRY, converter, pushed, request, source
 from tests.waiting import until
 from tests.watched_store import WatchedStore
 
+METRICS = Metrics(10, process_metrics=False)
 SOON = 60.0
 """Seconds: a limit, not an expectation."""
 
@@ -43,6 +45,8 @@ class Consumers:
         self.server = MemoryServer()
         self.store = WatchedStore(**store)
         self.images: list[SmallImage] = []
+        self.patience = SOON
+        self.metrics = Metrics(10, process_metrics=False)
 
     async def push(self, count: int) -> Base:
         for number in range(count):
@@ -54,8 +58,17 @@ class Consumers:
         async with connected(self.server) as broker:
             return await run(self.consumer(broker), self.images[number], number, base)
 
+    def counted(self, name: str) -> dict[str, float]:
+        """What is not 0, by its label."""
+        return {
+            next(iter(sample.labels.values())): sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == name and sample.value
+        }
+
     def consumer(self, broker: Broker, limits: Limits = LIMITS) -> Converter:
-        return converter(self.store, cache=True, limits=limits, claims=LayerClaims(broker, SOON))
+        return converter(self.store, cache=True, limits=limits, claims=LayerClaims(broker, self.patience, self.metrics))
 
 
 async def run(made: Converter, image: SmallImage, number: int, base: Base) -> Result:
@@ -68,9 +81,20 @@ async def run(made: Converter, image: SmallImage, number: int, base: Base) -> Re
 async def test_consumers_that_start_at_once_convert_a_common_layer_once() -> None:
     here = Consumers()
     base = await here.push(3)
-    base.before = lambda: base.until(lambda: base.waiting == 2)
+    counted: dict[str, float] = {}
+
+    async def look() -> None:
+        await base.until(lambda: base.waiting == 2)
+        await until(lambda: here.counted("ics_layer_claims").get("waiting") == 2)
+        counted.update(here.counted("ics_layer_claims"))
+
+    base.before = look
     results = await asyncio.gather(*(here.convert(number, base) for number in range(3)))
     assert base.conversions == 1
+    assert counted["waiting"] == 2
+    assert counted["held"] >= 1  # the shared layer, and each one's own for as long as it lasts
+    assert here.counted("ics_layer_claims") == {}
+    assert here.counted("ics_layer_claims_given_up_total") == {}
     assert sorted(result.layers_reused for result in results) == [0, 1, 1]
     assert here.server.claimed == set()
 
@@ -154,6 +178,17 @@ async def test_a_broker_that_is_away_is_gone_on_without() -> None:
     assert (await here.convert(0, base)).layers_reused == 0
     assert (await here.convert(1, base)).layers_reused == 1
     assert (base.conversions, base.waits) == (1, 0)
+    (given_up,) = here.counted("ics_layer_claims_given_up_total").items()
+    assert given_up == ("broker_unavailable", 3)
+
+
+async def test_a_holder_that_is_too_slow_is_not_waited_for_any_longer() -> None:
+    here = Consumers()
+    base = await here.push(2)
+    base.before = lambda: base.until(lambda: base.conversions == 2)
+    here.patience = 0.1
+    await asyncio.gather(*(here.convert(number, base) for number in range(2)))
+    assert here.counted("ics_layer_claims_given_up_total") == {"patience": 1}
 
 
 async def test_after_an_error_the_broker_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,18 +212,20 @@ async def test_after_an_error_the_broker_is_left_alone_for_a_while(monkeypatch: 
 
 
 class NoClaims:
-    def claim(self, key: str, patience: float) -> AbstractAsyncContextManager[bool]:
-        raise AssertionError((key, patience))
+    def claim(
+        self, key: str, patience: float, unanswered: Callable[[str], object] | None = None
+    ) -> AbstractAsyncContextManager[bool]:
+        raise AssertionError((key, patience, unanswered))
 
 
 async def test_without_a_cache_nothing_is_claimed() -> None:
     store = WatchedStore()
     image = await pushed(store)
     base = Base(image.manifest.layers[0].digest)
-    made = converter(store, cache=False, claims=LayerClaims(NoClaims(), SOON))
+    made = converter(store, cache=False, claims=LayerClaims(NoClaims(), SOON, METRICS))
     assert (await made.convert(request(image), base.progress())).result.layers_total == 2
 
 
 def test_waiting_leaves_time_to_convert() -> None:
-    assert LayerClaims.of(NoClaims(), Timeouts()).patience == PATIENCE
-    assert LayerClaims.of(NoClaims(), Timeouts(conversion=60)).patience == 15
+    assert LayerClaims.of(NoClaims(), Timeouts(), METRICS).patience == PATIENCE
+    assert LayerClaims.of(NoClaims(), Timeouts(conversion=60), METRICS).patience == 15
