@@ -23,8 +23,8 @@ from shared.oci.reference import parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
-from tests.faults.processes import Service
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.servers.rabbitmq import rabbitmq
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.waiting import PATIENCE, patient, until

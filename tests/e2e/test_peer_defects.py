@@ -14,9 +14,9 @@ from drivers.api import ANNOTATION_SOURCE_DIGEST
 from shared.oci.reference import Reference, parse_reference
 from tests.dead_letters import dead
 from tests.e2e.system import AUTHORIZATION, System, running_system
-from tests.faults.images import push_image, small_image
-from tests.faults.processes import Service
+from tests.images.small import push_image, small_image
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.servers.scripted import scripted_server
 
 

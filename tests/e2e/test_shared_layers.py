@@ -12,9 +12,9 @@ import pytest
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import parse_reference
 from tests.e2e.system import BrokerKind, System, running_system
-from tests.faults.images import image_over, layer_tar, push_image
-from tests.faults.processes import Service
+from tests.images.small import image_over, layer_tar, push_image
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 
 LARGE = 5_000
 """Entries of the base: some 50 MB, so that a consumer is busy with it for a while."""

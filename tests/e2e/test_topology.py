@@ -26,7 +26,7 @@ from shared.oci.reference import parse_reference
 from shared.outgoing.notifications import sign
 from shared.registry.client import RegistryClient
 from tests.e2e.topology import DEPLOY, Topology, running_topology
-from tests.faults.images import push_image, small_image
+from tests.images.small import push_image, small_image
 from tests.servers.otlp import Received, holds_an_attempt
 from tests.servers.scripted import scripted_server
 from tests.waiting import patient, until

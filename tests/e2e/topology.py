@@ -19,10 +19,10 @@ import yaml
 from drivers.catalogue import option_models
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
-from tests.faults.processes import Service
 from tests.servers.nginx import nginx
 from tests.servers.otlp import OtlpReceiver, otlp_receiver
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.servers.prometheus import PrometheusServer, prometheus
 from tests.servers.rabbitmq import RabbitServer, rabbitmq
 from tests.servers.registry import RegistryServer, docker_registry

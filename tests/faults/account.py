@@ -13,7 +13,7 @@ from tests.faults.broken_images import DAMAGED_ON_THE_WAY, EXPECTED
 from tests.faults.fleet import Fleet, patiently, source_of, target_of
 from tests.faults.ledger import Accepted, Ledger
 from tests.faults.scale import BrokerName, Scale
-from tests.faults.verify import differences, source_digest_of
+from tests.images.comparing import differences, source_digest_of
 
 
 @dataclass

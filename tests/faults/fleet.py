@@ -23,10 +23,10 @@ from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings
 from shared.settings.model import Settings
 from tests.faults.broken_images import Breakage
-from tests.faults.processes import Service
 from tests.faults.proxy import FaultProxy
 from tests.faults.scale import Scale
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.waiting import patient
 

@@ -16,10 +16,10 @@ from shared.oci.reference import parse_reference
 from tests.faults.account import Report
 from tests.faults.broken_images import Breakage, breakage_of
 from tests.faults.fleet import AUTH_HEADER, REGISTRY, Fleet, patiently, source_of
-from tests.faults.images import image_of, push_image
 from tests.faults.ledger import Accepted
-from tests.faults.processes import Service
 from tests.faults.scale import FAULT_PAUSE
+from tests.images.small import image_of, push_image
+from tests.servers.processes import Service
 
 
 class Pusher:

@@ -12,9 +12,9 @@ from typing import Any
 
 from tests.faults.account import Report
 from tests.faults.fleet import Fleet
-from tests.faults.processes import Service
 from tests.faults.proxy import PROXY_FAULTS, Fault
 from tests.faults.scale import FAULT_PAUSE
+from tests.servers.processes import Service
 
 
 class Striker:

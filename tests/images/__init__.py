@@ -1,1 +1,1 @@
-"""Real images, and what compares them on disk."""
+"""Images for tests, small and real ones, and what compares them."""

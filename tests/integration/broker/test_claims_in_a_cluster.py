@@ -20,7 +20,7 @@ from shared.oci.manifest import ImageManifest
 from shared.oci.reference import parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.model import Auth, Settings
-from tests.faults.images import push_image, small_image
+from tests.images.small import push_image, small_image
 from tests.integration.broker.conftest import Server, settings_for
 from tests.integration.broker.converting import convert
 from tests.servers.nats import nats_cluster

@@ -14,8 +14,8 @@ import pytest
 from shared.oci.reference import Reference, parse_reference
 from tests.dead_letters import dead
 from tests.e2e.system import System, running_system
-from tests.faults.images import SmallImage, push_image, small_image
-from tests.faults.verify import source_digest_of
+from tests.images.comparing import source_digest_of
+from tests.images.small import SmallImage, push_image, small_image
 from tests.servers.nats import nats_cluster
 from tests.servers.rabbitmq import rabbitmq_cluster
 

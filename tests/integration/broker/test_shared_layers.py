@@ -11,7 +11,7 @@ from drivers.api import Result
 from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.model import Auth, Settings
-from tests.faults.images import push_image, small_image
+from tests.images.small import push_image, small_image
 from tests.integration.broker.conftest import Kind
 from tests.integration.broker.converting import convert
 from tests.servers.registry import docker_registry

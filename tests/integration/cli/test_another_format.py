@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from drivers.catalogue import driver_types
-from tests.faults.images import layer_tar
 from tests.images.pushing import make_layout
+from tests.images.small import layer_tar
 
 
 @pytest.fixture

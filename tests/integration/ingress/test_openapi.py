@@ -22,8 +22,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.faults.processes import Service
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.waiting import PATIENCE
 
 EXAMPLES = 20

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
 
-from tests.faults.processes import Service
 from tests.servers.certificates import certificate_authority
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.waiting import PATIENCE, until
 
 

@@ -18,7 +18,7 @@ from shared.oci.digest import Digest
 from shared.oci.reference import parse_reference
 from shared.registry.client import RegistryClient
 from shared.registry.retry import RetryPolicy
-from tests.faults.images import small_image
+from tests.images.small import small_image
 from tests.integration.registry.conftest import OpenClient
 from tests.servers.scripted import Handler, scripted_server
 from tests.waiting import PATIENCE

@@ -23,7 +23,7 @@ from shared.oci.reference import Reference, parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.model import Cache, Limits
 from shared.telemetry.metrics import Metrics
-from tests.faults.images import push_image, small_image
+from tests.images.small import push_image, small_image
 from tests.integration.registry.conftest import OpenClient
 from tests.servers.registry import BINARY, RegistryServer, docker_registry
 from tests.unit.consumer.support import progress

@@ -21,8 +21,8 @@ from shared.registry.client import RegistryClient
 from shared.settings.model import Auth, Cache, Limits
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
-from tests.faults.images import push_image, small_image
-from tests.faults.verify import differences
+from tests.images.comparing import differences
+from tests.images.small import push_image, small_image
 from tests.integration.registry.conftest import OpenClient
 from tests.servers.devregistry import Fault, FaultyRegistry, serve_registry
 from tests.servers.registry import RegistryServer

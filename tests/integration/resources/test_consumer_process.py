@@ -16,9 +16,9 @@ from aiohttp import ClientSession, ClientTimeout
 from shared.oci.reference import Reference, parse_reference
 from tests.dead_letters import dead
 from tests.e2e.system import BrokerKind, System, running_system
-from tests.faults.images import push_image, small_image
 from tests.faults.proxy import Fault, FaultKind, FaultProxy, Stage
-from tests.faults.verify import differences
+from tests.images.comparing import differences
+from tests.images.small import push_image, small_image
 from tests.integration.broker.test_conformance import settled
 from tests.waiting import PATIENCE, until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.oci.reference import parse_reference
 from tests.e2e.system import running_system
-from tests.faults.images import push_image, small_image
+from tests.images.small import push_image, small_image
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings, render_settings
 from tests.e2e.system import System, running_system
 from tests.e2e.test_bad_input import push, tar
-from tests.faults.processes import Service
 from tests.integration.security.canaries import USER, Canaries
 from tests.integration.security.telltales import (
     Telltale,
@@ -41,6 +40,7 @@ from tests.integration.security.telltales import (
 )
 from tests.servers.otlp import OtlpReceiver, otlp_receiver
 from tests.servers.ports import free_port
+from tests.servers.processes import Service
 from tests.servers.rabbitmq import rabbitmq
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.scripted import scripted_server

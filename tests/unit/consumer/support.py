@@ -12,7 +12,7 @@ from shared.oci.reference import Reference, parse_reference
 from shared.settings.model import Cache, Limits
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
-from tests.faults.images import SmallImage, push_image, small_image
+from tests.images.small import SmallImage, push_image, small_image
 from tests.watched_store import WatchedStore
 
 REGISTRY = "harbor.example.com"

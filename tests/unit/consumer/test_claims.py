@@ -21,7 +21,7 @@ from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.queue import QueueBroker
 from shared.settings.model import Limits, Timeouts
 from shared.telemetry.metrics import Metrics
-from tests.faults.images import SmallImage
+from tests.images.small import SmallImage
 from tests.unit.consumer.sharing import Base, at_once
 from tests.unit.consumer.support import LIMITS, REGISTRY, converter, pushed, request, source
 from tests.waiting import until

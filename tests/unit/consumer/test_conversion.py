@@ -20,8 +20,8 @@ from shared.oci.digest import Digest
 from shared.oci.manifest import encode_manifest
 from shared.oci.reference import Reference
 from shared.settings.model import Limits
-from tests.faults.images import push_image, small_image
-from tests.faults.verify import differences
+from tests.images.comparing import differences
+from tests.images.small import push_image, small_image
 from tests.unit.consumer.support import converter, progress, pushed, request, source, target
 from tests.watched_store import WatchedStore
 

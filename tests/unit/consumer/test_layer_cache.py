@@ -11,7 +11,7 @@ import pytest
 from consumer.layer_cache import record_tag
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, encode_manifest
-from tests.faults.verify import differences
+from tests.images.comparing import differences
 from tests.unit.consumer.support import REGISTRY, converter, progress, pushed, request, source, target
 from tests.watched_store import WatchedStore
 

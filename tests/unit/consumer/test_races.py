@@ -9,7 +9,7 @@ import pytest
 from drivers.api import ANNOTATION_SOURCE_DIGEST
 from shared.errors import PermanentError, SkippedError, SupersededError
 from shared.oci.reference import Reference
-from tests.faults.images import push_image, small_image
+from tests.images.small import push_image, small_image
 from tests.unit.consumer.support import converter, progress, pushed, request, source, target
 from tests.watched_store import WatchedStore
 

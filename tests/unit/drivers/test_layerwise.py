@@ -26,7 +26,7 @@ from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest
 from shared.oci.reference import Reference
-from tests.faults.images import SmallImage, push_image, small_image
+from tests.images.small import SmallImage, push_image, small_image
 from tests.unit.consumer.support import converter, progress, request, source, target
 from tests.watched_store import WatchedStore
 
