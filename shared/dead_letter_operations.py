@@ -131,7 +131,18 @@ class DeadLetterOperations:
         if not await self._broker.dead_letters.discard(letter.id):
             return False
         if letter.request is not None:
-            await self._tell(conversion_event("discarded", letter.request, dead_letter_id=letter.id, actor=actor))
+            await self._tell(
+                conversion_event(
+                    "discarded",
+                    letter.request,
+                    dead_letter_id=letter.id,
+                    actor=actor,
+                    attempt=max(1, len(letter.attempts)),
+                    trace_id=letter.trace_id,
+                    failure=letter.failure,
+                    died_at=letter.died_at,
+                )
+            )
         return True
 
     async def _tell(self, event: ConversionEvent) -> None:

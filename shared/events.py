@@ -94,6 +94,8 @@ class EventData(BaseModel):
     progress: dict[str, Any] | None = None
     """``{"layer": digest, "done": bytes, "total": bytes}``."""
     dead_letter_id: str = ""
+    died_at: datetime | None = None
+    """``discarded``: when it became the letter that is gone now, with its ``failure``: its end, where no event told of it."""
     actor: str = ""
     """Who replayed, discarded or cancelled."""
     where: RequestFilter | None = None

@@ -177,14 +177,22 @@ class Conversion:
             case "replayed":
                 return self._replay(time, data.get("actor", ""))
             case "discarded":
-                attempts, extra = self._open()
-                if self.status != "failed" and attempts:
-                    return False
-                extra["discarded_by"] = data.get("actor", "")
-                self.status, self.dead_letter_id = "discarded", ""
-                self.finished = self.finished or time
-                return True
+                return self._discard(data, time)
         return False
+
+    def _discard(self, data: StoredData, time: float) -> bool:
+        """The letter of its failure is gone; where no event told of that failure, this one does."""
+        attempts, extra = self._open()
+        if self.status != "failed" and attempts:
+            died_at = data.get("died_at")
+            died = 0.0 if died_at is None else died_at.timestamp()
+            if self.settled or died < attempts[-1].started or (self.status == "queued" and self.run > 1):
+                return False
+            self._end(data, died, "failed")
+        extra["discarded_by"] = data.get("actor", "")
+        self.status, self.dead_letter_id = "discarded", ""
+        self.finished = self.finished or time
+        return True
 
     def _replay(self, time: float, actor: str) -> bool:
         _, extra = self._open()

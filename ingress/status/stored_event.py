@@ -82,6 +82,7 @@ class StoredData(TypedDict, total=False):
     stages: list[StoredStage]
     progress: dict[str, Any] | None
     dead_letter_id: str
+    died_at: AwareDatetime | None
     actor: str
     where: dict[str, Any] | None
 

@@ -10,10 +10,15 @@ from ingress.backfill.record import Backfills
 from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.live import Live
-from ingress.status.stored_event import StoredEvent
+from ingress.status.stored_event import StoredEvent, decode_stored
 from shared.broker.memory import MemoryServer, open_memory
+from shared.broker.passed_over import PassedOver
+from shared.broker.queue import QueueBroker
+from shared.dead_letter_operations import DeadLetterOperations
 from shared.messages import ConversionRequest, DeadLetter, Failure
+from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.tracing import Tracing
 from tests.unit.ingress.status.test_history import DENIED, event, request
 from tests.waiting import until
 
@@ -100,6 +105,40 @@ def test_an_event_that_comes_after_all_changes_nothing() -> None:
     history.bury(letter())
     assert history.apply(event("failed", 20, consumer="a/1", failure=LIMIT, dead_letter_id="letter")) is None
     assert +history.counts == {"failed": 1}
+
+
+@pytest.mark.parametrize("told", [[STARTED], [STARTED, RETRYING]], ids=["under way", "retrying"])
+async def test_a_letter_that_nobody_told_of_and_that_is_discarded_is_an_end(told: list[StoredEvent]) -> None:
+    """For an ingress that starts after both, which finds no letter."""
+    async with open_memory(MemoryServer()) as transport:
+        broker = QueueBroker(transport, delivery_limit=3)
+        await broker.dead_letters.add(letter())
+        tracing, metrics = Tracing.from_environment("test", enabled=False), Metrics(process_metrics=False)
+        operations = DeadLetterOperations(Settings(), broker, tracing=tracing, metrics=metrics)
+        await operations.carry_out("discard", [letter()], actor="boss")
+        (body,) = [body async for body in broker.events.bodies(follow=False)]
+    (discarded,) = decode_stored(body, PassedOver("history"))
+    history = after(event("requested"), *told)
+    history.lose_sight(datetime.now(UTC).timestamp())
+    ended = history.apply(discarded)
+    assert ended is not None
+    assert (ended.status, ended.finished, ended.extra["discarded_by"]) == (
+        "discarded",
+        letter().died_at.timestamp(),
+        "boss",
+    )
+    assert (ended.attempts[-1].outcome, ended.attempts[-1].code) == ("failed", "delivery_limit")
+    assert (history.converting(), +history.counts) == (0, {"discarded": 1})
+    assert history.apply(discarded) is None
+
+
+@pytest.mark.parametrize("status", ["converting", "succeeded"])
+def test_a_letter_that_is_discarded_ends_nothing_that_began_after_it(status: str) -> None:
+    told = [STARTED, event("succeeded", 12, consumer="a/1")] if status == "succeeded" else [event("started", 21)]
+    gone = event("discarded", 40, actor="boss", failure=LIMIT, died_at=letter().died_at)
+    history = after(event("requested"), *told)
+    assert history.apply(gone) is None
+    assert +history.counts == {status: 1}
 
 
 async def test_a_letter_waits_for_its_event_and_for_the_whole_history() -> None:
