@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,62 +80,54 @@ def backfill_command(  # noqa: PLR0917  one parameter an option
         _tell(runner.run(walk.go(publish=True, show=False)), output, dry=False)
 
 
+@dataclass(frozen=True, slots=True)
 class _Walk:
     """One command's walk; a plan first, then the same for real."""
 
-    def __init__(  # noqa: PLR0917
-        self,
-        settings: Settings,
-        registry: str,
-        project: str,
-        wanted: tuple[Globs, Globs],
-        limit: int | None,
-        rate: float,
-        journal: Path | None,
-    ) -> None:
-        self._settings = settings
-        self._registry = registry
-        self._project = project
-        self._wanted = wanted
-        self._limit = limit
-        self._rate = rate
-        self._journal = journal
+    settings: Settings
+    registry: str
+    project: str
+    wanted: tuple[Globs, Globs]
+    """Repositories, tags."""
+    limit: int | None
+    rate: float
+    journal: Path | None
 
     async def go(self, *, publish: bool, show: bool) -> BackfillReport:
         async with AsyncExitStack() as stack:
-            catalogue = await stack.enter_async_context(open_catalogue(self._settings, self._registry, self._project))
+            catalogue = await stack.enter_async_context(open_catalogue(self.settings, self.registry, self.project))
             enqueue = await stack.enter_async_context(self._enqueuer()) if publish else None
             return await backfill(
-                self._registry,
+                self.registry,
                 catalogue,
-                Planner(self._settings).plan_source,
+                Planner(self.settings).plan_source,
                 enqueue,
-                repositories=self._wanted[0],
-                tags=self._wanted[1],
-                journal=Journal(self._journal, self._identity()),
-                limit=self._limit,
-                rate=self._rate,
+                repositories=self.wanted[0],
+                tags=self.wanted[1],
+                journal=Journal(self.journal, self._identity()),
+                limit=self.limit,
+                rate=self.rate,
                 on_progress=_show if show else _count,
             )
 
     @asynccontextmanager
     async def _enqueuer(self) -> AsyncIterator[Enqueuer]:
-        tracing = Tracing.from_environment("ics-cli", enabled=self._settings.telemetry.enabled)
+        tracing = Tracing.from_environment("ics-cli", enabled=self.settings.telemetry.enabled)
         try:
             async with (
-                open_broker(self._settings) as broker,
+                open_broker(self.settings) as broker,
                 EventReporter(broker.events, Metrics(process_metrics=False), ()).running() as reporter,
             ):
-                yield Enqueuer(self._settings, broker, tracing=tracing, tell=reporter.tell)
+                yield Enqueuer(self.settings, broker, tracing=tracing, tell=reporter.tell)
         finally:
             await asyncio.to_thread(tracing.shutdown)
 
     def _identity(self) -> dict[str, Any]:
         """What makes a repository finished: with other tags or rules there would be more to ask for."""
-        decided = self._settings.model_dump(mode="json", include={"rules", "driver"})
+        decided = self.settings.model_dump(mode="json", include={"rules", "driver"})
         return {
-            "registry": self._registry,
-            "tags": self._wanted[1].model_dump(mode="json"),
+            "registry": self.registry,
+            "tags": self.wanted[1].model_dump(mode="json"),
             "rules": hashlib.sha256(orjson.dumps(decided, option=orjson.OPT_SORT_KEYS)).hexdigest(),
         }
 
