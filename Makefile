@@ -23,7 +23,7 @@ test: ## install what the tests need, check the code, run every test
 	.venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup --cov --cov-report= $(TESTS)
 	@[ -n "$(TESTS)" ] || .venv/bin/python scripts/coverage_gate.py
 
-check: ## lint, formatting, types, import arrows, and the built wheel
+check: ## lint, formatting, types, import arrows, the C code, and the built wheel
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check -q .
 	.venv/bin/mypy
@@ -47,4 +47,4 @@ lock: ## resolve the dependencies anew
 	uv pip compile -q --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev -o requirements-dev.lock
 
 clean: ## remove what was set up and made here
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist var
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist var drivers/reencoding/_native.so

@@ -6,7 +6,7 @@ input goes in slices of :data:`ZSTD_SLICE` bytes instead), so that a decompressi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, cast
 
 import zstandard
@@ -35,7 +35,7 @@ class Stream(Protocol):
     """One compression's format; both calls raise CorruptLayerError."""
 
     def feed(self, data: bytes) -> Iterator[bytes]: ...
-    def finish(self) -> None: ...
+    def finish(self) -> Iterable[bytes]: ...
 
 
 class _Plain:
@@ -46,8 +46,9 @@ class _Plain:
         for start in range(0, len(data), PIECE):
             yield data[start : start + PIECE]
 
-    def finish(self) -> None:
+    def finish(self) -> Iterable[bytes]:
         """Any length is a whole plain stream; the tar reader knows better."""
+        return ()
 
 
 class _Gzip:
@@ -108,10 +109,11 @@ class _Gzip:
         message = f"bytes that are not gzip follow a gzip member near byte {self._offset}"
         raise CorruptLayerError(message, offset=self._offset)
 
-    def finish(self) -> None:
+    def finish(self) -> Iterable[bytes]:
         if self._member is not None or self._between:
             message = f"the layer's gzip data ends in the middle of a member, at byte {self._offset}"
             raise CorruptLayerError(message, offset=self._offset)
+        return ()
 
 
 class _Zstd:
@@ -169,10 +171,11 @@ class _Zstd:
         message = f"bytes that are not zstd follow a zstd frame near byte {self._offset}"
         raise CorruptLayerError(message, offset=self._offset)
 
-    def finish(self) -> None:
+    def finish(self) -> Iterable[bytes]:
         if self._frame is not None or self._between or self._skip:
             message = f"the layer's zstd data ends in the middle of a frame, at byte {self._offset}"
             raise CorruptLayerError(message, offset=self._offset)
+        return ()
 
 
 class Inflater:
@@ -224,7 +227,9 @@ class Inflater:
             for piece in self._stream.feed(self._head):
                 self._count(len(piece))
                 yield piece
-        self._stream.finish()
+        for piece in self._stream.finish():
+            self._count(len(piece))
+            yield piece
 
     def _count(self, size: int) -> None:
         limits = self._limits

@@ -38,6 +38,15 @@ install_packages() {
         apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# With the headers of the C library: Debian's gcc only recommends them.
+compiler_works() {
+    library=$(mktemp)
+    status=0
+    printf '#include <stdint.h>\n#include <string.h>\n' | ${CC:-cc} -x c -shared -fPIC -o "$library" - 2>/dev/null || status=$?
+    rm -f "$library"
+    return "$status"
+}
+
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     say "Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"
     exit 1
@@ -58,9 +67,11 @@ fi
 
 lock=requirements.lock
 [ "$mode" = run ] || lock=requirements-dev.lock
-stamp=".venv/.ready-$mode-$(cat "$lock" pyproject.toml | sha256sum | cut -c1-16)"
-[ -e "$stamp" ] && exit 0
+built=$(cat pyproject.toml hatch_build.py drivers/reencoding/*.[ch] | sha256sum | cut -c1-16)
+stamp=".venv/.ready-$mode-$(sha256sum <"$lock" | cut -c1-16)-$built"
+[ -e "$stamp" ] && [ -e drivers/reencoding/_native.so ] && exit 0
 
+compiler_works || install_packages gcc libc6-dev
 if ! [ -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     rm -rf .venv
     if ! "$python" -m venv .venv >/dev/null 2>&1; then
@@ -75,6 +86,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 # extra (coverage[toml]) to the one that is pinned, and then stops because it has no hash.
 .venv/bin/python -m pip install -q --no-deps --require-hashes --only-binary :all: -r "$lock"
 .venv/bin/python -m pip install -q --no-deps --editable .
-rm -f .venv/.ready-"$mode"-*
+# Both modes share what is built: the other's stamp holds no longer if it is of other sources.
+find .venv -maxdepth 1 \( -name ".ready-$mode-*" -o -name '.ready-*' ! -name "*-$built" \) -delete
 : >"$stamp"
 say "ready: .venv/bin/ics --help"

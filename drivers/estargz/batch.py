@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from drivers.estargz.levels import Levels
-from drivers.estargz.packing import DIGEST_SIZE, NUMBERS
+from deflate import gzip_compress
+
+from drivers.estargz.packing import DIGEST_SIZE, NUMBERS, REENCODED, digests
+from drivers.reencoding.gzip_stream import Matches
+from drivers.reencoding.members import MemberEncoder
 
 BATCH_SIZE: Final = 1 << 20
 """Bytes of tar at which a batch is handed over: many small files a hand-over. Fixed: the table's segments follow batches."""
+
+WANTED: Final = bytes(level == REENCODED for level in range(256))
+"""Translates levels to what :meth:`drivers.reencoding.members.MemberEncoder.members` is told."""
 
 Pack = Callable[[bytes, "array[int]", "array[int]", bytes], tuple["array[int]", bytes, bytes]]
 """:func:`drivers.estargz.packing.pack`, here or elsewhere."""
@@ -52,8 +58,12 @@ class Batch:
     lines: dict[int, list[bytes]] = field(default_factory=dict)
     """Complete lines of the entries whose headers follow a member's file data."""
     data: bytes = b""
+    source: int | None = None
+    """Where in the source's tar the batch begins, if it is one stretch of it; what precedes byte 0 is ours."""
+    matches: Matches | None = None
+    """What the source's compressor found in it, if any member is to be made of that."""
     levels: bytes = b""
-    """Of each member's compression."""
+    """How each member is made; see :func:`drivers.estargz.packing.pack`."""
     sizes: array[int] = field(default_factory=_numbers)
     """Bytes of each compressed member."""
     digests: bytes = b""
@@ -74,17 +84,48 @@ class Batch:
         self.parts.append(part)
         self.size += len(part)
 
-    def close(self, levels: Levels) -> Batch:
-        """No more members. Batches are closed in order."""
+    def close(self) -> None:
+        """No more members."""
         self.data = b"".join(self.parts)
         self.parts = []
-        self.levels = levels.choose(self.data, self.starts, self.payloads)
+
+    @property
+    def footprint(self) -> int:
+        """Bytes that it takes until it is written, with its members."""
+        return 2 * self.size + (len(self.matches.records) if self.matches else 0)
+
+    def pieces(self) -> Iterator[tuple[memoryview, int]]:
+        """Each member, uncompressed, and how many bytes of file data it begins with. Of a closed batch."""
+        view = memoryview(self.data)
+        for start, end, payload in zip(self.starts, (*self.starts[1:], self.size), self.payloads, strict=True):
+            yield view[start:end], payload
+
+    def make(self, pack: Pack, encoder: MemberEncoder) -> Batch:
+        """Hash every payload and make every member. Runs in a worker thread."""
+        if self.matches is None or self.source is None:
+            self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, self.levels)
+            return self
+        self.digests = digests(self.data, self.starts, self.payloads)
+        wanted = self.levels.translate(WANTED)
+        self.sizes, self.members = encoder.members(self.data, self.starts, wanted, self.matches, self.source)
+        self.matches = None
+        if 0 in wanted:
+            self._compress_others()
         return self
 
-    def compress(self, pack: Pack) -> Batch:
-        """Hash and compress every member. Runs in a worker thread."""
-        self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, self.levels)
-        return self
+    def _compress_others(self) -> None:
+        """Put the members that are not made yet between those that are."""
+        made = memoryview(self.members)
+        members: list[bytes | bytearray | memoryview] = []
+        for index, ((member, _), level) in enumerate(zip(self.pieces(), self.levels, strict=True)):
+            if level == REENCODED:
+                members.append(made[: self.sizes[index]])
+                made = made[self.sizes[index] :]
+            else:
+                compressed = gzip_compress(member, level)
+                members.append(compressed)
+                self.sizes[index] = len(compressed)
+        self.members = b"".join(members)
 
     def digest(self, index: int) -> bytes:
         """Hex sha256 of one member's file data."""

@@ -20,9 +20,9 @@ from drivers.estargz.layout import (
     RESERVED_NAMES,
     regular_header,
 )
-from drivers.estargz.levels import Levels
 from drivers.estargz.lines import EMPTY_DIGEST, LineWriter
 from drivers.estargz.packing import DIGEST_SIZE
+from drivers.estargz.planner import Planner
 from drivers.estargz.priorities import Prioritized
 from drivers.estargz.toc import Names
 from drivers.inflate import Inflater
@@ -43,7 +43,7 @@ class Cutter:
         limits: what the layer may ask for.
         names: told every path in the table's order.
         prioritized: what goes first; None means that prefetch was not asked for.
-        levels: of the members' compression.
+        planner: how the members are made.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Cutter:
         limits: LayerLimits,
         names: Names,
         prioritized: Sequence[Prioritized] | None,
-        levels: Levels,
+        planner: Planner,
     ) -> None:
-        self._inflater = Inflater(limits)
+        self._inflater = Inflater(limits, gzip=planner.stream)
         self._parser = TarParser(limits)
         self._chunk_size = chunk_size
         self._names = names
-        self._levels = levels
+        self._planner = planner
         self._prioritized = prioritized
         self._moved: Mapping[str, object] = {clean(item.entry.name): None for item in prioritized or ()}
         self._lines = LineWriter()
@@ -71,6 +71,7 @@ class Cutter:
         self._position = 0
         self._file_name = b""
         self._skipping = False
+        self._source = 0  # where in the source's tar the next byte stands that is taken
 
     def start(self) -> Iterator[Batch]:
         """Prioritised files and the landmark; once, before the first :meth:`feed`."""
@@ -81,6 +82,8 @@ class Cutter:
             yield from self._filled()
         self._landmark()
         yield from self._filled()
+        self._batch.source = -self._batch.size
+        self._source = 0
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """Compressed bytes; batches come as they fill. Exhaust it before the next call.
@@ -97,18 +100,25 @@ class Cutter:
         for piece in self._inflater.finish():
             yield from self._tar(piece)
         self._parser.finish()
-        yield self._batch.close(self._levels)
+        self._close()
+        yield from self._filled()
 
     def _tar(self, piece: bytes) -> Iterator[Batch]:
         full = self._full
+        if self._batch.source is None or self._parser.ended:
+            self._planner.forget(self._inflater.uncompressed - len(piece))
         for event in self._parser.feed(piece):
             if isinstance(event, TarEntry):
                 path = clean(event.name)
                 # A global PAX header's "name" is a temporary one of its writer: it is no path.
                 if (path in RESERVED_NAMES or path in self._moved) and event.type != GLOBAL_PAX:
                     self._skipping = event.size > 0
+                    self._batch.source = None
                     continue
                 self._skipping = False
+                if event.offset != self._source:
+                    self._batch.source = None  # something before it was passed over
+                    self._source = event.offset
                 self._entry(event, path)
             elif not self._skipping:
                 self._payload(event)
@@ -124,11 +134,11 @@ class Cutter:
             self._member(0)
         kind, size = entry.type, entry.size
         if kind == GLOBAL_PAX:
-            self._batch.append(entry.raw)
+            self._head(entry)
             return
         head = self._lines.head(entry)
         self._names.add(path)
-        self._batch.append(entry.raw)
+        self._head(entry)
         if kind == REGULAR and size:
             self._file(entry, head)
         elif kind == REGULAR:
@@ -137,6 +147,10 @@ class Cutter:
             if kind == HARD_LINK:
                 self._names.link(clean(entry.link))
             self._batch.line(head + b"}")
+
+    def _head(self, entry: TarEntry) -> None:
+        self._batch.append(entry.raw)
+        self._source += len(entry.raw)
 
     def _file(self, entry: TarEntry, head: bytes) -> None:
         size = entry.size
@@ -154,6 +168,7 @@ class Cutter:
             batch = self._batch
             taken = min(len(data), self._chunk_left)
             batch.append(data if taken == len(data) else data[:taken])
+            self._source += taken
             self._file_left -= taken
             self._chunk_left -= taken
             if self._chunk_left:
@@ -162,6 +177,7 @@ class Cutter:
                 padding = _PADDING[(self._position + batch.payloads[-1]) % 512]
                 if padding:
                     batch.append(padding)
+                    self._source += len(padding)
                 self._headers_from = batch.size
                 return
             data = data[taken:]
@@ -173,10 +189,17 @@ class Cutter:
     def _member(self, payload: int, head: bytes = b"") -> None:
         """Begin a member, in the next batch when this one is full."""
         if self._batch.size >= BATCH_SIZE:
-            self._full.append(self._batch.close(self._levels))
-            self._batch = Batch()
+            self._close()
+            self._batch = Batch(source=self._source)
         self._batch.begin(payload, head)
         self._headers_from = self._batch.size + payload
+
+    def _close(self) -> None:
+        batch = self._batch
+        batch.close()
+        self._planner.plan(batch)
+        self._planner.forget(self._source)
+        self._full.append(batch)
 
     def _chunk(self, *, last: bool) -> None:
         batch = self._batch

@@ -31,7 +31,7 @@ class EstargzDriver(LayerwiseDriver):
     """
 
     type: ClassVar[str] = "estargz"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     options: ClassVar[OptionsModel] = EstargzOptions
 
     def __init__(self, limits: LayerLimits | None = None, workers: Workers | None = None) -> None:

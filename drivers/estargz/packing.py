@@ -24,6 +24,8 @@ RESPONSE = Struct("<I")
 NUMBERS = "I"
 DIGEST_SIZE = 64
 """Hex digits."""
+REENCODED = 255
+"""In place of a level: the member is made of matches that are known, and not here."""
 
 
 def pack(
@@ -41,16 +43,16 @@ def pack(
         Size of each member, the joined hex sha256 of each payload, the joined members.
     """
     view = memoryview(data)
-    sizes = array(NUMBERS)
-    digests: list[str] = []
-    members: list[bytes | bytearray] = []
     ends = [*starts[1:], len(data)]
-    for start, payload, end, level in zip(starts, payloads, ends, levels, strict=True):
-        digests.append(sha256(view[start : start + payload]).hexdigest())
-        member = gzip_compress(view[start:end], level)
-        members.append(member)
-        sizes.append(len(member))
-    return sizes, "".join(digests).encode("ascii"), b"".join(members)
+    members = [gzip_compress(view[start:end], level) for start, end, level in zip(starts, ends, levels, strict=True)]
+    return array(NUMBERS, map(len, members)), digests(data, starts, payloads), b"".join(members)
+
+
+def digests(data: bytes | bytearray, starts: Sequence[int], payloads: Sequence[int]) -> bytes:
+    """The joined hex sha256 of each payload; arguments as of :func:`pack`."""
+    view = memoryview(data)
+    each = [sha256(view[start : start + payload]).hexdigest() for start, payload in zip(starts, payloads, strict=True)]
+    return "".join(each).encode("ascii")
 
 
 def serve(source: BinaryIO, target: BinaryIO) -> None:

@@ -15,8 +15,8 @@ from drivers.api import BlobWriter, OpenBlob, UnconvertibleLayerError
 from drivers.estargz.batch import Batch
 from drivers.estargz.cutter import Assembler, Cutter
 from drivers.estargz.layout import footer
-from drivers.estargz.levels import Levels
 from drivers.estargz.options import EstargzOptions
+from drivers.estargz.planner import Planner
 from drivers.estargz.priorities import Prioritized, PriorityScan
 from drivers.estargz.toc import FinishedToc, Names, TocWriter
 from drivers.estargz.workers import Workers
@@ -55,7 +55,7 @@ async def build(
     """
     prioritized = await _prioritized(open_blob, option, limits, workers) if option.prioritized_files else None
     names = Names()
-    cutter = Cutter(option.chunk_size, limits, names, prioritized, Levels(option.estargz_compression_level))
+    cutter = Cutter(option.chunk_size, limits, names, prioritized, Planner(option.estargz_compression_level))
     layer = _Layer(cutter, TocWriter(names), writer, workers)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -92,7 +92,7 @@ class _Layer:
 
     async def _drain(self, batches: Iterator[Batch]) -> None:
         while (batch := await self._workers.step(lambda: next(batches, None))) is not None:
-            size = 2 * batch.size  # with its members
+            size = batch.footprint
             await self._workers.reserve(size)
             self._reserved += size
             await self._queue.put((size, self._workers.compress(batch)))

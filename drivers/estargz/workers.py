@@ -11,6 +11,7 @@ from typing import TypeVar
 from drivers.estargz.batch import Batch
 from drivers.estargz.packer import Packer
 from drivers.limits import DRIVER_MEMORY
+from drivers.reencoding.members import MemberEncoder
 
 _Returned = TypeVar("_Returned")
 
@@ -31,6 +32,7 @@ class Workers:
         self._compression = ThreadPoolExecutor(self.threads, thread_name_prefix="compress")
         self._steps = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="layer")
         self._packer = Packer()
+        self._encoder = MemberEncoder()
         self._free = memory
         self._memory = memory
         self._waiting: list[asyncio.Future[None]] = []
@@ -41,7 +43,9 @@ class Workers:
 
     def compress(self, batch: Batch) -> asyncio.Future[Batch]:
         """Queue a batch."""
-        return asyncio.get_running_loop().run_in_executor(self._compression, batch.compress, self._packer.pack)
+        return asyncio.get_running_loop().run_in_executor(
+            self._compression, batch.make, self._packer.pack, self._encoder
+        )
 
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes may be under way; more than there are at all counts as all.

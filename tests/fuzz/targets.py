@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from drivers.estargz.layout import TOC_NAME, footer
 from drivers.estargz.reader import read_file, read_toc
 from drivers.inflate import PIECE, Inflater
 from drivers.limits import LayerLimits
+from drivers.reencoding.gzip_stream import GzipMatches, Matches
+from drivers.reencoding.members import MemberEncoder
 from drivers.tar.entry import TarEntry
 from drivers.tar.parser import TarParser
 from shared.errors import IcsError
@@ -56,8 +60,8 @@ def inflate(data: bytes) -> None:
     assert whole == pieces or at_once
 
 
-def _inflated(data: bytes, step: int) -> tuple[bytes, str]:
-    inflater = Inflater(LIMITS)
+def _inflated(data: bytes, step: int, stream: GzipMatches | None = None) -> tuple[bytes, str]:
+    inflater = Inflater(LIMITS, gzip=stream)
     out = bytearray()
 
     def take(pieces: Iterator[bytes]) -> None:
@@ -73,6 +77,22 @@ def _inflated(data: bytes, step: int) -> tuple[bytes, str]:
     except IcsError as error:
         return bytes(out), error.code
     return bytes(out), ""
+
+
+def reencode(data: bytes) -> None:
+    """What it takes, the other reader takes; members hold what it gave, whatever they are told of its matches."""
+    stream = GzipMatches()
+    content, refused = _inflated(data, 1 + len(data) % 300, stream)
+    assert refused or (content, refused) == _inflated(data, len(data) or 1)
+    if not content:
+        return
+    starts = array("I", range(0, len(content), 1 + len(content) // (1 + len(data) % 40)))
+    # A few literals, then whatever length and distance.
+    lies = b"".join(data[at : at + 1] + bytes(3) + data[at + 1 : at + 5] for at in range(0, len(data) - 4, 5))
+    for matches in (stream.matches(0, len(content)), Matches(lies, 0)):
+        sizes, members = MemberEncoder().members(content, starts, b"\1" * len(starts), matches, 0)
+        assert sum(sizes) == len(members)
+        assert gzip.decompress(members) == content
 
 
 def read_blob(data: bytes) -> None:
@@ -106,11 +126,13 @@ TARGETS: dict[str, Target] = {
     "tar": read_tar,
     "gzip": inflate,
     "zstd": inflate,
+    "reencoding": reencode,
     "estargz": read_blob,
     "toc": read_table,
 }
 
 
 def seeds(target: str) -> list[bytes]:
-    """The corpus, in a stable order."""
-    return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+    """The corpus, in a stable order; gzip's is for all that read it."""
+    folder = CORPUS / ("gzip" if target == "reencoding" else target)
+    return [path.read_bytes() for path in sorted(folder.iterdir())]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
+from tests.fuzz import sanitized
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, seeds
 
@@ -30,3 +33,10 @@ def test_nothing_that_follows_from_the_seeds_breaks_a_reader(target: str) -> Non
             TARGETS[target](data)
         except Exception as error:
             raise AssertionError(f"round {number}: {data[:200]!r} ({len(data)} bytes)") from error
+
+
+def test_the_c_code_stays_within_its_arrays_and_within_what_c_defines(tmp_path: Path) -> None:
+    """Without the address sanitizer, which not every kernel lets run beside Python."""
+    done = sanitized.fuzz(tmp_path, "undefined", seconds=4)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r": [1-9]\d* inputs, 0 kinds", done.stdout)

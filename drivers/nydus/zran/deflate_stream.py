@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from drivers.nydus.errors import InvalidNydusError
@@ -213,12 +213,13 @@ class GzipBlocks:
         self._inflate.libz.inflateGetDictionary(self._inflate.at, self._window, ctypes.byref(size))
         return ctypes.string_at(self._window, size.value)
 
-    def finish(self) -> None:
+    def finish(self) -> Iterable[bytes]:
         """Raises CorruptLayerError: the stream ends inside a member."""
         if self._inside:
             offset = self._compressed + self._inflate.stream.total_in
             message = f"the layer's gzip data ends in the middle of a member, at byte {offset}"
             raise CorruptLayerError(message, offset=offset)
+        return ()
 
 
 def inflate_range(data: bytes, *, bits: int, byte: int, window: bytes, size: int, field: str) -> bytes:

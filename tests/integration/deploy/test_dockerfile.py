@@ -19,18 +19,22 @@ from tests.servers.ports import free_port
 ROOT = Path(__file__).parents[3]
 PYTHON = f'python() {{ "{sys.executable}" "$@"; }}; '
 """The base image has a ``python``; a Debian machine need not."""
+IGNORED = (ROOT / ".dockerignore").read_text().split()
 
 
-def build_stage() -> list[tuple[str, str]]:
+def stages() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each one's image, and its instructions."""
     text = re.sub(r"^#.*\n", "", (ROOT / "deploy/Dockerfile").read_text(), flags=re.MULTILINE)
-    stage = re.split(r"^FROM .*\n", text.replace("\\\n", " "), flags=re.MULTILINE)[1]
-    return [(line.split(None, 1)[0], line.split(None, 1)[1].strip()) for line in stage.splitlines() if line]
+    parts = re.split(r"^FROM (\S+).*\n", text.replace("\\\n", " "), flags=re.MULTILINE)[1:]
+    return [
+        (image, [(line.split(None, 1)[0], line.split(None, 1)[1].strip()) for line in lines.splitlines() if line])
+        for image, lines in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
 def let_through(name: str) -> bool:
     """By .dockerignore, which lets through only what it names."""
-    lines = (ROOT / ".dockerignore").read_text().split()
-    return lines[0] == "*" and f"!{name}" in lines
+    return IGNORED[0] == "*" and f"!{name}" in IGNORED
 
 
 def clean() -> dict[str, str]:
@@ -42,7 +46,11 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with what the second stage copies: ``/opt/ics``."""
     root = tmp_path_factory.mktemp("image")
     folder = root
-    for instruction, rest in build_stage():
+    kept_out = shutil.ignore_patterns(*(line.removeprefix("**/") for line in IGNORED if line.startswith("**/")))
+    (root / "bin").mkdir()
+    (root / "bin/apt-get").symlink_to("/bin/true")  # the compiler is here, by setup
+    environment = clean() | {"PATH": f"{root}/bin:{os.environ['PATH']}"}
+    for instruction, rest in stages()[0][1]:
         match instruction:
             case "WORKDIR":
                 folder = root / rest.lstrip("/")
@@ -52,14 +60,15 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for name in names:
                     assert let_through(name), f".dockerignore keeps {name} out"
                     if (ROOT / name).is_dir():
-                        shutil.copytree(ROOT / name, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+                        shutil.copytree(ROOT / name, folder / target, ignore=kept_out)
                     else:
                         shutil.copy(ROOT / name, folder / target)
             case "RUN":
-                inside = re.sub(r"(?<![\w.])/(?=opt/|dist\b)", f"{root}/", rest)
+                inside = re.sub(r"(?<![\w.])/(?=opt/|dist\b|var/)", f"{root}/", rest)
                 done = subprocess.run(
-                    ("sh", "-ec", PYTHON + inside), cwd=folder, env=clean(), capture_output=True, text=True, check=False
-                )
+                    ("sh", "-ec", PYTHON + inside),
+                    cwd=folder, env=environment, capture_output=True, text=True, check=False,
+                )  # fmt: skip
                 assert done.returncode == 0, done.stdout + done.stderr
             case _:
                 assert instruction == "ENV"  # pip's cache is welcome here
@@ -74,7 +83,16 @@ def test_the_image_holds_the_service_and_nothing_that_installs(image: Path) -> N
         ("git", "ls-files", "shared", "drivers", "consumer", "ingress", "cli"),
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert [name for name in shipped.stdout.split() if not (site / name).is_file()] == []
+    missing = {name for name in shipped.stdout.split() if not (site / name).is_file()}
+    assert {Path(name).suffix for name in missing} <= {".c", ".h"}
+    assert (site / "drivers/reencoding/_native.so").is_file()
+
+
+def test_the_service_runs_on_the_image_that_its_native_code_was_built_on_without_the_compiler() -> None:
+    (build, built), (run, running) = stages()
+    assert build == run
+    assert [rest for instruction, rest in built if instruction == "RUN" and re.search(r"apt-get install .* gcc ", rest)]
+    assert [rest for _, rest in running if "apt-get" in rest] == []
 
 
 def test_the_ingress_runs_from_it_and_its_health_is_what_compose_asks(image: Path, tmp_path: Path) -> None:

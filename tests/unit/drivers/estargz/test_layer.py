@@ -17,7 +17,7 @@ from drivers.api import UnconvertibleLayerError
 from drivers.estargz import EstargzDriver, EstargzOptions
 from drivers.estargz.cutter import Cutter
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE, parse_footer
-from drivers.estargz.levels import Levels
+from drivers.estargz.planner import Planner
 from drivers.estargz.reader import read_file, validate
 from drivers.estargz.toc import Names
 from drivers.estargz.workers import Workers
@@ -249,7 +249,7 @@ async def test_long_runs_of_headers_are_cut_into_members_of_their_own() -> None:
     made, blob = await convert(layer)
     toc, _ = await validate(ranges(blob), len(blob), made.descriptor.annotations[ANNOTATION_TOC_DIGEST])
     assert len(toc.entries) == 5002
-    cutter = Cutter(CHUNK, LayerLimits(), Names(), None, Levels(1))
+    cutter = Cutter(CHUNK, LayerLimits(), Names(), None, Planner(1))
     batches = [*cutter.start(), *cutter.feed(layer), *cutter.finish()]
     assert max(batch.size for batch in batches) < 2_200_000
 

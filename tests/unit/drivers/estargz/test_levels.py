@@ -1,9 +1,8 @@
-"""The level of a member: by its content and by what stands before it in the layer, never by how batches are cut."""
+"""The level of a member: by its content and by what stands before it in the layer."""
 
 from __future__ import annotations
 
 import random
-from itertools import accumulate
 
 import pytest
 
@@ -17,8 +16,8 @@ CODE = b"\x7fELF\0" + b"".join(b"%b%b" % (NOISE[at : at + 8], TEXT[at : at + 12]
 
 def levels(*members: bytes, of: Levels | None = None) -> list[int]:
     """Of members that are file data and nothing else."""
-    starts = [0, *accumulate(len(member) for member in members)][:-1]
-    return list((of or Levels(ADAPTIVE)).choose(b"".join(members), starts, [len(member) for member in members]))
+    chosen = of or Levels(ADAPTIVE)
+    return [chosen.choose(memoryview(member), len(member)) for member in members]
 
 
 @pytest.mark.parametrize(
@@ -55,12 +54,6 @@ def test_text_of_some_kilobytes_costs_half_and_anything_small_pays_a_quarter() -
 def test_data_that_saves_nothing_pays_for_nothing(data: bytes) -> None:
     text = TEXT[: 100 * KIB]
     assert levels(data, text)[1] == 7
-
-
-def test_how_batches_are_cut_changes_nothing() -> None:
-    members = [TEXT[: 50 * KIB], CODE, TEXT[: 90 * KIB], NOISE, TEXT[: 90 * KIB], TEXT[: 90 * KIB]]
-    one_by_one = Levels(ADAPTIVE)
-    assert [levels(member, of=one_by_one)[0] for member in members] == levels(*members)
 
 
 def test_a_level_that_was_asked_for_is_every_members() -> None:

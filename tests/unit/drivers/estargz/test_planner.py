@@ -1,0 +1,169 @@
+"""Which members are made of the source's own matches: by how good they are, kind by kind, and by nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import marshal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from drivers.estargz.batch import Batch
+from drivers.estargz.cutter import Cutter
+from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
+from drivers.estargz.levels import ADAPTIVE
+from drivers.estargz.packing import REENCODED, pack
+from drivers.estargz.planner import Planner
+from drivers.estargz.priorities import Prioritized
+from drivers.estargz.reader import read_file, validate
+from drivers.estargz.toc import Names
+from drivers.limits import LayerLimits
+from drivers.reencoding.gzip_stream import GzipMatches
+from drivers.reencoding.members import MemberEncoder
+from drivers.tar.parser import TarParser
+from tests.unit.drivers.layer_blobs import convert, member, ranges, tar, zst
+
+# What this is about shows in real text and code only: the standard library's.
+SOURCES = sorted(Path(argparse.__file__).parent.glob("*.py"), key=lambda path: path.stat().st_size)[-24:]
+TEXTS = [member(f"text-{path.name}", path.read_bytes()) for path in SOURCES]
+CODES = [member(f"code-{path.name}", marshal.dumps(compile(path.read_bytes(), path.name, "exec"))) for path in SOURCES]
+LAYER = tar([entry for pair in zip(TEXTS, CODES, strict=True) for entry in pair])
+
+
+def packed(data: bytes, level: int) -> bytes:
+    return gzip.compress(data, level, mtime=0)
+
+
+def planned(
+    layer: bytes,
+    *,
+    level: int = ADAPTIVE,
+    feed: int = 100_000,
+    prioritized: Sequence[Prioritized] | None = None,
+) -> tuple[list[Batch], Planner]:
+    """The batches that a layer is cut into, their members made."""
+    planner = Planner(level)
+    cutter = Cutter(4 << 20, LayerLimits(), Names(), prioritized, planner)
+    batches = [*cutter.start()]
+    for at in range(0, len(layer), feed):
+        batches += cutter.feed(layer[at : at + feed])
+    batches += cutter.finish()
+    encoder = MemberEncoder()
+    made = [batch.make(pack, encoder) for batch in batches]
+    for batch in made:
+        assert gzip.decompress(batch.members) == batch.data
+        assert sum(batch.sizes) == len(batch.members)
+    return made, planner
+
+
+def reused(batches: Sequence[Batch], kind: bytes) -> set[bool]:
+    """Whether members of files of that name are made of matches."""
+    found = set()
+    for batch in batches:
+        for head, level in zip(batch.heads, batch.levels, strict=True):
+            if head.startswith(b'{"name":"' + kind):
+                found.add(level == REENCODED)
+    return found
+
+
+def test_what_a_thorough_compressor_found_is_used() -> None:
+    batches, _ = planned(packed(LAYER, 9))
+    assert reused(batches, b"text") == reused(batches, b"code") == {True}
+    anew, _ = planned(LAYER)
+    assert sum(map(len, (batch.members for batch in batches))) < 1.01 * sum(len(batch.members) for batch in anew)
+
+
+def test_what_a_fast_compressor_found_is_not() -> None:
+    batches, _ = planned(packed(LAYER, 1))
+    anew, _ = planned(LAYER)
+    assert reused(batches, b"text") == reused(batches, b"code") == {False}
+    assert [batch.members for batch in batches] == [batch.members for batch in anew]
+
+
+def test_text_is_reused_without_data_whose_matches_are_poor() -> None:
+    mixed = b"".join(
+        packed(info.tobuf() + data + bytes(-len(data) % 512), level)
+        for pair in zip(TEXTS, CODES, strict=True)
+        for (info, data), level in zip(pair, (9, 1), strict=True)
+    )
+    batches, _ = planned(mixed)
+    assert reused(batches, b"text") == {True}
+    assert reused(batches, b"code") == {False}
+
+
+@pytest.mark.parametrize("layer", [LAYER, zst(LAYER)])
+def test_a_source_without_deflate_has_nothing_to_use(layer: bytes) -> None:
+    batches, _ = planned(layer)
+    assert reused(batches, b"") == {False}
+
+
+def test_a_level_that_was_asked_for_is_kept_to() -> None:
+    batches, planner = planned(packed(LAYER, 9), level=6)
+    assert planner.stream is None
+    assert {level for batch in batches for level in batch.levels} == {6}
+
+
+def test_how_the_source_arrives_changes_nothing() -> None:
+    source = packed(LAYER, 6)
+    expected = [(batch.data, batch.levels, batch.members) for batch in planned(source)[0]]
+    for feed in (1_000, 65_537, len(source)):
+        assert [(batch.data, batch.levels, batch.members) for batch in planned(source, feed=feed)[0]] == expected
+
+
+def test_files_that_were_moved_to_the_front_leave_a_hole_and_nothing_wrong() -> None:
+    parser = TarParser(LayerLimits())
+    entries = [event for event in parser.feed(LAYER) if not isinstance(event, memoryview)]
+    moved = next(entry for entry in entries if entry.name == CODES[5][0].name)
+    batches, _ = planned(packed(LAYER, 9), prioritized=[Prioritized(moved, bytearray(CODES[5][1]))])
+    data = b"".join(batch.data for batch in batches)
+    assert data.count(CODES[5][1]) == 1
+    assert data.index(CODES[5][1]) < data.index(TEXTS[0][1])
+    assert reused(batches, b"text") == {True, False}
+
+
+async def test_a_converted_layer_is_converted_again() -> None:
+    _, once = await convert(packed(LAYER, 9))
+    made, twice = await convert(once)
+    toc, _ = await validate(ranges(twice), len(twice), made.descriptor.annotations[ANNOTATION_TOC_DIGEST])
+    for info, data in (*TEXTS, *CODES):
+        assert await read_file(ranges(twice), toc, info.name) == data
+
+
+def test_padding_that_is_not_zero_becomes_zero_whatever_the_matches_say() -> None:
+    filled = bytearray(tar([member("a", b"a" * 1000), *TEXTS, *CODES]))
+    filled[512 + 1000 : 512 + 1024] = b"padding that is text, 24"
+    batches, _ = planned(packed(bytes(filled), 9))
+    assert b"padding that is text" not in b"".join(batch.data for batch in batches)
+    assert reused(batches, b"text") == {True}
+
+
+MUCH = b"".join(data for _, data in TEXTS) * 8
+ENOUGH = 4 << 20
+"""Bytes of records: of what is under way, not of all that went by."""
+
+
+def test_what_follows_the_archives_end_is_not_kept() -> None:
+    source = packed(LAYER + MUCH, 6)
+    whole = GzipMatches()
+    list(whole.feed(source))
+    assert len(whole.matches(0, 1 << 40).records) > 2 * ENOUGH
+    _, planner = planned(source)
+    assert planner.stream is not None
+    assert len(planner.stream.matches(0, 1 << 40).records) < ENOUGH
+
+
+def test_matches_are_not_kept_while_a_file_is_passed_over() -> None:
+    layer = tar([*TEXTS, member("large", MUCH)])
+    entries = [event for event in TarParser(LayerLimits()).feed(layer) if not isinstance(event, memoryview)]
+    planner = Planner(ADAPTIVE)
+    cutter = Cutter(4 << 20, LayerLimits(), Names(), [Prioritized(entries[-1], bytearray(MUCH))], planner)
+    list(cutter.start())
+    source = packed(layer, 6)
+    assert planner.stream is not None
+    held = []
+    for at in range(0, len(source), 100_000):
+        list(cutter.feed(source[at : at + 100_000]))
+        held.append(len(planner.stream.matches(0, 1 << 40).records))
+    assert max(held) < ENOUGH
