@@ -50,8 +50,8 @@ class LayerTree:
                 copy_attributes(inode, self.root)
                 return
             children = self._children(parts)
+            self._head, self._siblings = None if name in _DOTS else head, children
             name = parts[-1]
-            self._head, self._siblings = head, children
         old = children.get(name)
         if old is not None:
             self._head = None  # what is replaced may be a directory on the way here

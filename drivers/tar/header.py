@@ -18,7 +18,8 @@ BLOCK_SIZE: Final = 512
 ZERO_BLOCK: Final = bytes(BLOCK_SIZE)
 
 _FIELDS = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s").unpack
-_USTAR: Final = b"ustar\x0000"
+_USTAR: Final = b"ustar\0"
+"""Whatever the version behind it: GNU's ends in a space, and its prefix is none."""
 _STAR_TRAILER: Final = b"tar\x00"
 _ADLER_BASE: Final = 65521
 _CACHE_SIZE: Final = 8192
@@ -71,7 +72,7 @@ class HeaderReader:
                 if kind in b"34":
                     major_number = numbers[major]
                     minor_number = numbers[minor]
-                if prefix[0] and magic == _USTAR:
+                if prefix[0] and magic[:6] == _USTAR:
                     # star keeps times in the last 24 bytes of the prefix and marks the block's end.
                     head = _text(prefix[:131] if pad[8:] == _STAR_TRAILER else prefix)
                     if head:

@@ -192,6 +192,12 @@ def test_a_directory_that_was_replaced_is_not_written_to() -> None:
     assert [path for path, _ in walk(tree.root)] == [b"d", b"e", b"e/b"]
 
 
+@pytest.mark.parametrize("path", ["d/.", "d/./", "d/e/.."])
+def test_a_directory_spelled_with_dots_is_not_taken_for_the_one_above_it(path: str) -> None:
+    assert applied(layer(f"{path}/", "d/a")) == {"d": 1, "d/a": 2}
+    assert applied(layer("d/e/", f"{path}/", "d/e/a")) == {"d": 2, "d/e": 1, "d/e/a": 3}
+
+
 def data_layer(number: int, chunk_size: int = 0x1000) -> Bootstrap:
     root = directory()
     inode, content = file(b"%d" % number)

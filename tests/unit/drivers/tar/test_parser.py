@@ -105,9 +105,12 @@ def test_v7_header_without_magic_and_its_trailing_slash_for_directories() -> Non
     assert (entry.name, entry.type, entry.user) == ("old/", b"5", "")
 
 
-def test_ustar_prefix_is_joined() -> None:
+@pytest.mark.parametrize("version", [b"00", b"\0\0", b"  "])
+def test_ustar_prefix_is_joined_whatever_the_version(version: bytes) -> None:
     name = "d" * 90 + "/" + "e" * 90
-    [(entry, _)] = parse(tar([member(name)], tarfile.USTAR_FORMAT))
+    block = bytearray(tar([member(name)], tarfile.USTAR_FORMAT)[:512])
+    block[263:265] = version
+    [(entry, _)] = parse(with_checksum(block) + bytes(1024))
     assert entry.name == name
 
 
