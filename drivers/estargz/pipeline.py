@@ -55,7 +55,8 @@ async def build(
     """
     prioritized = await _prioritized(open_blob, option, limits, workers) if option.prioritized_files else None
     names = Names()
-    cutter = Cutter(option.chunk_size, limits, names, prioritized, Planner(option.estargz_compression_level))
+    planner = Planner(option.estargz_compression_level, workers.encoder)
+    cutter = Cutter(option.chunk_size, limits, names, prioritized, planner)
     layer = _Layer(cutter, TocWriter(names), writer, workers)
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -8,7 +8,6 @@ compressed. All of it follows from the content, in the layer's order: on any mac
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,12 +17,12 @@ from drivers.estargz.packing import REENCODED
 from drivers.reencoding.gzip_stream import GzipMatches, Matches
 from drivers.reencoding.members import MemberEncoder
 
-_SAMPLED_FIRST: Final = 4
-"""Batches of which each is sampled."""
 _SAMPLED_EVERY: Final = 32
-"""Of the others, one in so many."""
-_SAMPLE: Final = 1 << 20
-"""Bytes at a batch's beginning."""
+"""One batch in so many is sampled; before, the 1st, 2nd, 3rd, 5th, 9th and 17th."""
+_SAMPLE: Final = 512 << 10
+"""Bytes from which on a sample is large enough. It ends with a member: what begins one has fewest matches."""
+_SAMPLED_MEMBER: Final = 1 << 20
+"""Bytes at most of a sample's last member."""
 
 
 @dataclass(slots=True)
@@ -42,15 +41,16 @@ class Planner:
 
     Args:
         level: 0 to 9 for every member, or :data:`~drivers.estargz.levels.ADAPTIVE`.
+        encoder: makes the samples.
 
     Attributes:
         stream: to inflate a gzip source with; None: in any way.
     """
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, encoder: MemberEncoder) -> None:
         self.stream = GzipMatches() if level == ADAPTIVE else None
         self._levels = Levels(level)
-        self._encoder = MemberEncoder()
+        self._encoder = encoder
         self._data = _Sampled()
         self._text = _Sampled()
         self._seen = 0  # batches with matches
@@ -60,7 +60,7 @@ class Planner:
         matches = self._matches(batch)
         data = text = False
         if matches:
-            if self._seen < _SAMPLED_FIRST or self._seen % _SAMPLED_EVERY == 0:
+            if _is_sampled(self._seen):
                 self._sample(batch, matches)
             self._seen += 1
             data, text = self._reusable()
@@ -93,15 +93,20 @@ class Planner:
         return data.reencoded <= data.go, False
 
     def _sample(self, batch: Batch, matches: Matches) -> None:
-        data = batch.data[:_SAMPLE]
-        starts = array(batch.starts.typecode, [start for start in batch.starts if start < len(data)])
-        sizes, _ = self._encoder.members(data, starts, b"\1" * len(starts), matches, batch.source or 0)
-        view = memoryview(data)
-        ends = (*starts[1:], len(data))
-        for start, end, payload, size in zip(starts, ends, batch.payloads, sizes, strict=False):
-            member = view[start:end]
-            sampled = self._data if is_data(member, payload) else self._text
+        starts, ends = batch.starts, (*batch.starts[1:], batch.size)
+        count = next((index for index, end in enumerate(ends, 1) if end >= _SAMPLE), len(ends))
+        starts = starts[:count]
+        data = batch.data[: min(ends[count - 1], starts[-1] + _SAMPLED_MEMBER)]
+        sizes, _ = self._encoder.members(data, starts, b"\1" * count, matches, batch.source or 0)
+        for (member, payload), size in zip(batch.pieces(), sizes, strict=False):
+            sample = member[:_SAMPLED_MEMBER]
+            sampled = self._data if is_data(sample, payload) else self._text
+            quick, go = quick_and_go_size(sample, payload)
             sampled.reencoded += size
-            quick, go = quick_and_go_size(member, payload)
             sampled.quick += quick
             sampled.go += go
+
+
+def _is_sampled(number: int) -> bool:
+    """Whether this batch is, counted from 0."""
+    return number % _SAMPLED_EVERY == 0 or (number < _SAMPLED_EVERY and number.bit_count() == 1)

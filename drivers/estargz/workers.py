@@ -32,7 +32,7 @@ class Workers:
         self._compression = ThreadPoolExecutor(self.threads, thread_name_prefix="compress")
         self._steps = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="layer")
         self._packer = Packer()
-        self._encoder = MemberEncoder()
+        self.encoder = MemberEncoder()
         self._free = memory
         self._memory = memory
         self._waiting: list[asyncio.Future[None]] = []
@@ -44,7 +44,7 @@ class Workers:
     def compress(self, batch: Batch) -> asyncio.Future[Batch]:
         """Queue a batch."""
         return asyncio.get_running_loop().run_in_executor(
-            self._compression, batch.make, self._packer.pack, self._encoder
+            self._compression, batch.make, self._packer.pack, self.encoder
         )
 
     async def reserve(self, size: int) -> None:

@@ -21,6 +21,8 @@ ERRORS: Final = {
     -5: "a match reaches back too far",
     -6: "it ends in the middle of a block",
 }
+KEPT_OUTPUT: Final = 8 << 20
+"""Bytes of the largest buffer that an encoder keeps for its next call."""
 MATCH_SIZE: Final = 8
 """Bytes of a match's record."""
 
@@ -119,11 +121,12 @@ class Encoder:
         """
         count = len(starts)
         bound = _LIBRARY.reencoding_bound(len(data), count)
-        if len(self._output) < bound:
-            self._output = ctypes.create_string_buffer(bound)
+        output = self._output if len(self._output) >= bound else ctypes.create_string_buffer(bound)
+        if bound <= KEPT_OUTPUT:
+            self._output = output
         sizes = array(starts.typecode, starts)
         written = _LIBRARY.reencoding_members(
             self._state, data, len(data), starts.buffer_info()[0], count, wanted, matches, len(matches) // MATCH_SIZE,
-            skip, checksums.buffer_info()[0], self._output, sizes.buffer_info()[0],
+            skip, checksums.buffer_info()[0], output, sizes.buffer_info()[0],
         )  # fmt: skip
-        return sizes, ctypes.string_at(self._output, written)
+        return sizes, ctypes.string_at(output, written)

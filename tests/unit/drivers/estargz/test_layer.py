@@ -22,6 +22,7 @@ from drivers.estargz.reader import read_file, validate
 from drivers.estargz.toc import Names
 from drivers.estargz.workers import Workers
 from drivers.limits import LayerLimits
+from drivers.reencoding.members import MemberEncoder
 from shared.errors import CorruptLayerError, LimitExceededError
 from shared.oci import media_types
 from tests.unit.drivers.layer_blobs import ANY_LAYER, MemoryWriter, convert, gz, member, ranges, source, tar, zst
@@ -249,7 +250,7 @@ async def test_long_runs_of_headers_are_cut_into_members_of_their_own() -> None:
     made, blob = await convert(layer)
     toc, _ = await validate(ranges(blob), len(blob), made.descriptor.annotations[ANNOTATION_TOC_DIGEST])
     assert len(toc.entries) == 5002
-    cutter = Cutter(CHUNK, LayerLimits(), Names(), None, Planner(1))
+    cutter = Cutter(CHUNK, LayerLimits(), Names(), None, Planner(1, MemberEncoder()))
     batches = [*cutter.start(), *cutter.feed(layer), *cutter.finish()]
     assert max(batch.size for batch in batches) < 2_200_000
 

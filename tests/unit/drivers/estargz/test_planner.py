@@ -44,7 +44,7 @@ def planned(
     prioritized: Sequence[Prioritized] | None = None,
 ) -> tuple[list[Batch], Planner]:
     """The batches that a layer is cut into, their members made."""
-    planner = Planner(level)
+    planner = Planner(level, MemberEncoder())
     cutter = Cutter(4 << 20, LayerLimits(), Names(), prioritized, planner)
     batches = [*cutter.start()]
     for at in range(0, len(layer), feed):
@@ -157,7 +157,7 @@ def test_what_follows_the_archives_end_is_not_kept() -> None:
 def test_matches_are_not_kept_while_a_file_is_passed_over() -> None:
     layer = tar([*TEXTS, member("large", MUCH)])
     entries = [event for event in TarParser(LayerLimits()).feed(layer) if not isinstance(event, memoryview)]
-    planner = Planner(ADAPTIVE)
+    planner = Planner(ADAPTIVE, MemberEncoder())
     cutter = Cutter(4 << 20, LayerLimits(), Names(), [Prioritized(entries[-1], bytearray(MUCH))], planner)
     list(cutter.start())
     source = packed(layer, 6)
