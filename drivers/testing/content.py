@@ -29,7 +29,7 @@ class NoProgress:
 
 @dataclass
 class Repository:
-    blobs: dict[Digest, bytes] = field(default_factory=dict)
+    blobs: dict[Digest, bytes] = field(default_factory=dict, repr=False)
     manifests: dict[Digest, ImageManifest | Index] = field(default_factory=dict)
     tags: dict[str, Digest] = field(default_factory=dict)
 
