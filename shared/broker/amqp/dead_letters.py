@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from aiormq.exceptions import ChannelLockedResource
+from aiormq.exceptions import AMQPError, ChannelLockedResource
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.amqp.work import wire
@@ -146,6 +146,8 @@ class AmqpDeadLetters:
                 channel = await cancellable(self._locked_channel())
         except TimeoutError:
             raise unavailable("another process has been looking at the dead letters for too long") from None
+        except (AMQPError, OSError) as error:
+            raise unavailable("the connection was lost before the dead letters were read") from error
         look = _Look(channel)
         try:
             await self._fill(look)
@@ -153,8 +155,11 @@ class AmqpDeadLetters:
             for copies in look.entries.values():
                 while len(copies) > 1:
                     await copies.pop().ack()
-        except Exception as error:
-            await attempted(channel.close(), self._link.timeout)
+        except BaseException as error:
+            # With its connection, whose lock keeps others out: what the channel holds, nobody else sees.
+            await self._hand_back(look)
+            if not isinstance(error, Exception):
+                raise
             raise unavailable("the connection was lost while the dead letters were read") from error
         self._look = look
         return look
@@ -210,8 +215,10 @@ class AmqpDeadLetters:
     async def _close_look(self) -> None:
         """Hand everything back, then the lock."""
         look, self._look = self._look, None
-        if look is None:
-            return
+        if look is not None:
+            await self._hand_back(look)
+
+    async def _hand_back(self, look: _Look) -> None:
         if not look.channel.is_closed:  # the close is answered once the queue has its messages back
             await attempted(look.channel.close(), self._link.timeout)
         await self._link.release_lock_connection()

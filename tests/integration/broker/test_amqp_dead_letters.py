@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aio_pika.exceptions import AMQPConnectionError
 
 from shared.broker.amqp import dead_letters
+from shared.broker.amqp.link import AmqpLink
 from shared.broker.open import open_broker
+from shared.errors import TransientError
+from tests.dead_letters import dead
 from tests.integration.broker.conftest import Server, settings_for
 from tests.unit.ingress.test_dead_letters import letter
 
@@ -27,3 +32,40 @@ async def test_a_look_sees_all_in_their_order_however_many_there_are(
         assert await broker.dead_letters.replay(letters[0].id)
         left = [each.id for each in letters if each not in (letters[0], letters[5])]
         assert [each.id async for each in broker.dead_letters.list()] == left
+
+
+async def test_a_look_that_is_cut_off_hides_nothing_from_the_next(
+    servers: Callable[[str], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(servers("rabbitmq").url, "cut", tmp_path)
+    async with open_broker(settings) as broker, open_broker(settings) as other:
+        await broker.dead_letters.add(letter(1))
+        fill, filled = dead_letters.AmqpDeadLetters._fill, asyncio.Event()
+
+        async def held(store: dead_letters.AmqpDeadLetters, look: dead_letters._Look) -> None:
+            await fill(store, look)
+            filled.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(dead_letters.AmqpDeadLetters, "_fill", held)
+            looking = asyncio.create_task(dead(broker))
+            await filled.wait()
+            looking.cancel()
+            await asyncio.wait((looking,))
+        assert (await dead(broker), await dead(other)) == (1, 1)
+
+
+async def test_a_broker_that_goes_away_before_a_look_is_told_as_such(
+    servers: Callable[[str], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_broker(settings_for(servers("rabbitmq").url, "away", tmp_path)) as broker:
+        await broker.check_health()
+
+        async def refused(_self: AmqpLink) -> None:
+            raise AMQPConnectionError(ConnectionRefusedError(111, "refused"))
+
+        monkeypatch.setattr(AmqpLink, "_connect", refused)
+        with pytest.raises(TransientError) as told:
+            await dead(broker)
+        assert told.value.code == "broker_unavailable"
