@@ -7,17 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from deflate import gzip_compress
-
-from drivers.estargz.packing import DIGEST_SIZE, NUMBERS, REENCODED, digests
+from drivers.estargz.packing import DIGEST_SIZE, NUMBERS, digests
 from drivers.reencoding.gzip_stream import Matches
 from drivers.reencoding.members import MemberEncoder
 
 BATCH_SIZE: Final = 1 << 20
 """Bytes of tar at which a batch is handed over: many small files a hand-over. Fixed: the table's segments follow batches."""
-
-WANTED: Final = bytes(level == REENCODED for level in range(256))
-"""Translates levels to what :meth:`drivers.reencoding.members.MemberEncoder.members` is told."""
 
 Pack = Callable[[bytes, "array[int]", "array[int]", bytes], tuple["array[int]", bytes, bytes]]
 """:func:`drivers.estargz.packing.pack`, here or elsewhere."""
@@ -61,9 +56,9 @@ class Batch:
     source: int | None = None
     """Where in the source's tar the batch begins, if it is one stretch of it; what precedes byte 0 is ours."""
     matches: Matches | None = None
-    """What the source's compressor found in it, if any member is to be made of that."""
+    """What the source's compressor found in it, if the members are to be made of that."""
     levels: bytes = b""
-    """How each member is made; see :func:`drivers.estargz.packing.pack`."""
+    """Of each member's compression otherwise."""
     sizes: array[int] = field(default_factory=_numbers)
     """Bytes of each compressed member."""
     digests: bytes = b""
@@ -106,26 +101,9 @@ class Batch:
             self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, self.levels)
             return self
         self.digests = digests(self.data, self.starts, self.payloads)
-        wanted = self.levels.translate(WANTED)
-        self.sizes, self.members = encoder.members(self.data, self.starts, wanted, self.matches, self.source)
+        self.sizes, self.members = encoder.members(self.data, self.starts, self.matches, self.source)
         self.matches = None
-        if 0 in wanted:
-            self._compress_others()
         return self
-
-    def _compress_others(self) -> None:
-        """Put the members that are not made yet between those that are."""
-        made = memoryview(self.members)
-        members: list[bytes | bytearray | memoryview] = []
-        for index, ((member, _), level) in enumerate(zip(self.pieces(), self.levels, strict=True)):
-            if level == REENCODED:
-                members.append(made[: self.sizes[index]])
-                made = made[self.sizes[index] :]
-            else:
-                compressed = gzip_compress(member, level)
-                members.append(compressed)
-                self.sizes[index] = len(compressed)
-        self.members = b"".join(members)
 
     def digest(self, index: int) -> bytes:
         """Hex sha256 of one member's file data."""

@@ -58,15 +58,9 @@ class Levels:
         return _THOROUGH if _MEDIUM < size <= _LARGE else _USUAL
 
 
-def is_data(member: memoryview, payload: int) -> bool:
-    """Machine code and the like, in which other compressors find less than in text."""
-    return len(member) > _SMALL and 0 in bytes(member[: min(payload, _LOOKED_AT)])
-
-
-def quick_and_go_size(member: memoryview, payload: int) -> tuple[int, int]:
-    """Bytes that the quick level makes of a member, and about how many the Go builder does at its level 9."""
-    quick = len(gzip_compress(member, _QUICK))
-    return quick, quick + (_saves(member, payload) or 0) * len(member) // 500
+def go_size(member: memoryview, payload: int) -> int:
+    """About how many bytes the Go builder makes of a member at its level 9."""
+    return len(gzip_compress(member, _QUICK)) + (_saves(member, payload) or 0) * len(member) // 500
 
 
 def _saves(member: memoryview, payload: int) -> int | None:
@@ -77,7 +71,7 @@ def _saves(member: memoryview, payload: int) -> int | None:
     sample = _sampled(member) if size >= _SAMPLED_FROM else 0
     if sample >= _SAMPLE:
         return None
-    if is_data(member, payload):
+    if 0 in bytes(member[: min(payload, _LOOKED_AT)]):
         return _DATA_SAVES if sample in _SAVING else 0
     return -_MEDIUM_COSTS if size <= _MEDIUM else -_TEXT_COSTS
 

@@ -24,8 +24,6 @@ RESPONSE = Struct("<I")
 NUMBERS = "I"
 DIGEST_SIZE = 64
 """Hex digits."""
-REENCODED = 255
-"""In place of a level: the member is made of matches that are known, and not here."""
 
 
 def pack(

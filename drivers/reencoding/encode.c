@@ -22,6 +22,7 @@ enum {
     UNSEEN_DISTANCE = 7,
     FAR_FOR_SHORT = 4096, /* from where on a match of three bytes costs more than three literals */
     NOWHERE = 0xffff,
+    JUDGED = 2000, /* matches after which it is known whether the source has some of three bytes */
 };
 
 /* Bits that wait to be written. */
@@ -66,6 +67,8 @@ struct encoder {
     uint32_t literal_counts[LITERAL_SYMBOLS];
     uint32_t distance_counts[DISTANCE_SYMBOLS];
     uint32_t looked_at[CLASSES]; /* of what the block has so far, at the last check */
+    uint32_t recent[1 << HASH_BITS]; /* the last place of three bytes among literals, plus one */
+    uint32_t seen, seen_short; /* of the caller's matches, while it is not known whether it has short ones */
     uint16_t head[1 << HASH_BITS]; /* the last place of three bytes in the member */
     uint16_t chain[WINDOW_SIZE]; /* the place before a place */
     uint32_t hashed; /* places that they know */
@@ -416,16 +419,37 @@ static uint32_t search(struct encoder *encoder, const uint8_t *data, uint32_t si
     }
 }
 
-static void next_match(struct cursor *cursor) {
-    while (!cursor->literals && !cursor->length) {
-        if (cursor->next == cursor->end) {
-            cursor->literals = UINT64_MAX; /* nothing is known of the rest */
-            return;
+/* What the source has as literals, data[at..at + count), with short matches among them. Some compressors (Go's) find none of
+ * three bytes, of which machine code is full. */
+static void add_run(struct encoder *encoder, const uint8_t *data, uint32_t size, uint32_t at, uint32_t count) {
+    const uint32_t until = at + count;
+    while (at < until) {
+        uint32_t length = 0, distance = 0;
+        if (at + MIN_MATCH < size) {
+            uint32_t *const recent = &encoder->recent[hash(data + at)];
+            distance = at + 1 - *recent;
+            if (*recent && distance < FAR_FOR_SHORT) {
+                const uint32_t most = until - at < MAX_MATCH ? until - at : MAX_MATCH;
+                length = equal(data + at - distance, data + at, most, size - at);
+            }
+            *recent = at + 1;
         }
-        cursor->literals = cursor->next->literals;
+        if (length >= MIN_MATCH && pays(encoder, data + at, length, distance)) {
+            at = add_match(encoder, at, length, distance);
+        } else {
+            at = add_literals(encoder, data, at, 1);
+        }
+    }
+}
+
+/* Literals that stand in several records, as where a piece of the stream ended, are one run. */
+static void next_match(struct cursor *cursor) {
+    while (!cursor->length && cursor->next != cursor->end) {
+        cursor->literals += cursor->next->literals;
         cursor->length = cursor->next->length;
         cursor->next++;
     }
+    if (!cursor->literals && !cursor->length) cursor->literals = UINT64_MAX; /* nothing is known of the rest */
 }
 
 static void pass(struct cursor *cursor, uint64_t count) {
@@ -447,19 +471,30 @@ static void pass(struct cursor *cursor, uint64_t count) {
 static void encode(struct encoder *encoder, const uint8_t *data, uint32_t size, struct cursor *cursor) {
     encoder->hashed = 0;
     begin_block(encoder, 0);
+    memset(encoder->recent, 0, sizeof encoder->recent);
     uint32_t at = 0;
     while (at < size) {
         next_match(cursor);
         if (cursor->literals) {
             const uint32_t most = (encoder->check_at < size ? encoder->check_at : size) - at;
             const uint32_t count = cursor->literals < most ? (uint32_t)cursor->literals : most;
-            at = add_literals(encoder, data, at, count);
+            if (encoder->seen < JUDGED || encoder->seen_short < JUDGED / 100) {
+                add_run(encoder, data, size, at, count);
+                at += count;
+            } else {
+                at = add_literals(encoder, data, at, count);
+            }
             cursor->literals -= count;
         } else {
             const uint32_t distance = cursor->next[-1].distance;
             const uint32_t length = cursor->length < size - at ? cursor->length : size - at;
             if (length >= MIN_MATCH && length <= MAX_MATCH && distance - 1 < at && distance <= WINDOW_SIZE &&
                 equal(data + at - distance, data + at, length, size - at) == length) {
+                if (encoder->seen < JUDGED) {
+                    encoder->seen++;
+                    encoder->seen_short += length == MIN_MATCH;
+                }
+                if (at + MIN_MATCH < size) encoder->recent[hash(data + at)] = at + 1;
                 if (pays(encoder, data + at, length, distance)) at = add_match(encoder, at, length, distance);
                 else at = add_literals(encoder, data, at, length);
                 cursor->length -= length;
@@ -484,26 +519,23 @@ size_t reencoding_bound(size_t size, size_t count) {
 }
 
 size_t reencoding_members(struct encoder *encoder, const uint8_t *data, size_t size, const uint32_t *starts, size_t count,
-                          const uint8_t *wanted, const struct match *matches, size_t match_count, int64_t skip,
-                          const uint32_t *checksums, uint8_t *out, uint32_t *sizes) {
+                          const struct match *matches, size_t match_count, int64_t skip, const uint32_t *checksums,
+                          uint8_t *out, uint32_t *sizes) {
     static const uint8_t gzip_head[GZIP_HEAD] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff};
     struct cursor cursor = {matches, matches + match_count, 0, 0};
     if (skip < 0) cursor.literals = -(uint64_t)skip;
     else pass(&cursor, (uint64_t)skip);
     encoder->bits = (struct bits){out, 0, 0};
+    encoder->seen = encoder->seen_short = 0;
     expect(encoder, encoder->static_literal_lengths, encoder->static_distance_lengths);
     for (size_t index = 0; index < count; index++) {
         const uint32_t end = index + 1 < count ? starts[index + 1] : (uint32_t)size, length = end - starts[index];
         uint8_t *const member = encoder->bits.to;
-        if (wanted[index]) {
-            memcpy(member, gzip_head, GZIP_HEAD);
-            encoder->bits.to += GZIP_HEAD;
-            encode(encoder, data + starts[index], length, &cursor);
-            store64(encoder->bits.to, checksums[index] | (uint64_t)length << 32);
-            encoder->bits.to += GZIP_TAIL;
-        } else {
-            pass(&cursor, length);
-        }
+        memcpy(member, gzip_head, GZIP_HEAD);
+        encoder->bits.to += GZIP_HEAD;
+        encode(encoder, data + starts[index], length, &cursor);
+        store64(encoder->bits.to, checksums[index] | (uint64_t)length << 32);
+        encoder->bits.to += GZIP_TAIL;
         sizes[index] = (uint32_t)(encoder->bits.to - member);
     }
     return (size_t)(encoder->bits.to - out);

@@ -17,20 +17,17 @@ class MemberEncoder:
     def __init__(self) -> None:
         self._idle: SimpleQueue[Encoder] = SimpleQueue()
 
-    def members(
-        self, data: bytes, starts: array[int], wanted: bytes, matches: Matches, position: int
-    ) -> tuple[array[int], bytes]:
-        """Make a member from each of ``starts`` that is wanted to the next. They inflate to ``data`` whatever the matches say.
+    def members(self, data: bytes, starts: array[int], matches: Matches, position: int) -> tuple[array[int], bytes]:
+        """Make a member from each of ``starts`` to the next. They inflate to ``data`` whatever the matches say.
 
         Args:
             data: whole members, uncompressed.
             starts: where each begins (u32); the first at 0.
-            wanted: a byte each; 0: not.
             matches: of the stream that ``data`` is part of.
             position: where in that stream ``data`` begins; negative where it begins before the stream.
 
         Returns:
-            Size of each member (u32; 0: not wanted), the joined members.
+            Size of each member (u32), the joined members.
         """
         view = memoryview(data)
         ends = (*starts[1:], len(data))
@@ -41,6 +38,6 @@ class MemberEncoder:
         except Empty:
             encoder = Encoder()
         try:
-            return encoder.members(data, starts, wanted, matches.records, position - matches.start, checksums=checksums)
+            return encoder.members(data, starts, matches.records, position - matches.start, checksums=checksums)
         finally:
             self._idle.put(encoder)

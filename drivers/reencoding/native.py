@@ -43,8 +43,7 @@ _LIBRARY.reencoding_bound.restype = _Size
 _LIBRARY.reencoding_bound.argtypes = (_Size, _Size)
 _LIBRARY.reencoding_members.restype = _Size
 _LIBRARY.reencoding_members.argtypes = (
-    _Pointer, ctypes.c_char_p, _Size, _Pointer, _Size, ctypes.c_char_p, ctypes.c_char_p, _Size, ctypes.c_int64, _Pointer,
-    _Pointer, _Pointer,
+    _Pointer, ctypes.c_char_p, _Size, _Pointer, _Size, ctypes.c_char_p, _Size, ctypes.c_int64, _Pointer, _Pointer, _Pointer,
 )  # fmt: skip
 
 
@@ -104,20 +103,19 @@ class Encoder:
         self._free(self._state)
 
     def members(
-        self, data: bytes, starts: array[int], wanted: bytes, matches: bytes, skip: int, *, checksums: array[int]
+        self, data: bytes, starts: array[int], matches: bytes, skip: int, *, checksums: array[int]
     ) -> tuple[array[int], bytes]:
-        """Make a member from each of ``starts`` that is wanted to the next.
+        """Make a member from each of ``starts`` to the next.
 
         Args:
             data: whole members, uncompressed.
             starts: where each begins (u32); the first at 0.
-            wanted: a byte each; 0: not.
             matches: records that describe a stream of which ``data`` begins at byte ``skip``. They need not be right.
             skip: negative where ``data`` begins before it.
             checksums: CRC-32 of each member (u32).
 
         Returns:
-            Size of each member (u32; 0: not wanted), the joined members.
+            Size of each member (u32), the joined members.
         """
         count = len(starts)
         bound = _LIBRARY.reencoding_bound(len(data), count)
@@ -126,7 +124,7 @@ class Encoder:
             self._output = output
         sizes = array(starts.typecode, starts)
         written = _LIBRARY.reencoding_members(
-            self._state, data, len(data), starts.buffer_info()[0], count, wanted, matches, len(matches) // MATCH_SIZE,
+            self._state, data, len(data), starts.buffer_info()[0], count, matches, len(matches) // MATCH_SIZE,
             skip, checksums.buffer_info()[0], output, sizes.buffer_info()[0],
         )  # fmt: skip
         return sizes, ctypes.string_at(output, written)

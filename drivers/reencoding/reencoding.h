@@ -63,14 +63,14 @@ void reencoding_encoder_free(struct encoder *encoder);
 /* Bytes that `reencoding_members` may write for `size` bytes in `count` members. */
 size_t reencoding_bound(size_t size, size_t count);
 
-/* Make gzip members (RFC 1952) of data[0..size), from each of starts[0..count) that is `wanted` to the next; starts[0] is 0.
+/* Make gzip members (RFC 1952) of data[0..size), one from each of starts[0..count) to the next; starts[0] is 0.
  *
  * `matches` describe a stream of which data[i] is byte `skip + i`. What they do not cover, or describe wrongly, is coded without
- * them. `checksums` are the members' CRC-32. Writes each member's size to `sizes` (0: not wanted), the members to `out`, which has
- * room for `reencoding_bound` bytes. Gives the bytes written.
+ * them. `checksums` are the members' CRC-32. Writes each member's size to `sizes`, the members to `out`, which has room for
+ * `reencoding_bound` bytes. Gives the bytes written.
  */
 size_t reencoding_members(struct encoder *encoder, const uint8_t *data, size_t size, const uint32_t *starts, size_t count,
-                          const uint8_t *wanted, const struct match *matches, size_t match_count, int64_t skip,
-                          const uint32_t *checksums, uint8_t *out, uint32_t *sizes);
+                          const struct match *matches, size_t match_count, int64_t skip, const uint32_t *checksums,
+                          uint8_t *out, uint32_t *sizes);
 
 #endif

@@ -166,7 +166,7 @@ def test_bytes_depend_on_content_alone_and_the_last_of_equal_paths_wins(
 
     async def run() -> None:
         made, blob = await convert(gz(layer), SMALL_CHUNKS, workers=Workers(threads=threads), piece=piece)
-        again, _ = await convert(layer, SMALL_CHUNKS, workers=Workers(threads=2, memory=1))
+        again, _ = await convert(gz(layer), SMALL_CHUNKS, workers=Workers(threads=2, memory=1))
         assert again == made
         toc, _ = await validate(ranges(blob), len(blob), made.descriptor.annotations[ANNOTATION_TOC_DIGEST])
         last = {name.strip("./"): b"" if name.endswith("/") else data for name, data in entries}
