@@ -27,7 +27,10 @@ _SUFFIX = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _TEMPLATE = (
     "must be [registry/]path in lower case, with {registry}, {repository}, {project}, {name} where they are wanted"
 )
-_HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?")
+_OWN_PATH = re.compile(
+    r"/(?:health|openapi\.json|docs|redoc)$|/console(?:/|$)|/api/v1/(?:status|dead-letters|backfills)(?:/|$)"
+)
 
 
 def check(settings: Settings, option_models: Mapping[str, type[BaseModel]]) -> list[Problem]:
@@ -46,8 +49,10 @@ def _server(settings: Settings) -> Iterator[Problem]:
     for path, value in (("endpoint", settings.endpoint), ("metric.path", settings.metric.path)):
         if not re.fullmatch(r"/[A-Za-z0-9/_.-]*", value):
             yield Problem(path, "must be a path: / and then letters, digits, / _ . -")
-    if settings.endpoint in {"/health", settings.metric.path} or re.match(r"/console(/|$)", settings.endpoint):
+    if settings.endpoint == settings.metric.path or _OWN_PATH.match(settings.endpoint):
         yield Problem("endpoint", "is the address of something else of this service: choose another, as /conversion")
+    if _OWN_PATH.match(settings.metric.path):
+        yield Problem("metric.path", "is the address of something else of this service: choose another, as /metrics")
     for number, header in enumerate(settings.auth_header):
         value = header.get_secret_value()
         if not value.strip() or not value.isascii() or any(ord(character) < 32 for character in value):
@@ -69,12 +74,12 @@ def _server(settings: Settings) -> Iterator[Problem]:
 def _registries(settings: Settings) -> Iterator[Problem]:
     for host, auth in settings.auths.items():
         path = join("auths", (host,))
-        if not _HOST.fullmatch(host):
+        if not _is_host(host):
             yield Problem(path, "must be host or host:port, without a scheme or a path")
         yield from _auth(path, auth)
     for host, target in settings.endpoints.items():
         for name in (host, target):
-            if not _HOST.fullmatch(name):
+            if not _is_host(name):
                 yield Problem(
                     join("endpoints", (host,)), "must map host[:port] to host[:port], without a scheme or a path"
                 )
@@ -172,7 +177,7 @@ def _broker(settings: Settings) -> Iterator[Problem]:
 def _peers(settings: Settings) -> Iterator[Problem]:
     for host, harbor in settings.harbor.items():
         path = join("harbor", (host,))
-        if not _HOST.fullmatch(host):
+        if not _is_host(host):
             yield Problem(path, "must be host or host:port, without a scheme or a path")
         if not _is_http(harbor.url) or "@" in harbor.url:
             yield Problem(f"{path}.url", "must be http://HOST or https://HOST, without a user")
@@ -230,6 +235,11 @@ def _key_pair(path: str, certificate: Path, key: Path) -> Iterator[Problem]:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         yield Problem(path, f"cannot load {certificate} with key {key}: {_reason(error)}")
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+    return found is not None and (found[1] is None or 0 < int(found[1]) < 65536)
 
 
 def _is_basic(text: str) -> bool:
