@@ -16,6 +16,9 @@ from drivers.estargz.levels import ADAPTIVE, Levels, go_size
 from drivers.reencoding.gzip_stream import GzipMatches, Matches
 from drivers.reencoding.members import MemberEncoder
 
+_TINY: Final = 2 << 10
+"""Bytes of a batch's members, on average, below which most matches reach beyond them: nothing is gained by keeping any, and
+child processes pack them (:mod:`drivers.estargz.packer`)."""
 _SAMPLED_EVERY: Final = 32
 """One batch in so many is sampled; before, the 1st, 2nd, 3rd, 5th, 9th and 17th."""
 _SAMPLE: Final = 512 << 10
@@ -61,7 +64,7 @@ class Planner:
             self.stream.forget(end)
 
     def _matches(self, batch: Batch) -> Matches | None:
-        if self.stream is None or batch.source is None:
+        if self.stream is None or batch.source is None or batch.size < _TINY * len(batch.starts):
             return None
         matches = self.stream.matches(batch.source, batch.source + batch.size)
         return matches if matches.records else None

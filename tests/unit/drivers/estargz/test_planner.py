@@ -81,6 +81,13 @@ def test_what_a_fast_compressor_found_is_not() -> None:
     assert [batch.members for batch in batches] == [batch.members for batch in anew]
 
 
+def test_tiny_files_are_compressed_anew() -> None:
+    tiny = [member(f"file-{number}", TEXTS[-1][1][number * 100 :][:1000]) for number in range(800)]
+    batches, _ = planned(packed(tar([*tiny, *TEXTS]), 9))
+    assert reused(batches[:1]) == {False}
+    assert reused(batches[-1:]) == {True}
+
+
 @pytest.mark.parametrize("layer", [LAYER, zst(LAYER)])
 def test_a_source_without_deflate_has_nothing_to_use(layer: bytes) -> None:
     assert reused(planned(layer)[0]) == {False}
