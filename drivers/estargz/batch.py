@@ -91,9 +91,8 @@ class Batch:
 
     def pieces(self) -> Iterator[tuple[memoryview, int]]:
         """Each member, uncompressed, and how many bytes of file data it begins with. Of a closed batch."""
-        view = memoryview(self.data)
-        for start, end, payload in zip(self.starts, (*self.starts[1:], self.size), self.payloads, strict=True):
-            yield view[start:end], payload
+        ranges = map(slice, self.starts, (*self.starts[1:], self.size))
+        return zip(map(memoryview(self.data).__getitem__, ranges), self.payloads, strict=True)
 
     def make(self, pack: Pack, encoder: MemberEncoder) -> Batch:
         """Hash every payload and make every member. Runs in a worker thread."""

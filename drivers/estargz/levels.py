@@ -49,6 +49,9 @@ class Levels:
         if self._level != ADAPTIVE:
             return self._level
         size = len(member)
+        if size <= _SMALL:  # as most are, in layers where this loop costs most
+            self._credit += _SMALL_SAVES * size
+            return _QUICK
         saves = _saves(member, payload)
         if saves is None:
             return _STORED

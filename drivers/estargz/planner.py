@@ -8,7 +8,7 @@ content, in the layer's order: on any machine the same.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, starmap
 from typing import Final
 
 from drivers.estargz.batch import Batch
@@ -56,7 +56,7 @@ class Planner:
             if self._reencoded <= self._allowed:
                 batch.matches = matches
                 return
-        batch.levels = bytes(self._levels.choose(member, payload) for member, payload in batch.pieces())
+        batch.levels = bytes(starmap(self._levels.choose, batch.pieces()))
 
     def forget(self, end: int) -> None:
         """No batch will have anything of the source's tar in front of byte ``end``."""
