@@ -71,7 +71,7 @@ class Cutter:
         self._position = 0
         self._file_name = b""
         self._skipping = False
-        self._source = 0  # where in the source's tar the next byte stands that is taken
+        self._source = 0  # where in the source's tar the next byte stands that is taken or skipped
 
     def start(self) -> Iterator[Batch]:
         """Prioritised files and the landmark; once, before the first :meth:`feed`."""
@@ -100,13 +100,17 @@ class Cutter:
         for piece in self._inflater.finish():
             yield from self._tar(piece)
         self._parser.finish()
-        self._close()
-        yield from self._filled()
+        if not self._parser.ended:
+            self._close()
+            yield from self._filled()
 
     def _tar(self, piece: bytes) -> Iterator[Batch]:
         full = self._full
-        if self._batch.source is None or self._parser.ended:
-            self._planner.forget(self._inflater.uncompressed - len(piece))
+        if self._parser.ended:
+            self._planner.forget(self._inflater.uncompressed)
+            return
+        if self._batch.source is None:
+            self._planner.forget(self._source)
         for event in self._parser.feed(piece):
             if isinstance(event, TarEntry):
                 path = clean(event.name)
@@ -114,16 +118,22 @@ class Cutter:
                 if (path in RESERVED_NAMES or path in self._moved) and event.type != GLOBAL_PAX:
                     self._skipping = event.size > 0
                     self._batch.source = None
+                    self._source = event.offset + len(event.raw)
                     continue
                 self._skipping = False
                 if event.offset != self._source:
                     self._batch.source = None  # something before it was passed over
                     self._source = event.offset
                 self._entry(event, path)
-            elif not self._skipping:
+            elif self._skipping:
+                self._source += len(event)
+            else:
                 self._payload(event)
             if full:
                 yield from self._filled()
+        if self._parser.ended:
+            self._close()  # now, for matches of what follows are forgotten
+            yield from self._filled()
 
     def _filled(self) -> Iterator[Batch]:
         yield from self._full

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import marshal
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,6 +106,27 @@ def test_how_the_source_arrives_changes_nothing() -> None:
     expected = [(batch.data, batch.levels, batch.members) for batch in planned(source)[0]]
     for feed in (1_000, 65_537, len(source)):
         assert [(batch.data, batch.levels, batch.members) for batch in planned(source, feed=feed)[0]] == expected
+
+
+@pytest.mark.parametrize("zeros", [8 << 10, 1 << 20])
+def test_zeros_behind_the_archive_cost_its_last_batch_nothing(zeros: int) -> None:
+    expected = [(batch.data, batch.members) for batch in planned(packed(LAYER, 9))[0]]
+    assert [(batch.data, batch.members) for batch in planned(packed(LAYER + bytes(zeros), 9))[0]] == expected
+
+
+def test_how_headers_arrive_behind_a_passed_over_file_changes_nothing() -> None:
+    names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(2200)]
+    layer = tar([TEXTS[0], *(member(name, b"", type=tarfile.DIRTYPE) for name in names), *CODES[:6]])
+    moved = next(event for event in TarParser(LayerLimits()).feed(layer) if not isinstance(event, memoryview))
+    source = packed(layer, 9)
+    made = [
+        [
+            batch.members
+            for batch in planned(source, feed=feed, prioritized=[Prioritized(moved, bytearray(TEXTS[0][1]))])[0]
+        ]
+        for feed in (97, len(source))  # the first of them cuts the header at which the second batch begins
+    ]
+    assert made[0] == made[1]
 
 
 def test_files_that_were_moved_to_the_front_leave_a_hole_and_nothing_wrong() -> None:
