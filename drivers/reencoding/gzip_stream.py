@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NamedTuple, NoReturn
 
@@ -19,6 +20,8 @@ _TAIL: Final = 8
 _HEADER_CHECKSUM, _EXTRA, _NAME, _COMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _LONGEST_HEAD: Final = 128 << 10
 """Bytes. The extra field has up to 64 KiB; names and comments have no limit of their own."""
+_PIECE: Final = 64 << 10
+"""Bytes up to which pieces are kept as one: a stream of tiny members would take hundreds of bytes of memory for each."""
 
 
 class Matches(NamedTuple):
@@ -30,10 +33,11 @@ class Matches(NamedTuple):
     """Of the first record, in the uncompressed stream."""
 
 
-class _Piece(NamedTuple):
+@dataclass(slots=True)
+class _Piece:
     start: int
     end: int
-    records: bytes
+    records: bytearray
 
 
 class _Part(Enum):
@@ -90,12 +94,12 @@ class GzipMatches:
         while status != native.NEEDS_INPUT:
             if self._part is _Part.DEFLATE:
                 status, at = self._inflater.inflate(data, at, last=last)
+                if status < 0:
+                    self._damaged(native.ERRORS[status], at)
                 piece = self._inflater.piece()
                 if piece:
                     self._keep(piece)
                     yield piece
-                if status < 0:
-                    self._damaged(native.ERRORS[status], at)
                 if status == native.END:
                     self._part = _Part.TAIL
             else:
@@ -108,7 +112,12 @@ class GzipMatches:
 
     def _keep(self, piece: bytes) -> None:
         end = self._position + len(piece)
-        self._pieces.append(_Piece(self._position, end, self._inflater.matches()))
+        last = self._pieces[-1] if self._pieces else None
+        if last and end - last.start <= _PIECE:
+            last.records += self._inflater.matches()
+            last.end = end
+        else:
+            self._pieces.append(_Piece(self._position, end, bytearray(self._inflater.matches())))
         self._position = end
         self._size += len(piece)
         self._checksum = isal_zlib.crc32(piece, self._checksum)
@@ -146,9 +155,9 @@ class GzipMatches:
         for flag in (_NAME, _COMMENT):
             if flags & flag:
                 end = data.find(0, end) + 1
+                if (end or len(data)) - at > _LONGEST_HEAD:
+                    self._damaged("endless name or comment", at)
                 if not end:
-                    if len(data) - at > _LONGEST_HEAD:
-                        self._damaged("endless name or comment", at)
                     return None
         if flags & _HEADER_CHECKSUM:
             end += 2

@@ -413,7 +413,7 @@ int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_s
     const uint8_t *at = in;
     inflater->reach += inflater->size;
     if (inflater->reach > WINDOW_SIZE) inflater->reach = WINDOW_SIZE;
-    memmove(inflater->output, inflater->output + inflater->size, WINDOW_SIZE);
+    if (inflater->size) memmove(inflater->output, inflater->output + inflater->size, WINDOW_SIZE);
     inflater->size = 0;
     inflater->match_count = 0;
 

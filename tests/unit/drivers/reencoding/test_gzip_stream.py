@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -94,3 +95,36 @@ def test_matches_are_kept_until_nobody_wants_them() -> None:
     assert whole.records.endswith(rest.records)
     stream.forget(len(LARGE))
     assert stream.matches(0, len(LARGE)).records == b""
+
+
+@pytest.mark.parametrize("size", [100_000, 200_000])
+def test_whether_a_name_is_too_long_does_not_depend_on_the_cut(size: int) -> None:
+    packed = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff" + b"n" * size + b"\0" + gzip.compress(b"content")[10:]
+    for feed in (5_000, 65_536, len(packed)):
+        if size < 128 << 10:
+            assert b"".join(fed(GzipMatches(), packed, feed)) == b"content"
+        else:
+            with pytest.raises(CorruptLayerError, match="endless name"):
+                list(fed(GzipMatches(), packed, feed))
+
+
+@pytest.mark.parametrize("level", [0, 9])
+def test_nothing_is_made_up_where_a_stream_ends_early(level: int) -> None:
+    packed = gzip.compress(LARGE[:10_000], level)
+    for cut in range(len(packed) - 40, len(packed) - 9):
+        pieces: list[bytes] = []
+        with pytest.raises(CorruptLayerError, match="in the middle"):
+            pieces.extend(fed(GzipMatches(), packed[:cut], 5000))
+        assert LARGE.startswith(b"".join(pieces))
+
+
+def test_tiny_members_take_little_memory() -> None:
+    packed = gzip.compress(b"a") * 5_000
+    stream = GzipMatches()
+    tracemalloc.start()
+    try:
+        assert sum(map(len, fed(stream, packed, 1 << 16))) == 5_000
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000
