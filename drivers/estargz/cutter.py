@@ -106,7 +106,8 @@ class Cutter:
 
     def _tar(self, piece: bytes) -> Iterator[Batch]:
         full = self._full
-        if self._parser.ended:
+        behind_archive = self._parser.ended
+        if behind_archive:
             self._planner.forget(self._inflater.uncompressed)
             return
         if self._batch.source is None:
