@@ -47,7 +47,7 @@ class NativeLibrary(BuildHookInterface[BuilderConfig]):
         except CompileError as error:
             self.app.abort(str(error))
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002  the hook's signature
         if version != "editable":
             self._scratch.cleanup()
 

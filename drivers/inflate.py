@@ -216,18 +216,17 @@ class Inflater:
                 return
             self._head = b""
             self._stream = self._sniff(data)
-        for piece in self._stream.feed(data):
-            self._count(len(piece))
-            yield piece
+        yield from self._counted(self._stream.feed(data))
 
     def finish(self) -> Iterator[bytes]:
         """After the last byte: what is left, and whether the stream is whole."""
         if self._stream is None:
             self._stream = self._sniff(self._head)
-            for piece in self._stream.feed(self._head):
-                self._count(len(piece))
-                yield piece
-        for piece in self._stream.finish():
+            yield from self._counted(self._stream.feed(self._head))
+        yield from self._counted(self._stream.finish())
+
+    def _counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
             self._count(len(piece))
             yield piece
 

@@ -96,11 +96,11 @@ class Batch:
 
     def make(self, pack: Pack, encoder: MemberEncoder) -> Batch:
         """Hash every payload and make every member. Runs in a worker thread."""
-        if self.matches is None or self.source is None:
+        if self.matches is None:
             self.sizes, self.digests, self.members = pack(self.data, self.starts, self.payloads, self.levels)
             return self
         self.digests = digests(self.data, self.starts, self.payloads)
-        self.sizes, self.members = encoder.members(self.data, self.starts, self.matches, self.source)
+        self.sizes, self.members = encoder.members(self.data, self.starts, self.matches)
         self.matches = None
         return self
 

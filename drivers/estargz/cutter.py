@@ -106,7 +106,7 @@ class Cutter:
 
     def _tar(self, piece: bytes) -> Iterator[Batch]:
         full = self._full
-        behind_archive = self._parser.ended
+        behind_archive = self._parser.ended  # a name of its own: the type checker would take it for false to the end
         if behind_archive:
             self._planner.forget(self._inflater.uncompressed)
             return

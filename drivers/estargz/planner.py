@@ -74,7 +74,7 @@ class Planner:
         count = next((index for index, end in enumerate(ends, 1) if end >= _SAMPLE), len(ends))
         starts = starts[:count]
         data = batch.data[: min(ends[count - 1], starts[-1] + _SAMPLED_MEMBER)]
-        _, members = self._encoder.members(data, starts, matches, batch.source or 0)
+        _, members = self._encoder.members(data, starts, matches)
         self._reencoded += len(members)
         for member, payload in islice(batch.pieces(), count):
             self._allowed += go_size(member[:_SAMPLED_MEMBER], payload)

@@ -23,6 +23,10 @@ class Workers:
         threads: of compression; as many as there are cores by default.
         memory: bytes of batches and of the members made of them.
 
+    Attributes:
+        threads: as given.
+        encoder: makes members of known matches, for all layers.
+
     Compression has as many threads as there are cores; cutting and assembling, which Python's lock makes one at a time
     anyway, have their own, so that a queue of compressions does not hold them up.
     """

@@ -29,8 +29,8 @@ class Matches(NamedTuple):
 
     records: bytes
     """See :meth:`drivers.reencoding.native.Encoder.members`."""
-    start: int
-    """Of the first record, in the uncompressed stream."""
+    skip: int
+    """Bytes that the records describe in front of what they were asked for; negative where that begins before the stream."""
 
 
 @dataclass(slots=True)
@@ -78,9 +78,9 @@ class GzipMatches:
             raise CorruptLayerError(message, offset=offset)
 
     def matches(self, start: int, end: int) -> Matches:
-        """Of bytes ``start`` to ``end`` of the uncompressed stream at least."""
+        """Of bytes ``start`` (which may lie before the first) to ``end`` of the uncompressed stream at least."""
         pieces = [piece for piece in self._pieces if piece.start < end and start < piece.end]
-        return Matches(b"".join(piece.records for piece in pieces), pieces[0].start if pieces else end)
+        return Matches(b"".join(piece.records for piece in pieces), start - pieces[0].start if pieces else 0)
 
     def forget(self, end: int) -> None:
         """Nothing in front of byte ``end`` is asked for any more."""

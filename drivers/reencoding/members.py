@@ -17,14 +17,13 @@ class MemberEncoder:
     def __init__(self) -> None:
         self._idle: SimpleQueue[Encoder] = SimpleQueue()
 
-    def members(self, data: bytes, starts: array[int], matches: Matches, position: int) -> tuple[array[int], bytes]:
+    def members(self, data: bytes, starts: array[int], matches: Matches) -> tuple[array[int], bytes]:
         """Make a member from each of ``starts`` to the next. They inflate to ``data`` whatever the matches say.
 
         Args:
             data: whole members, uncompressed.
             starts: where each begins (u32); the first at 0.
-            matches: of the stream that ``data`` is part of.
-            position: where in that stream ``data`` begins; negative where it begins before the stream.
+            matches: as they were asked for from the first byte of ``data`` on.
 
         Returns:
             Size of each member (u32), the joined members.
@@ -38,6 +37,6 @@ class MemberEncoder:
         except Empty:
             encoder = Encoder()
         try:
-            return encoder.members(data, starts, matches.records, position - matches.start, checksums=checksums)
+            return encoder.members(data, starts, matches.records, matches.skip, checksums=checksums)
         finally:
             self._idle.put(encoder)

@@ -90,7 +90,7 @@ def reencode(data: bytes) -> None:
     # A few literals, then whatever length and distance.
     lies = b"".join(data[at : at + 1] + bytes(3) + data[at + 1 : at + 5] for at in range(0, len(data) - 4, 5))
     for matches in (stream.matches(0, len(content)), Matches(lies, 0)):
-        sizes, members = MemberEncoder().members(content, starts, matches, 0)
+        sizes, members = MemberEncoder().members(content, starts, matches)
         assert sum(sizes) == len(members)
         assert gzip.decompress(members) == content
 

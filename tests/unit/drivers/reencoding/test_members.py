@@ -27,9 +27,9 @@ ANY_RECORD = st.builds(
 )
 
 
-def made(data: bytes, starts: list[int], matches: Matches, position: int = 0) -> list[bytes]:
+def made(data: bytes, starts: list[int], matches: Matches) -> list[bytes]:
     """The members, each looked at."""
-    sizes, members = MemberEncoder().members(data, array("I", starts), matches, position)
+    sizes, members = MemberEncoder().members(data, array("I", starts), matches)
     found = [members[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
     assert sum(sizes) == len(members)
     assert [gzip.decompress(member) for member in found] == [
@@ -52,9 +52,9 @@ def matches_of(data: bytes, feed: int = 1 << 16, level: int = 9) -> Matches:
 )
 @example(TEXT[:40_000], [33_000], struct.pack("=IHH", 0, 0xFFFF, 0xFFFF) * 3, 0)
 @example(b"a" * 600, [], struct.pack("=IHH", 1, 300, 1) * 2, 0)
-def test_wrong_matches_cost_no_content(data: bytes, cuts: list[int], records: bytes, position: int) -> None:
+def test_wrong_matches_cost_no_content(data: bytes, cuts: list[int], records: bytes, skip: int) -> None:
     starts = sorted({0, *(cut % len(data) for cut in cuts)})
-    made(data, starts, Matches(records, 0), position)
+    made(data, starts, Matches(records, skip))
 
 
 @given(contents.filter(bool), st.lists(st.integers(1, 5000), max_size=8), st.integers(1, 999))
@@ -71,9 +71,9 @@ def test_large_members_do_not_depend_on_how_the_stream_was_fed() -> None:
 
 def test_data_may_begin_before_the_stream_and_in_the_middle_of_it() -> None:
     whole = made(TEXT, [0], matches_of(TEXT))[0]
-    ahead = made(b"head" + TEXT, [0, 4], matches_of(TEXT), position=-4)
+    ahead = made(b"head" + TEXT, [0, 4], matches_of(TEXT)._replace(skip=-4))
     assert ahead[1] == whole
-    middle = made(TEXT[50_000:], [0], matches_of(TEXT), position=50_000)[0]
+    middle = made(TEXT[50_000:], [0], matches_of(TEXT)._replace(skip=50_000))[0]
     assert len(middle) < len(whole)
 
 
@@ -107,7 +107,7 @@ def test_one_encoder_serves_many_threads() -> None:
     encoder = MemberEncoder()
     matches = matches_of(TEXT)
     starts = array("I", range(0, len(TEXT), 7919))
-    expected = encoder.members(TEXT, starts, matches, 0)
+    expected = encoder.members(TEXT, starts, matches)
     with ThreadPoolExecutor(8) as threads:
-        results = list(threads.map(lambda _: encoder.members(TEXT, starts, matches, 0), range(32)))
+        results = list(threads.map(lambda _: encoder.members(TEXT, starts, matches), range(32)))
     assert results == [expected] * 32
