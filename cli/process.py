@@ -9,6 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import unquote, urlsplit
 
 import uvloop
@@ -80,9 +81,15 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 def secret_values(settings: Settings) -> list[str]:
-    """Every secret of the settings in clear, for the log's last defence; of the broker's URL what is secret in it."""
+    """Every secret of the settings in clear, for the log's last defence; of the URLs of broker and proxies what is secret."""
     rest = settings.model_copy(update={"broker": None})
-    return [*_in_clear(rest), *_credentials(settings.broker.url.get_secret_value())]
+    proxies = [
+        *(each.proxy for each in settings.auths.values()),
+        *(each.proxy for each in settings.harbor.values()),
+        *(each.proxy for each in settings.notifications),
+    ]
+    urls = [url.get_secret_value() for url in (settings.broker.url, *proxies) if url is not None]
+    return [*_in_clear(rest), *chain.from_iterable(map(_credentials, urls))]
 
 
 def _in_clear(value: object) -> Iterator[str]:

@@ -129,6 +129,10 @@ _BY_CODE = {
         "The image lives on a registry that is not in the allow-list.",
         "Add the host to auths in config.yml if it is trusted, restart, then replay.",
     ),
+    "proxy_refused": Explanation(
+        "The proxy in front of the registry refused to lead there.",
+        "Correct the user and password in auths.<host>.proxy, or the proxy's own rules, restart the consumers, then replay.",
+    ),
     "plain_http_refused": Explanation(
         "The registry only speaks plain HTTP, which is not allowed for this host.",
         "Set auths.<host>.insecure: true if that is intended, restart the consumers, then replay.",

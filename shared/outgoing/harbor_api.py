@@ -41,6 +41,7 @@ class HarborApi:
             pair = f"{self._username}:{self._password}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         self._tls = _trust(settings)
+        self._proxy = None if settings.proxy is None else settings.proxy.get_secret_value()
         self._labels: dict[tuple[str, str], int] = {}
 
     async def label_artifact(self, artifact: Reference, label: str) -> None:
@@ -96,7 +97,14 @@ class HarborApi:
         url = URL(self._base + path, encoded=True)
         wanted = expected | _REFUSALS
         status, answer = await call(
-            self._session, method, url, body=body, headers=self._headers, expected=wanted, tls=self._tls
+            self._session,
+            method,
+            url,
+            body=body,
+            headers=self._headers,
+            expected=wanted,
+            tls=self._tls,
+            proxy=self._proxy,
         )
         if status in _REFUSALS and status not in expected:
             raise PermanentError(

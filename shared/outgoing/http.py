@@ -21,7 +21,7 @@ _AGAIN = frozenset({408, 425, 429})
 
 
 def create_session() -> aiohttp.ClientSession:
-    """One session for all: no cookies, no proxies of the environment, ``TIMEOUT`` seconds for a request."""
+    """One session for all: no cookies, no proxy of the environment, ``TIMEOUT`` seconds for a request."""
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -38,8 +38,11 @@ async def call(
     headers: Mapping[str, str] | None = None,
     expected: frozenset[int] = frozenset(),
     tls: ssl.SSLContext | None = None,
+    proxy: str | None = None,
 ) -> tuple[int, Any]:
     """Status and parsed JSON (None without any) of an answer that is 2xx or ``expected``; ``tls`` instead of the system's trust.
+
+    ``proxy`` is the URL of one that leads there; it may hold a password.
 
     Raises:
         TransientError: ``peer_unavailable``: no answer, a certificate that is not trusted (until it is renewed), 5xx, 429; with
@@ -49,7 +52,13 @@ async def call(
     where = f"{method} {url.origin()}"
     try:
         async with session.request(
-            method, url, data=body, headers=headers, allow_redirects=False, ssl=True if tls is None else tls
+            method,
+            url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            ssl=True if tls is None else tls,
+            proxy=proxy,
         ) as answer:
             status = answer.status
             content = await _body(answer)
@@ -59,9 +68,12 @@ async def call(
         raise TransientError(
             f"{where}: its certificate is not trusted ({reason}); name its authority with `ca`", code="peer_unavailable"
         ) from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise TransientError(f"{where}: its proxy answered {error.status}", code="peer_unavailable") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        raise TransientError(f"{where}: {why(cause)}", code="peer_unavailable") from error
+        through = "" if proxy is None else " through its proxy"
+        raise TransientError(f"{where}{through}: {why(cause)}", code="peer_unavailable") from error
     if status in expected or 200 <= status < 300:
         with suppress(orjson.JSONDecodeError):
             return status, orjson.loads(content)

@@ -81,6 +81,7 @@ class _Webhook:
     def __init__(self, target: Notification, session: aiohttp.ClientSession) -> None:
         self._url = URL(target.url.get_secret_value())
         self._secret = _key(target.secret.get_secret_value()) if target.secret else b""
+        self._proxy = None if target.proxy is None else target.proxy.get_secret_value()
         self._session = session
         self.name = f"notification to {self._url.host}"
 
@@ -96,7 +97,7 @@ class _Webhook:
             headers["traceparent"] = event.traceparent
         if self._secret:
             headers["webhook-signature"] = sign(self._secret, event.id, timestamp, body)
-        await call(self._session, "POST", self._url, body=body, headers=headers)
+        await call(self._session, "POST", self._url, body=body, headers=headers, proxy=self._proxy)
 
 
 class _Labeller:

@@ -70,6 +70,8 @@ class RegistryAccess:
     """For the registry itself: with its client certificate."""
     foreign_tls: ssl.SSLContext | None = None
     """For its ``token_hosts``: the system's authorities beside ``ca``, no client certificate."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL of the proxy that leads to it and to its ``token_hosts``; may hold a password."""
 
     @property
     def insecure(self) -> bool:
@@ -88,6 +90,7 @@ class Destination:
     tls: ssl.SSLContext | None
     trusted: bool
     """The registry's credentials belong there."""
+    proxy: str | None = field(default=None, repr=False)
 
 
 class AccessList:
@@ -152,16 +155,16 @@ class AccessList:
                 encoded=True,
             )
             _refuse_address(own, access.registry)
-            return Destination(own, access.tls, trusted=True)
+            return Destination(own, access.tls, trusted=True, proxy=access.proxy)
         _refuse_address(url, access.registry)
         if any(_matches(url, pattern) for pattern in access.token_hosts):
             if url.scheme == "http" and not access.insecure:
                 raise _plain_http(access.registry, url)
-            return Destination(url, access.foreign_tls, trusted=token)
+            return Destination(url, access.foreign_tls, trusted=token, proxy=access.proxy)
         if not token:
             for other in self._accesses.values():
                 if url.origin() == other.base:
-                    return Destination(url, other.tls, trusted=False)
+                    return Destination(url, other.tls, trusted=False, proxy=other.proxy)
                 if _names(url, other.registry):
                     raise _plain_http(access.registry, url)
         raise PermanentError(
@@ -230,6 +233,7 @@ def _access(registry: str, auth: Auth, endpoint: str | None) -> RegistryAccess:
         credential=credential,
         tls=None if auth.insecure else _context(registry, auth, own=True),
         foreign_tls=_context(registry, auth, own=False),
+        proxy=None if auth.proxy is None else auth.proxy.get_secret_value(),
     )
 
 

@@ -20,6 +20,7 @@ import aiohttp
 from yarl import URL
 
 from shared.errors import IcsError, PermanentError, TransientError
+from shared.unreachable import why
 
 MAXIMUM_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are looked at."""
@@ -118,6 +119,7 @@ _PERMANENT_BY_STATUS = {
     403: "denied",
     404: "not_found",
     405: "unsupported_by_registry",
+    407: "proxy_refused",
     409: "conflict",
     410: "not_found",
     411: "invalid_request",
@@ -238,6 +240,24 @@ def from_exception(operation: Operation, error: BaseException) -> IcsError:
     else:
         what = f"the connection failed ({type(error).__name__})"
     return operation.transient(f"the registry cannot be reached, {what}", code="registry_unavailable")
+
+
+def from_proxy(operation: Operation, error: aiohttp.ClientHttpProxyError | aiohttp.ClientConnectorError) -> IcsError:
+    """Classify what a proxy answered instead of leading to the registry, or why it could not be asked."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        known = from_exception(operation, error)
+        if known.code != "registry_unavailable":
+            return known
+        return operation.transient(f"its proxy cannot be reached, {why(error.os_error)}", code=known.code)
+    if error.status >= 500 or error.status == 429:
+        return operation.transient(
+            f"its proxy answered {error.status}", code="registry_unavailable", status=error.status
+        )
+    return operation.permanent(
+        f"its proxy leads nobody there (it answered {error.status}); see its user and password in `proxy`, and its own rules",
+        code="proxy_refused",
+        status=error.status,
+    )
 
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

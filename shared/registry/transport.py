@@ -21,7 +21,7 @@ from shared.errors import PermanentError
 from shared.registry.access import AccessList, Credential, Destination, RegistryAccess
 from shared.registry.addresses import GuardedResolver
 from shared.registry.auth import Authenticator
-from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_status
+from shared.registry.errors import MAXIMUM_ERROR_BODY, Operation, from_exception, from_proxy, from_status
 from shared.registry.limits import read_limited, read_start
 from shared.registry.observer import Observer
 from shared.registry.retry import RetryPolicy, repeated
@@ -230,7 +230,7 @@ class Transport:
                 raise request.operation.permanent("not a reference that can be requested", code="invalid_reference")
             query = f"?{urlencode(request.query)}" if request.query else ""
             url = URL(f"{access.base}{request.target}{query}", encoded=True)
-            destination = Destination(url, access.tls, trusted=True)
+            destination = Destination(url, access.tls, trusted=True, proxy=access.proxy)
         for _ in range(_MAXIMUM_REDIRECTS + 1):
             response = await self.once(
                 request.operation,
@@ -284,11 +284,16 @@ class Transport:
                     headers=sent,
                     data=self._payload(body, sent, stall),
                     ssl=destination.tls or True,
+                    proxy=destination.proxy,
                     allow_redirects=False,
                 )
             status = response.status
         except TimeoutError as error:
             raise from_exception(operation, error) from error
+        except (aiohttp.ClientHttpProxyError, aiohttp.ClientConnectorError) as error:
+            if destination.proxy is None or isinstance(error, aiohttp.ClientSSLError):
+                raise
+            raise from_proxy(operation, error) from error
         finally:
             self.observer.request(operation.name, operation.registry, status, time.perf_counter() - started)
         return response

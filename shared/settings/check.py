@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from shared.errors import PermanentError
 from shared.oci.descriptor import Platform
@@ -96,6 +96,7 @@ def _auth(path: str, auth: Auth) -> Iterator[Problem]:
             if not _is_basic(auth.auth_file.read_text(errors="replace").strip()):
                 yield Problem(f"{path}.auth_file", f"{auth.auth_file} must hold base64 of user:password")
     yield from _authorities(f"{path}.ca", auth.ca)
+    yield from _proxy(path, auth.proxy)
     if (auth.client_certificate is None) != (auth.client_key is None):
         yield Problem(path, "client_certificate and client_key belong together")
     elif auth.client_certificate is not None and auth.client_key is not None:
@@ -184,14 +185,23 @@ def _peers(settings: Settings) -> Iterator[Problem]:
         if harbor.password is not None and harbor.password_file is not None:
             yield Problem(path, "password and password_file conflict: set one")
         yield from _authorities(f"{path}.ca", harbor.ca)
+        yield from _proxy(path, harbor.proxy)
     for number, notification in enumerate(settings.notifications):
         if not _is_http(notification.url.get_secret_value()):
             yield Problem(f"notifications[{number}].url", "must be an http:// or https:// URL")
         secret = notification.secret.get_secret_value() if notification.secret else ""
         if secret.startswith("whsec_") and not _is_base64(secret.removeprefix("whsec_")):
             yield Problem(f"notifications[{number}].secret", "must be base64 after whsec_")
+        yield from _proxy(f"notifications[{number}]", notification.proxy)
     if settings.cache.repository and not _is_template(settings.cache.repository):
         yield Problem("cache.repository", _TEMPLATE)
+
+
+def _proxy(path: str, proxy: SecretStr | None) -> Iterator[Problem]:
+    if proxy is not None:
+        parts = _split(proxy.get_secret_value())
+        if parts is None or parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+            yield Problem(f"{path}.proxy", "must be http://[user:password@]HOST[:PORT]")
 
 
 def _is_base64(text: str) -> bool:

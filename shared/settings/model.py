@@ -73,6 +73,8 @@ class Auth(Section):
     """PEM file, not encrypted."""
     token_hosts: tuple[str, ...] = ()
     """More hosts that may issue tokens for, or serve redirected blobs of, this registry (globs)."""
+    proxy: SecretStr | None = None
+    """``http://[user:password@]HOST[:PORT]`` that leads to it and to its ``token_hosts``; ``HTTPS_PROXY`` is not looked at."""
 
 
 class Log(Section):
@@ -249,6 +251,8 @@ class Notification(Section):
         "replayed",
     )
     """Which outcomes are told."""
+    proxy: SecretStr | None = None
+    """``http://[user:password@]HOST[:PORT]`` that leads there."""
 
 
 class HarborSettings(Section):
@@ -264,6 +268,8 @@ class HarborSettings(Section):
     """A file that holds the same."""
     ca: Path | None = None
     """PEM bundle to trust instead of the system's."""
+    proxy: SecretStr | None = None
+    """``http://[user:password@]HOST[:PORT]`` that leads there."""
     label: str = ""
     """Name of a Harbor label to put on a source artifact that was converted; empty: none."""
 

@@ -16,12 +16,13 @@ def secrets(**environ: str) -> set[str]:
 def test_secrets_are_found_wherever_the_configuration_has_them() -> None:
     assert secrets(
         ICS_AUTH_HEADER='["Bearer first", "Bearer second"]',
-        ICS_AUTHS='{"harbor.example.com": {"auth": "dXNlcjpwYXNzd29yZA=="}}',
+        ICS_AUTHS='{"harbor.example.com": {"auth": "dXNlcjpwYXNzd29yZA==", "proxy": "http://us:p%40ss@proxy"}}',
         ICS_NOTIFICATIONS='[{"url": "https://chat.example.com/hooks/T0KEN", "secret": "signing"}]',
         ICS_CONSOLE__OPERATOR_CREDENTIAL="boss:replay-it",
     ) == {
         *("Bearer first", "Bearer second", "dXNlcjpwYXNzd29yZA=="),
         *("https://chat.example.com/hooks/T0KEN", "signing", "boss:replay-it"),
+        *("http://us:p%40ss@proxy", "us:p%40ss", "p%40ss", "p@ss"),
     }
 
 

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
+from yarl import URL
 
 from shared.errors import PermanentError
 from shared.events import ConversionEvent, EventType, conversion_event
@@ -22,6 +23,7 @@ from shared.oci.reference import parse_reference
 from shared.outgoing.notifications import Notifier
 from shared.settings.model import HarborSettings, Notification, Settings
 from shared.telemetry.metrics import Metrics
+from tests.servers.forward_proxy import ForwardProxy, forward_proxy
 from tests.waiting import PATIENCE
 
 SOURCE = "harbor.example.com/team/base/redis:7@sha256:" + "a" * 64
@@ -105,6 +107,23 @@ async def test_a_signed_cloudevent_arrives(url: str, receiver: Receiver) -> None
     signed = f"{told.id}.{headers['webhook-timestamp']}.".encode() + body
     wanted = base64.b64encode(hmac.new(b"s3cret", signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{wanted}"
+
+
+async def test_both_go_through_their_proxies(url: str, receiver: Receiver) -> None:
+    receiver.answers[("GET", "/api/v2.0/projects/team")] = {"project_id": 7}
+    receiver.answers[("GET", "/api/v2.0/labels")] = [[{"id": 3, "name": "fast"}]]
+    here = URL(url).authority
+    async with forward_proxy(ForwardProxy({"chat.test": here, "harbor.test": here}, "ics:pr0xy")) as proxy:
+        through = SecretStr(proxy.url)
+        harbor = HarborSettings(url="http://harbor.test", label="fast", proxy=through)
+        wanted = Settings(
+            notifications=(Notification(url=SecretStr("http://chat.test/hook"), proxy=through),),
+            harbor={"harbor.example.com": harbor},
+        )
+        async with Notifier.from_settings(wanted, Metrics()) as notifier:
+            notifier(event("succeeded"))
+            await receiver.wait(4)
+    assert set(proxy.seen) == {"chat.test", "harbor.test"}
 
 
 async def test_it_is_told_again_until_it_is_taken_with_the_same_id(url: str, receiver: Receiver) -> None:
