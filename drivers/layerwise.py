@@ -4,6 +4,8 @@ What a converted image keeps: every key and annotation of manifest, config and i
 and platforms, foreign layers, layers that the format cannot hold (as they are, reported), and layers that are in the format
 already. What it does not keep: attestations of images that were converted, since they describe other digests; ``subject``,
 which may not exist in the target repository; platforms that are not selected. Each is reported in ``Result.left_out``.
+
+A format whose options ask for it gets a ``subject`` of its own on every platform's manifest: the image that it was made of.
 """
 
 from __future__ import annotations
@@ -59,6 +61,14 @@ class LayerwiseDriver(ABC):
     @abstractmethod
     def fingerprint(self, option: DriverOptions) -> str:
         """See :meth:`drivers.api.Driver.fingerprint`."""
+
+    def layer_fingerprint(self, option: DriverOptions) -> str:
+        """Equal for options that give equal layers; the layer cache's key beside the source layer."""
+        return self.fingerprint(option)
+
+    def refers(self, option: DriverOptions) -> bool:  # noqa: ARG002  the seam's signature: most formats never do
+        """Whether converted images name their source as ``subject``, where both are in one repository."""
+        return False
 
     @abstractmethod
     def recognises_layer(self, layer: Descriptor) -> bool:
@@ -126,7 +136,9 @@ class _Conversion:
         self._source = source
         self._content = content
         self._option = option
-        self._fingerprint = driver.fingerprint(option)
+        self._fingerprint = driver.layer_fingerprint(option)
+        # A subject that is not in the image's own repository would hide it for good.
+        self._refers = driver.refers(option) and content.source.same_repository(content.target)
         self._totals = _Totals()
         self._slots = asyncio.Semaphore(LAYERS_AT_ONCE)
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
@@ -167,7 +179,7 @@ class _Conversion:
         config = await self._config(manifest)
         if not selected(config.platform, self._source.platforms):
             raise SkippedError("no selected platform")
-        converted = await self._image(manifest, config, self._source.manifest.digest)
+        converted = await self._image(manifest, config)
         if not self._totals.converted:
             raise SkippedError("no layer can be converted")
         return converted
@@ -220,7 +232,7 @@ class _Conversion:
 
     async def _child(self, manifest: ImageManifest) -> Descriptor:
         config = await self._config(manifest)
-        image = await self._image(manifest, config, manifest.digest)
+        image = await self._image(manifest, config)
         return await self._content.push_manifest(image)
 
     async def _keep(self, manifest: ImageManifest) -> Descriptor:
@@ -234,7 +246,7 @@ class _Conversion:
         raw = await self._content.read(manifest.config, limit=MAXIMUM_CONFIG_SIZE)
         return parse_config(raw, len(manifest.layers))
 
-    async def _image(self, manifest: ImageManifest, config: Config, source_digest: Digest) -> ImageManifest:
+    async def _image(self, manifest: ImageManifest, config: Config) -> ImageManifest:
         """Layers, then the config that names them, then the manifest, which is not pushed here."""
         tasks = [self._task(layer) for layer in manifest.layers]
         layers = [await task for task in tasks]
@@ -249,7 +261,8 @@ class _Conversion:
                 manifest.config, media_type=pushed.media_type, digest=pushed.digest, size=pushed.size
             ).to_json(),
             "layers": [layer.descriptor.to_json() for layer in layers],
-            "annotations": {**manifest.annotations, **self._marks(source_digest)},
+            **({"subject": manifest.descriptor.to_json()} if self._refers else {}),
+            "annotations": {**manifest.annotations, **self._marks(manifest.digest)},
         }
         result = encode_manifest(_ordered(new))
         assert isinstance(result, ImageManifest)  # noqa: S101  by its media type
@@ -311,16 +324,15 @@ class _Conversion:
 
     def _marks(self, source_digest: Digest) -> dict[str, str]:
         source, target = self._content.source, self._content.target
-        elsewhere = (source.registry, source.repository) != (target.registry, target.repository)
         # Where both are in one repository nothing is said, so that a repository may be copied; localhost is nobody else's.
         where = f"{source.registry}/{source.repository}"
-        known = elsewhere and source.registry.partition(":")[0] != "localhost"
+        known = not source.same_repository(target) and source.registry.partition(":")[0] != "localhost"
         return {
             **({ANNOTATION_SOURCE_REPOSITORY: where} if known else {}),
             ANNOTATION_DRIVER_NAME: self._driver.type,
             ANNOTATION_DRIVER_VERSION: self._driver.version,
             ANNOTATION_SOURCE_DIGEST: str(source_digest),
-            ANNOTATION_FINGERPRINT: self._fingerprint,
+            ANNOTATION_FINGERPRINT: self._driver.fingerprint(self._option),
         }
 
 

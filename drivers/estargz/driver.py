@@ -39,6 +39,13 @@ class EstargzDriver(LayerwiseDriver):
         self._workers = workers or Workers(memory=self._limits.memory)
 
     def fingerprint(self, option: DriverOptions) -> str:
+        layers = self.layer_fingerprint(option)
+        return hashlib.sha256(f"{layers} with_referrer".encode()).hexdigest() if self.refers(option) else layers
+
+    def refers(self, option: DriverOptions) -> bool:
+        return EstargzOptions.of(option).with_referrer
+
+    def layer_fingerprint(self, option: DriverOptions) -> str:
         """Equal for spellings of the same output (chunk size 0 and 4194304)."""
         estargz = EstargzOptions.of(option)
         told = [self.type, self.version]

@@ -13,7 +13,7 @@ MINIMUM_CHUNK_SIZE: Final = 64 << 10
 
 
 class EstargzOptions(DriverOptions):
-    """The Harbor proposal's keys, and ``prioritized_files``."""
+    """The Harbor proposal's keys, and what goes beyond them."""
 
     estargz_compression_level: int = Field(default=-1, ge=-1, le=9)
     """0 stores, 1 is fastest, 9 smallest, as for gzip; the numbers are libdeflate's levels.
@@ -30,6 +30,9 @@ class EstargzOptions(DriverOptions):
     """Only inflate the layers: plain tar, same diff ID, **not** lazily pullable (for registries or disks that compress)."""
     prioritized_files: tuple[str, ...] = ()
     """Paths to put first and to fetch at mount (``.prefetch.landmark``), in this order; a layer passes over what it lacks."""
+
+    with_referrer: bool = False
+    """Set ``subject`` on every platform's manifest where source and target repository are the same."""
 
     @field_validator("estargz_chunk_size")
     @classmethod

@@ -21,6 +21,7 @@ from drivers.api import (
 )
 from drivers.estargz import EstargzDriver
 from shared.errors import PermanentError, SkippedError, UnsupportedError
+from shared.messages import DriverChoice
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
@@ -125,6 +126,49 @@ async def test_the_marks_name_source_driver_and_fingerprint() -> None:
     assert marks[ANNOTATION_SOURCE_DIGEST] == image.manifest.digest
     assert marks[ANNOTATION_DRIVER_NAME] == "estargz"
     assert len(marks[ANNOTATION_FINGERPRINT]) == 64
+
+
+REFERRING = DriverChoice(type="estargz", config={"with_referrer": True})
+
+
+@pytest.mark.parametrize(
+    ("repository", "driver", "refers"),
+    [
+        ("library/app", REFERRING, True),
+        ("library/app", DriverChoice(type="estargz"), False),
+        ("lazy/app", REFERRING, False),
+    ],
+    ids=["asked for", "not asked for", "another repository"],
+)
+async def test_every_platforms_source_is_its_subject_where_that_is_asked_for(
+    repository: str, driver: DriverChoice, refers: bool
+) -> None:
+    """Never the index's, and never one that is not in the target's repository, which would hide the image for good."""
+    store = WatchedStore()
+    amd, arm = await variant(store, 1, AMD), await variant(store, 2, ARM)
+    index = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [amd.to_json(), arm.to_json()],
+        "subject": amd.to_json(),
+    }
+    await put(store, index)
+    there = target(repository=repository)
+    root = (await convert(store, target=there, driver=driver)).root
+    assert isinstance(root, Index)
+    made = [await store.manifest(there.with_digest(child.digest)) for child in root.manifests]
+    wanted = [replace(child, platform=None) for child in (amd, arm)] if refers else [None, None]
+    assert [manifest.subject for manifest in (*made, root)] == [*wanted, None]
+
+
+async def test_a_subject_changes_the_image_and_none_of_its_layers() -> None:
+    store = WatchedStore()
+    await push_image(store, source(), small_image(1))
+    by_cache = converter(store, cache=True)
+    before = await by_cache.convert(request(), progress())
+    after = await by_cache.convert(request(driver=REFERRING), progress())
+    assert after.descriptor.digest != before.descriptor.digest
+    assert after.result.layers_reused == after.result.layers_total > 0
 
 
 async def test_docker_media_types_become_oci_ones() -> None:
