@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ingress.acceld.convert import create_convert_router
-from ingress.acceld.tasks import answer_in_accelds_words, create_task_router
+from ingress.acceld.refusal import answer_in_accelds_words
+from ingress.acceld.tasks import create_task_router
 from ingress.backfill.api import create_backfill_router
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
@@ -19,7 +20,7 @@ from ingress.dead_letters import create_dead_letter_router
 from ingress.express_lane import ExpressLane
 from ingress.intake import Accepted, Intake
 from ingress.path_prefix import PathPrefix
-from ingress.problem import HttpProblem
+from ingress.problem import HttpProblem, problems
 from ingress.status.api import create_status_router
 from ingress.status.service import create_status
 from shared.broker.api import Broker
@@ -55,21 +56,8 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     app.state.status = status
     app.add_middleware(PathPrefix, prefix=settings.console.path_prefix)
 
-    @app.exception_handler(HttpProblem)
-    async def problem(_request: Request, error: HttpProblem) -> Response:
-        return error.response()
-
-    @app.exception_handler(IcsError)
-    async def known(_request: Request, error: IcsError) -> Response:
-        return _known(error)
-
     async def take(request: Request) -> Response:
-        try:
-            accepted = await intake.take(request)
-        except HttpProblem as error:
-            return error.response()
-        except IcsError as error:
-            return _known(error)
+        accepted = await intake.take(request)
         return Response(
             orjson.dumps(_answer(accepted)), 202 if accepted.requests else 200, media_type="application/json"
         )
@@ -79,13 +67,15 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
         tags=["webhooks"],
         summary="Take a webhook",
         status_code=202,
-        responses={
-            200: {"description": "Understood, and not wanted; `skipped` says why"},
-            400: {"description": "Not a webhook (problem+json)"},
-            401: {"description": "Authorization is missing or wrong"},
-            413: {"description": "Larger than limits.webhook_body"},
-            503: {"description": "Could not be persisted: send it again"},
-        },
+        responses=problems(
+            s400="Not a webhook",
+            s401="Authorization is missing or wrong",
+            s408="The body took too long to arrive",
+            s413="Larger than limits.webhook_body",
+            s500="ICS failed; its log says how",
+            s503="Could not be persisted: send it again",
+        )
+        | {200: {"description": "Understood, and not wanted; `skipped` says why"}},
         openapi_extra={
             "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
         },
@@ -102,14 +92,14 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
         summary="Whether webhooks can be persisted",
         status_code=204,
         response_class=Response,
-        responses={500: {"description": "The reason"}},
+        responses=problems(s500="The reason"),
     )
     async def health() -> Response:
         try:
             await broker.check_health()
         except IcsError as error:
             metrics.broker_up(up=False)
-            return HttpProblem(500, "the broker is not usable", error.message).response()
+            return HttpProblem(500, "the broker is not usable", error.message, code=error.code).response()
         metrics.broker_up(up=True)
         return Response(status_code=204)
 
@@ -139,11 +129,6 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
             return RedirectResponse("console/", 307)
 
     return app
-
-
-def _known(error: IcsError) -> Response:
-    code = 503 if error.kind == "transient" else 500
-    return HttpProblem(code, error.message, error.code).response()
 
 
 def _answer(accepted: Accepted) -> dict[str, object]:

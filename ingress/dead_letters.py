@@ -11,7 +11,8 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ingress.inbound import read_body
-from ingress.problem import PROBLEMS, HttpProblem
+from ingress.problem import TO_ACT, TO_READ, WITH_BODY, HttpProblem, problems
+from ingress.problem_api import DocumentRoute
 from ingress.status.access import json_only
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
@@ -24,6 +25,7 @@ IMPORT_LIMIT = 64 << 20
 """Bytes of one import."""
 IMPORT_SECONDS = 60
 """Until all of them are here."""
+_STILL_THERE = "It is still there; `detail` says why"
 
 
 class Selection(BaseModel):
@@ -46,7 +48,7 @@ class Selection(BaseModel):
     def filter(self) -> DeadLetterFilter:
         conditions = (self.ids, self.repository, self.tag, self.code, self.older_than_seconds, self.newer_than_seconds)
         if not self.all and not any(conditions):
-            raise HttpProblem(400, "no letters selected", "name conditions, or set all: true")
+            raise HttpProblem(400, "no letters selected", "name conditions, or set all: true", code="nothing_selected")
         return DeadLetterFilter(
             repository=self.repository,
             tag=self.tag,
@@ -59,11 +61,11 @@ class Selection(BaseModel):
 
 def create_dead_letter_router(status: Status) -> APIRouter:
     operations = status.operations
-    router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"], responses=PROBLEMS)
+    router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"], route_class=DocumentRoute)
     reader = [Depends(status.access.read)]
     operator = Depends(status.access.operate)
 
-    @router.get("", summary="List, oldest first", dependencies=reader)
+    @router.get("", summary="List, oldest first", dependencies=reader, responses=TO_READ)
     async def listing(  # noqa: PLR0917  query parameters
         repository: Annotated[str, Query(max_length=300)] = "",
         tag: Annotated[str, Query(max_length=128)] = "",
@@ -87,16 +89,19 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         summary="All of a selection as JSON lines",
         dependencies=reader,
         response_class=StreamingResponse,
-        responses={200: {"content": {"application/jsonl": {}}}},
+        responses=TO_READ | {200: {"content": {"application/jsonl": {}}}},
     )
     async def export(repository: str = "", tag: str = "", code: str = "") -> StreamingResponse:
+        # Found before the answer begins, which could not say any more that the broker is away.
+        found = await operations.find(DeadLetterFilter(repository, tag, code))
+
         async def lines() -> AsyncIterator[bytes]:
-            async for letter in status.broker.dead_letters.list(DeadLetterFilter(repository, tag, code)):
+            for letter in found:
                 yield letter.model_dump_json().encode() + b"\n"
 
         return StreamingResponse(lines(), media_type="application/jsonl")
 
-    @router.post("/import", summary="Add exported letters (JSON lines)")
+    @router.post("/import", summary="Add exported letters (JSON lines)", responses=TO_ACT | problems(400, 408, 413))
     async def importing(request: Request, actor: str = operator) -> dict[str, Any]:
         body = await read_body(request, limit=IMPORT_LIMIT, within=TimeLimit(IMPORT_SECONDS))
         letters: list[DeadLetter] = []
@@ -105,15 +110,21 @@ def create_dead_letter_router(status: Status) -> APIRouter:
                 try:
                     letters.append(DeadLetter.model_validate_json(line))
                 except ValidationError as error:
-                    raise HttpProblem(400, f"line {number} is no dead letter", str(error.errors()[0]["msg"])) from None
+                    what = f"line {number}: {error.errors()[0]['msg']}; nothing was imported"
+                    raise HttpProblem(400, "a line is no dead letter", what, code="invalid_import") from None
         await operations.import_letters(letters)
         return {"imported": len(letters), "actor": actor}
 
-    @router.get("/{letter_id}", summary="The whole letter: request, every attempt, trace", dependencies=reader)
+    @router.get(
+        "/{letter_id}",
+        summary="The whole letter: request, every attempt, trace",
+        dependencies=reader,
+        responses=TO_READ | problems(404),
+    )
     async def show(letter_id: str) -> Response:
         letter = await status.broker.dead_letters.get(letter_id)
         if letter is None:
-            raise HttpProblem(404, "there is no such dead letter", "it was replayed or discarded, or never was")
+            raise _gone()
         return Response(letter.model_dump_json(), media_type="application/json")
 
     async def act(operation: Operation, selection: Selection, actor: str) -> dict[str, Any]:
@@ -123,23 +134,48 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         result = await operations.carry_out(operation, letters, actor=actor, rate=selection.rate)
         return {"done": result.done, "gone": result.gone, "failed": result.failed, "errors": result.errors}
 
-    @router.post("/replay", summary="Replay a selection", dependencies=[Depends(json_only)])
+    async def act_on_one(operation: Operation, letter_id: str, actor: str) -> dict[str, Any]:
+        result = await act(operation, Selection(ids=[letter_id]), actor)
+        if result["done"]:
+            return result
+        if result["failed"]:
+            raise HttpProblem(409, "the dead letter is still there", "; ".join(result["errors"]), code="not_done")
+        raise _gone()
+
+    @router.post(
+        "/replay", summary="Replay a selection", dependencies=[Depends(json_only)], responses=TO_ACT | WITH_BODY
+    )
     async def replay(selection: Selection, actor: str = operator) -> dict[str, Any]:
         return await act("replay", selection, actor)
 
-    @router.post("/discard", summary="Discard a selection", dependencies=[Depends(json_only)])
+    @router.post(
+        "/discard", summary="Discard a selection", dependencies=[Depends(json_only)], responses=TO_ACT | WITH_BODY
+    )
     async def discard(selection: Selection, actor: str = operator) -> dict[str, Any]:
         return await act("discard", selection, actor)
 
-    @router.post("/{letter_id}/replay", summary="Replay one")
+    @router.post(
+        "/{letter_id}/replay",
+        summary="Replay one",
+        responses=TO_ACT | problems(404, s409=_STILL_THERE),
+    )
     async def replay_one(letter_id: str, actor: str = operator) -> dict[str, Any]:
-        return await act("replay", Selection(ids=[letter_id]), actor)
+        return await act_on_one("replay", letter_id, actor)
 
-    @router.delete("/{letter_id}", summary="Discard one")
+    @router.delete("/{letter_id}", summary="Discard one", responses=TO_ACT | problems(404, s409=_STILL_THERE))
     async def discard_one(letter_id: str, actor: str = operator) -> dict[str, Any]:
-        return await act("discard", Selection(ids=[letter_id]), actor)
+        return await act_on_one("discard", letter_id, actor)
 
     return router
+
+
+def _gone() -> HttpProblem:
+    return HttpProblem(
+        404,
+        "there is no such dead letter",
+        "it was replayed or discarded, or never was",
+        code="no_such_dead_letter",
+    )
 
 
 def _json(value: object) -> Response:

@@ -7,13 +7,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
+
+from ingress.problem_api import ProblemApi, problem_of
+from shared.errors import IcsError
 
 Take = Callable[[Request], Awaitable[Response]]
 
 
-class ExpressLane(FastAPI):
+class ExpressLane(ProblemApi):
     """An application with paths whose POSTs go round everything else in it. A route to the same handler is what the API's
     description is made of.
     """
@@ -31,5 +35,11 @@ class ExpressLane(FastAPI):
         if take is None:
             await super().__call__(scope, receive, send)
         else:
-            response = await take(Request(scope, receive))
+            try:
+                response = await take(Request(scope, receive))
+            except (HTTPException, IcsError) as error:
+                response = problem_of(error).response()
+            except Exception as error:
+                await problem_of(error).response()(scope, receive, send)
+                raise  # to the server's log
             await response(scope, receive, send)

@@ -36,6 +36,7 @@ class AuthHeader:
                 401,
                 "the Authorization header is missing or wrong",
                 "set the webhook policy's auth_header to a value of auth_header in ICS's configuration",
+                code="unauthorized",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
@@ -55,18 +56,19 @@ async def read_body(request: Request, *, limit: int, setting: str = "", within: 
             while more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise HttpProblem(400, "the sender went away before its body was complete")
+                    raise HttpProblem(400, "the sender went away before its body was complete", code="incomplete_body")
                 pieces.append(message.get("body", b""))
                 size += len(pieces[-1])
                 if size > limit:
                     raise _too_large(limit, setting)
                 more = message.get("more_body", False)
     except TimeoutError:
-        raise HttpProblem(408, "the body took too long to arrive") from None
+        raise HttpProblem(408, "the body took too long to arrive", code="slow_body") from None
     return b"".join(pieces)
 
 
 def _too_large(limit: int, setting: str) -> HttpProblem:
     most = f"{setting} ({limit} bytes)" if setting else f"{limit} bytes"
     # The connection is closed: what is left of the body is not read.
-    return HttpProblem(413, f"the body is larger than {most}", headers={"Connection": "close"})
+    headers = {"Connection": "close"}
+    return HttpProblem(413, "the body is too large", f"at most {most}", code="body_too_large", headers=headers)

@@ -106,7 +106,7 @@ class Intake:
                 if accepted.requests:
                     labels = (accepted.requests[0].ref, accepted.requests[0].tag)
             except HttpProblem as problem:
-                status = problem.status
+                status = problem.status_code
                 outcome = "unauthorized" if status == 401 else "unavailable" if status == 503 else "invalid"
                 raise
             except TimeoutError:
@@ -127,7 +127,7 @@ class Intake:
             try:
                 notice = read_webhook(body)
             except MalformedWebhookError as error:
-                raise HttpProblem(400, "not a webhook that ICS understands", error.message) from None
+                raise HttpProblem(400, "not a webhook that ICS understands", error.message, code=error.code) from None
             if notice.request_id:
                 span.set_attribute("harbor.request_id", notice.request_id)
             span.set_attribute("ics.webhook.sender", notice.sender)
@@ -160,5 +160,9 @@ class Intake:
 def _unavailable(reason: str) -> HttpProblem:
     _log.warning("a webhook could not be persisted: %s", reason)
     return HttpProblem(
-        503, "the webhook could not be persisted", f"{reason}; send it again", headers={"Retry-After": RETRY_AFTER}
+        503,
+        "the webhook could not be persisted",
+        f"{reason}; send it again",
+        code="not_persisted",
+        headers={"Retry-After": RETRY_AFTER},
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from ingress.acceld.refusal import AcceldRoute, failed, refusal_of, refusals, refuse
 from ingress.acceld.tasks import reason_of
 from ingress.intake import Accepted, Intake
 from ingress.problem import HttpProblem
@@ -23,60 +24,36 @@ _POLL = 0.25
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 """What Go takes for true; acceld takes all else for false."""
 _NOTHING_TO_DO = frozenset({BY_ICS, CACHE, SIGNATURE})
-_CODES = {
-    400: "ERR_ILLEGAL_PARAMETER",
-    401: "ERR_UNAUTHORIZED",
-    408: "ERR_ILLEGAL_PARAMETER",
-    413: "ERR_ILLEGAL_PARAMETER",
-}
+_NO_HEADER = "accelctl sends none: leave auth_header empty on an ingress that only it reaches, or let a proxy add it"
 
 
 def create_convert_router(intake: Intake, status: Status) -> APIRouter:
-    router = APIRouter(prefix="/api/v1", tags=["acceld"])
+    router = APIRouter(prefix="/api/v1", tags=["acceld"], route_class=AcceldRoute)
     waiting = asyncio.Semaphore(SYNC_AT_ONCE)
 
     @router.post(
         "/conversions",
         summary="acceld: convert; with sync=true the answer comes when it is done",
-        responses={400: {"description": "`{code, message}`"}, 401: {"description": "`{code, message}`"}},
+        responses=refusals(400, 401, 408, 413, 422, 500),
     )
     async def convert(request: Request, sync: Annotated[str, Query()] = "") -> Response:
         try:
             accepted = await intake.take(request)
         except HttpProblem as problem:
-            return _refusal(problem, request)
+            bare = problem.status_code == 401 and "authorization" not in request.headers
+            return refusal_of(problem, _NO_HEADER if bare else "")
         if reason := _unwanted(accepted):
-            return _error(400, "ERR_ILLEGAL_PARAMETER", f"nothing is converted: {reason}")
+            return refuse(400, "ERR_ILLEGAL_PARAMETER", f"nothing is converted: {reason}")
         if sync in _TRUE and accepted.requests:
             if waiting.locked():
-                return _failed("too many synchronous calls; it is queued and will be converted")
+                return failed("too many synchronous calls; it is queued and will be converted")
             async with waiting:
                 reason = await _outcome(status, {each.id for each in accepted.requests}, request)
             if reason:
-                return _failed(reason)
+                return failed(reason)
         return JSONResponse("Ok")
 
     return router
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"code": code, "message": message}, status, headers)
-
-
-def _failed(message: str, headers: dict[str, str] | None = None) -> Response:
-    """500, of all failures: acceld's client takes 501 and above for success."""
-    return _error(500, "ERR_CONVERT_FAILED", message, headers)
-
-
-def _refusal(problem: HttpProblem, request: Request) -> Response:
-    message = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
-    if problem.status == 401 and "authorization" not in request.headers:
-        message += (
-            "; accelctl sends none: leave auth_header empty on an ingress that only it reaches, or let a proxy add it"
-        )
-    if problem.status in _CODES:
-        return _error(problem.status, _CODES[problem.status], message, problem.headers)
-    return _failed(message, problem.headers)
 
 
 def _unwanted(accepted: Accepted) -> str:

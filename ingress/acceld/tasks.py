@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
-from fastapi.exception_handlers import http_exception_handler
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 
+from ingress.acceld.refusal import AcceldRoute, refusals, refuse
 from ingress.status.conversion import Conversion
 from ingress.status.service import Status
 from shared.errors import IcsError
@@ -38,9 +38,14 @@ class Task(BaseModel):
 
 
 def create_task_router(status: Status) -> APIRouter:
-    router = APIRouter(prefix="/api/v1", tags=["acceld"])
+    router = APIRouter(prefix="/api/v1", tags=["acceld"], route_class=AcceldRoute)
 
-    @router.get("/conversions", summary="acceld: tasks, newest first", dependencies=[Depends(status.access.read)])
+    @router.get(
+        "/conversions",
+        summary="acceld: tasks, newest first",
+        dependencies=[Depends(status.access.read)],
+        responses=refusals(401, 422),
+    )
     async def tasks(limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> list[Task]:
         return [_task(c) for c in status.history.newest_first()[:limit]]
 
@@ -48,33 +53,16 @@ def create_task_router(status: Status) -> APIRouter:
         "/health",
         summary="acceld: Ok while conversions can be taken",
         response_class=PlainTextResponse,
-        responses={500: {"description": "`{code, message}`"}},
+        responses=refusals(500),
     )
     async def health() -> Response:
         try:
             await status.broker.check_health()
         except IcsError as error:
-            return JSONResponse({"code": "ERR_UNHEALTHY", "message": error.message}, 500)
+            return refuse(500, "ERR_UNHEALTHY", error.message)
         return PlainTextResponse("Ok")
 
     return router
-
-
-def answer_in_accelds_words(app: FastAPI) -> None:
-    """What its client shows of an error is ``message``: of endpoints below its prefix that are none, and of its list's refusal."""
-
-    @app.exception_handler(404)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        if "/api/v1/" in request.scope["path"] and "endpoint" not in request.scope:
-            return JSONResponse({"code": "ERR_INVALID_ENDPOINT", "message": "Endpoint not found"}, 404)
-        return await http_exception_handler(request, error)
-
-    @app.exception_handler(401)
-    async def refused(request: Request, error: HTTPException) -> Response:
-        if request.scope["path"].endswith("/api/v1/conversions"):
-            message = "console.credential is wanted here as Basic; accelctl sends none: use the console"
-            return JSONResponse({"code": "ERR_UNAUTHORIZED", "message": message}, 401, error.headers)
-        return await http_exception_handler(request, error)
 
 
 def reason_of(c: Conversion) -> str:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from ingress.backfill.record import BackfillRecord, Backfills
 from ingress.backfill.runner import BackfillRunner
-from ingress.problem import PROBLEMS, HttpProblem
+from ingress.problem import TO_ACT, TO_READ, WITH_BODY, HttpProblem, problems
+from ingress.problem_api import DocumentRoute
 from ingress.status.access import Access, json_only
 from shared.backfill.events import BackfillPlan, PlannedConversion
 from shared.errors import PermanentError
@@ -58,11 +59,12 @@ class BackfillView(BaseModel):
         )
 
 
+_BUSY = "Another one is under way"
 _CODES = {"already_running": 409, "not_allowed": 422}
 
 
 def refused(error: PermanentError) -> HttpProblem:
-    return HttpProblem(_CODES[error.code], error.message)
+    return HttpProblem(_CODES[error.code], "this backfill cannot be started", error.message, code=error.code)
 
 
 def create_backfill_router(access: Access, backfills: Backfills, runner: BackfillRunner) -> APIRouter:
@@ -70,7 +72,7 @@ def create_backfill_router(access: Access, backfills: Backfills, runner: Backfil
     router = APIRouter(
         prefix="/api/v1/backfills",
         tags=["backfill"],
-        responses={**PROBLEMS, 409: {"description": "another one is under way"}},
+        route_class=DocumentRoute,
     )
     reader = [Depends(access.read)]
     operator = Depends(access.operate)
@@ -78,14 +80,21 @@ def create_backfill_router(access: Access, backfills: Backfills, runner: Backfil
     def known(backfill_id: str) -> BackfillRecord:
         record = backfills.get(backfill_id)
         if record is None:
-            raise HttpProblem(404, "there is no such backfill", "it is older than the event history, or never was")
+            raise HttpProblem(
+                404,
+                "there is no such backfill",
+                "it is older than the event history, or never was",
+                code="no_such_backfill",
+            )
         return record
 
-    @router.get("", summary="The newest fifty, newest first", dependencies=reader)
+    @router.get("", summary="The newest fifty, newest first", dependencies=reader, responses=TO_READ)
     async def listing() -> list[BackfillView]:
         return [BackfillView.of(record) for record in backfills.newest_first()]
 
-    @router.get("/{backfill_id}", summary="One, with its progress", dependencies=reader)
+    @router.get(
+        "/{backfill_id}", summary="One, with its progress", dependencies=reader, responses=TO_READ | problems(404)
+    )
     async def one(backfill_id: str) -> BackfillView:
         return BackfillView.of(known(backfill_id))
 
@@ -94,7 +103,11 @@ def create_backfill_router(access: Access, backfills: Backfills, runner: Backfil
         status_code=202,
         summary="Walk a registry; dry_run only plans",
         dependencies=[Depends(json_only)],
-        responses={422: {"description": "not an allowed registry"}},
+        responses=TO_ACT
+        | WITH_BODY
+        | problems(
+            s409=_BUSY, s422="Not an allowed registry, or the body is unsound: `errors` says what is wrong where"
+        ),
     )
     async def start(plan: BackfillPlan, actor: str = operator) -> BackfillView:
         try:
@@ -102,14 +115,21 @@ def create_backfill_router(access: Access, backfills: Backfills, runner: Backfil
         except PermanentError as error:
             raise refused(error) from None
 
-    @router.post("/{backfill_id}/resume", status_code=202, summary="Go on where it ended")
+    @router.post(
+        "/{backfill_id}/resume",
+        status_code=202,
+        summary="Go on where it ended",
+        responses=TO_ACT | problems(404, s409=_BUSY),
+    )
     async def resume(backfill_id: str, actor: str = operator) -> BackfillView:
         try:
             return BackfillView.of(runner.resume(known(backfill_id), actor))
         except PermanentError as error:
             raise refused(error) from None
 
-    @router.post("/{backfill_id}/stop", status_code=202, summary="End it; it can be resumed")
+    @router.post(
+        "/{backfill_id}/stop", status_code=202, summary="End it; it can be resumed", responses=TO_ACT | problems(404)
+    )
     async def stop(backfill_id: str, actor: str = operator) -> BackfillView:
         record = known(backfill_id)
         runner.stop(record, actor)

@@ -6,16 +6,18 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.backfill_pages import create_backfill_router
 from ingress.console.cancel_pages import create_cancel_router
 from ingress.console.dead_letter_pages import create_dead_letter_router
 from ingress.console.pages import HEADERS, Renderer, create_pages_router
+from ingress.problem import HttpProblem
 from ingress.status.service import Status
 from shared.errors import IcsError
 
@@ -43,7 +45,8 @@ def _route_class(renderer: Renderer) -> type[APIRoute]:
                 try:
                     return await handle(request)
                 except HTTPException as error:
-                    page = _page(renderer, request, error.status_code, str(error.detail))
+                    message = error.message if isinstance(error, HttpProblem) else error.detail
+                    page = _page(renderer, request, error.status_code, message)
                     page.headers.update(error.headers or {})
                     return page
                 except RequestValidationError:

@@ -8,9 +8,10 @@ import hmac
 from hashlib import sha256
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from fastapi.security.utils import get_authorization_scheme_param
 
+from ingress.problem import HttpProblem
 from shared.settings.model import Console
 
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="ICS", charset="UTF-8"'}
@@ -41,17 +42,19 @@ class Access:
         if not self._reader:
             return ""
         if not _matches(_credential(request), self._reader):
-            raise HTTPException(401, "sign in to see this page", _CHALLENGE)
+            raise _unauthorized("console.credential or console.operator_credential is wanted, as Basic")
         return _user(self._reader)
 
     async def operate(self, request: Request) -> str:
         """401 or 403 unless the operator asks, from this site's own pages or from no browser at all."""
         if not self._operator:
-            raise HTTPException(403, "read-only: console.operator_credential is not configured")
+            raise HttpProblem(403, "read-only", "console.operator_credential is not configured", code="read_only")
         if not self.is_operator(request):
-            raise HTTPException(401, "only the operator may do this", _CHALLENGE)
+            raise _unauthorized("only the operator may do this: console.operator_credential is wanted, as Basic")
         if request.method not in _SAFE and not _same_site(request):
-            raise HTTPException(403, "this request came from another site")
+            raise HttpProblem(
+                403, "this request came from another site", "act from the console's own pages", code="other_site"
+            )
         return _user(self._operator)
 
     def is_operator(self, request: Request) -> bool:
@@ -64,13 +67,19 @@ class Access:
     def check_form_token(self, purpose: str, token: str) -> None:
         """403 unless the form came from a page of ours."""
         if not hmac.compare_digest(self.form_token(purpose).encode(), token.encode()):
-            raise HTTPException(403, "this form is out of date: go back and load the page again")
+            raise HttpProblem(403, "this form is out of date", "go back and load the page again", code="outdated_form")
 
 
 def json_only(request: Request) -> None:
     """415 unless the body is JSON: a form of another site cannot send that without asking first (CORS)."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "send application/json")
+        raise HttpProblem(
+            415, "the body is not application/json", "send it with that Content-Type", code="wrong_content_type"
+        )
+
+
+def _unauthorized(detail: str) -> HttpProblem:
+    return HttpProblem(401, "a credential is missing or wrong", detail, code="unauthorized", headers=_CHALLENGE)
 
 
 def _credential(request: Request) -> str:

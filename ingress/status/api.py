@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from ingress.problem import PROBLEMS, HttpProblem
+from ingress.problem import TO_ACT, WITH_BODY, HttpProblem, problems
+from ingress.problem_api import DocumentRoute
 from ingress.status.access import json_only
 from ingress.status.cancelling import NotCancellableError, by_status, cancel, cancel_matching, matching, prospect
 from ingress.status.conversion import OPEN, Open
@@ -63,7 +64,9 @@ class MatchingCancellation(BaseModel):
             until=self.until.timestamp() if self.until else None,
         )
         if where == RequestFilter() and not self.all:
-            raise HttpProblem(400, "no conversions selected", "name conditions, or set all: true")
+            raise HttpProblem(
+                400, "no conversions selected", "name conditions, or set all: true", code="nothing_selected"
+            )
         return where
 
 
@@ -80,7 +83,13 @@ class MatchingCancellationView(BaseModel):
 
 def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> APIRouter:
     """Everything is behind ``console.credential``."""
-    router = APIRouter(prefix="/api/v1/status", tags=["status"], dependencies=[Depends(status.access.read)])
+    router = APIRouter(
+        prefix="/api/v1/status",
+        tags=["status"],
+        dependencies=[Depends(status.access.read)],
+        responses=problems(401),
+        route_class=DocumentRoute,
+    )
     views, history = status.views, status.history
     operator = Depends(status.access.operate)
 
@@ -99,7 +108,7 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
     @router.get(
         "/conversions",
         summary="List and search conversions, newest first",
-        responses={400: {"description": "`cursor` is none of ours"}},
+        responses=problems(s400="`cursor` is none of ours"),
     )
     async def conversions(
         where: Annotated[ConversionFilter, Depends(conversion_filter)],
@@ -109,7 +118,9 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         try:
             page = await search(history, where, limit=limit, cursor=cursor)
         except ValueError:
-            raise HttpProblem(400, "not a cursor of ours", "take `next` of the page before") from None
+            raise HttpProblem(
+                400, "not a cursor of ours", "take `next` of the page before", code="invalid_cursor"
+            ) from None
         return ConversionPage(
             items=[views.summary(c) for c in page.items],
             next=page.cursor,
@@ -120,27 +131,33 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
     @router.get(
         "/conversions/{conversion_id}",
         summary="One conversion with attempts and stages",
-        responses={404: {"description": "not known, or older than the history"}},
+        responses=problems(s404="Not known, or older than the history"),
     )
     async def conversion(conversion_id: str) -> ConversionDetail:
         found = history.get(conversion_id)
         if found is None:
-            raise HTTPException(404, "no such conversion in the history")
+            raise HttpProblem(
+                404,
+                "there is no such conversion",
+                "it is older than the history, or never was",
+                code="no_such_conversion",
+            )
         return views.detail(found)
 
     @router.post(
         "/conversions/{conversion_id}/cancel",
         summary="Cancel one that has not ended",
         status_code=202,
-        responses=PROBLEMS | {409: {"description": "It has ended"}},
+        responses=TO_ACT | problems(404, s409="It has ended"),
     )
     async def cancel_one(conversion_id: str, actor: str = operator) -> CancellationView:
         try:
             found = await cancel(status.broker, history, conversion_id, actor)
         except NotCancellableError as error:
             if not error.ended and status.follower.rebuilding:
-                raise HttpProblem(503, "the history is still being read", "ask again in a few seconds") from None
-            raise HttpProblem(409 if error.ended else 404, error.message, error.code) from None
+                raise _rebuilding() from None
+            title = "it has ended" if error.ended else "there is no such conversion"
+            raise HttpProblem(409 if error.ended else 404, title, error.message, code=error.code) from None
         return CancellationView(id=found.id, status=found.status, actor=actor, prospect=prospect(found))
 
     @router.post(
@@ -148,7 +165,7 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         summary="Cancel all that match and have not ended; one message, however many",
         status_code=202,
         dependencies=[Depends(json_only)],
-        responses=PROBLEMS | {200: {"model": MatchingCancellationView, "description": "A dry run"}},
+        responses=TO_ACT | WITH_BODY | {200: {"model": MatchingCancellationView, "description": "A dry run"}},
     )
     async def cancel_all(
         which: MatchingCancellation, response: Response, actor: str = operator
@@ -156,7 +173,7 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         now = datetime.now(UTC)
         where, until = which.filter(), min(which.accepted_until or now, now)
         if status.follower.rebuilding:
-            raise HttpProblem(503, "the history is still being read", "ask again in a few seconds")
+            raise _rebuilding()
         found = await matching(history, where, until)
         if which.dry_run:
             response.status_code = 200
@@ -175,12 +192,12 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         "/events",
         summary="Live updates (server-sent events)",
         response_class=StreamingResponse,
-        responses={
+        responses=problems(s503="Too many live connections")
+        | {
             200: {
                 "content": {"text/event-stream": {}},
                 "description": "`conversion`: a summary, whenever it changes; `reset`: load lists again; comments keep it open",
             },
-            503: {"description": "too many live connections"},
         },
     )
     async def events(
@@ -189,7 +206,13 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         conversion: Annotated[str, Query(max_length=100, description="updates of this one only")] = "",
     ) -> StreamingResponse:
         if status.live.full:
-            raise HTTPException(503, "too many live connections: try again later", {"Retry-After": "10"})
+            raise HttpProblem(
+                503,
+                "too many live connections",
+                "try again later",
+                code="too_many_streams",
+                headers={"Retry-After": "10"},
+            )
 
         async def stream() -> AsyncIterator[bytes]:
             with status.live.subscribe(last_event_id) as client:
@@ -204,6 +227,16 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
     return router
+
+
+def _rebuilding() -> HttpProblem:
+    return HttpProblem(
+        503,
+        "the history is still being read",
+        "ask again in a few seconds",
+        code="rebuilding",
+        headers={"Retry-After": "5"},
+    )
 
 
 def conversion_filter(

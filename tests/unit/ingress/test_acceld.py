@@ -200,6 +200,7 @@ async def test_an_endpoint_that_is_none_is_told_in_accelds_words(ingress: Ingres
     assert (answer.status_code, answer.json()["code"]) == (404, "ERR_INVALID_ENDPOINT")
     ours = await ingress.http.get("/api/v1/status/conversions/unknown")
     assert (ours.status_code, "code" in ours.json()) == (404, False)
+    assert answer.json()["title"] == "Not Found"
     assert "code" not in (await ingress.http.get("/nowhere")).json()
 
 

@@ -104,9 +104,9 @@ async def test_what_is_not_known_and_what_has_ended_cannot_be(ingress: Ingress) 
         await tell(ingress, conversion_event("requested", r), conversion_event(end, r))  # type: ignore[arg-type]
         answer = await ingress.http.post(f"{URL}/{r.id}/cancel", auth=OPERATOR)
         assert answer.status_code == 409
-        assert answer.json()["title"] == f"conversion {r.id} has ended: {end}"
+        assert answer.json()["detail"] == f"conversion {r.id} has ended: {end}"
     answer = await ingress.http.post(f"{URL}/unknown/cancel", auth=OPERATOR)
-    assert (answer.status_code, answer.json()["detail"]) == (404, "no_such_conversion")
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:ics:problem:no_such_conversion")
     assert await told(ingress) == []
 
 

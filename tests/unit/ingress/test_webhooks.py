@@ -172,7 +172,7 @@ async def test_a_body_above_the_limit_is_refused_without_being_held(ingress: Ing
 
     answer = await ingress.http.post("/conversion", content=endless(), headers=AUTH)
     assert answer.status_code == 413
-    assert "limits.webhook_body" in answer.json()["title"]
+    assert "limits.webhook_body" in answer.json()["detail"]
     assert (await ingress.post(b" " * (2 << 20))).status_code == 413
 
 

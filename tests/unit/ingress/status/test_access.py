@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from opentelemetry.sdk.trace import TracerProvider
@@ -19,6 +19,7 @@ from ingress.backfill.api import create_backfill_router
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.dead_letters import create_dead_letter_router
+from ingress.problem import HttpProblem
 from ingress.status.access import Access, json_only
 from ingress.status.api import create_status_router
 from ingress.status.service import Status, create_status
@@ -49,7 +50,7 @@ def make_status(console: Console = BOTH) -> Status:
 async def refusal(access: Access, request: Request, *, operate: bool) -> int:
     try:
         await (access.operate(request) if operate else access.read(request))
-    except HTTPException as error:
+    except HttpProblem as error:
         return error.status_code
     return 200
 
@@ -107,14 +108,14 @@ def test_a_forms_token_belongs_to_its_purpose_and_its_operator() -> None:
         ("replay a b", ""),
         ("replay a b", Access(other).form_token("replay a b")),
     ):
-        with pytest.raises(HTTPException):
+        with pytest.raises(HttpProblem):
             access.check_form_token(purpose, given)
 
 
 def test_only_json_bodies_change_anything() -> None:
     json_only(make_request(method="POST", content_type="application/json; charset=utf-8"))
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        with pytest.raises(HTTPException):
+        with pytest.raises(HttpProblem):
             json_only(make_request(method="POST", content_type=kind))
 
 
