@@ -39,6 +39,7 @@ struct inflater {
     uint64_t bits; /* read and not used yet */
     unsigned bit_count; /* less than 8 between calls */
     enum phase phase;
+    int damage; /* the error that was met: all later calls give it again */
     int final_block;
     int static_tables; /* are what the tables hold */
     uint32_t stored_left;
@@ -67,6 +68,7 @@ void reencoding_inflater_restart(struct inflater *inflater) {
     inflater->bits = 0;
     inflater->bit_count = 0;
     inflater->phase = BLOCK_HEAD;
+    inflater->damage = 0;
     inflater->final_block = 0;
     inflater->static_tables = 0;
     inflater->stored_left = 0;
@@ -416,9 +418,12 @@ int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_s
     if (inflater->size) memmove(inflater->output, inflater->output + inflater->size, WINDOW_SIZE);
     inflater->size = 0;
     inflater->match_count = 0;
+    *used = 0;
+    if (inflater->damage) return inflater->damage;
 
     int status = inflate(inflater, &at, in + in_size);
     *used = (size_t)(at - in);
+    if (status < 0) return inflater->damage = status;
     if (status != INFLATE_NEEDS_INPUT || !last) return status;
 
     /* The end of the input, with enough behind it for steps that look ahead. */
@@ -428,7 +433,8 @@ int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_s
     at = tail;
     status = inflate(inflater, &at, tail + left + HEAD_INPUT);
     const size_t more = (size_t)(at - tail);
-    if (status == INFLATE_NEEDS_INPUT || (status >= 0 && more > left)) return INFLATE_TRUNCATED;
     *used += more <= left ? more : left;
+    if (status == INFLATE_NEEDS_INPUT || (status >= 0 && more > left)) status = INFLATE_TRUNCATED;
+    if (status < 0) inflater->damage = status;
     return status;
 }

@@ -46,7 +46,8 @@ void reencoding_inflater_restart(struct inflater *inflater);
  *
  * `last` says that no input follows. Otherwise up to 600 bytes may be left unused, to be given again before the next ones.
  * `*used` says how many were used; a stream that ends gives back the whole bytes behind its last bit.
- * The piece and its matches, which describe it from its first byte to its last, are valid until the next call.
+ * The piece and its matches, which describe it from its first byte to its last, are valid until the next call; with an error there is
+ * nothing to be used. Every later call gives the error again, until a restart.
  */
 int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_size, int last, size_t *used);
 
