@@ -37,6 +37,11 @@ def check(config: ConfigOption = None) -> None:
     print(f"{where}: fine. {len(settings.rules)} rule(s), {len(settings.auths)} allowed registry host(s).")
     if not settings.auth_header:
         print("Note: no auth_header is set, so every webhook is accepted.")
+    if settings.metric.enabled and settings.metric.port == settings.http.port != 0:
+        print(
+            f"Note: http.port and metric.port are both {settings.http.port}: fine for `ics up`, which serves metrics on"
+            " http.port, and on machines of their own; `ics ingress` and `ics consumer` cannot both run on one."
+        )
     if not settings.auths:
         print("Note: auths is empty, so no registry may be contacted and every webhook is skipped.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from pydantic import ValidationError
@@ -19,9 +19,33 @@ GROUP = "ics.drivers"
 
 @cache
 def driver_types() -> dict[str, type[Driver]]:
-    """Driver type → class, in the order of the names."""
-    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return {entry.name: cast("type[Driver]", entry.load()) for entry in found}
+    """Driver type → class, in the order of the names.
+
+    Raises:
+        PermanentError: ``invalid_driver``; an installed distribution's entry point cannot be used.
+    """
+    found: dict[str, type[Driver]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        if entry.name in found:
+            raise _invalid(entry, "there is another one of this name")
+        driver = found[entry.name] = _load(entry)
+        if driver.type != entry.name:
+            raise _invalid(entry, f"the driver's type is {driver.type!r}, and the entry point must have that name")
+    return found
+
+
+def _load(entry: EntryPoint) -> type[Driver]:
+    try:
+        return cast("type[Driver]", entry.load())
+    except (ImportError, AttributeError) as error:
+        raise _invalid(entry, str(error)) from error
+
+
+def _invalid(entry: EntryPoint, why: str) -> PermanentError:
+    source = f" of {entry.dist.name}" if entry.dist is not None else ""
+    return PermanentError(
+        f"entry point {GROUP}: {entry.name} = {entry.value}{source} cannot be used: {why}", code="invalid_driver"
+    )
 
 
 def option_models() -> dict[str, OptionsModel]:

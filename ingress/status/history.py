@@ -32,7 +32,7 @@ class ConsumerRecord:
     last_seen: float
     running: set[str] = field(default_factory=set)
     succeeded: int = 0
-    failed: int = 0
+    failed_attempts: int = 0
 
 
 @dataclass(slots=True)
@@ -233,7 +233,7 @@ class History:
             return
         record.running.discard(conversion_id)
         record.succeeded += kind == "succeeded"
-        record.failed += kind in ("failed", "retrying")
+        record.failed_attempts += kind in ("failed", "retrying")
 
     def _note_outcome(self, conversion: Conversion, kind: str, time: float) -> None:
         if kind not in ("succeeded", "skipped", "failed"):

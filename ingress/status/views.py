@@ -122,8 +122,8 @@ class ConsumerView(BaseModel):
     name: str = Field(description="host/pid")
     last_seen: datetime
     running: list[str] = Field(description="ids of conversions under way")
-    succeeded: int
-    failed: int = Field(description="attempts, retried ones too")
+    succeeded: int = Field(description="conversions")
+    failed_attempts: int = Field(description="those that were or will be tried again, too")
 
 
 class RegistryView(BaseModel):
@@ -134,14 +134,16 @@ class RegistryView(BaseModel):
 
 
 class HourView(BaseModel):
+    """Conversions that ended in it, by their end. One that was replayed ends more than once."""
+
     start: datetime
     succeeded: int
     skipped: int
-    failed: int
+    failed: int = Field(description="for good")
 
 
 class Overview(BaseModel):
-    counts: dict[Status, int]
+    counts: dict[Status, int] = Field(description="conversions of the history by what they are now")
     queue: QueueView
     consumers: list[ConsumerView]
     registries: list[RegistryView]
@@ -209,7 +211,7 @@ class StatusViews:
                 last_seen=_utc(record.last_seen),
                 running=sorted(record.running),
                 succeeded=record.succeeded,
-                failed=record.failed,
+                failed_attempts=record.failed_attempts,
             )
             for record in reversed(self.history.consumers.values())
         ]

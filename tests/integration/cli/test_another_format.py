@@ -32,6 +32,23 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     driver_types.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("other = tests.toy_format:ToyDriver", "the driver's type is 'toy', and the entry point must have that name"),
+        ("toy = tests.no_such_format:ToyDriver", "No module named"),
+        ("toy = tests.toy_format:NoDriver", "no attribute 'NoDriver'"),
+        ("estargz = drivers.estargz.driver:EstargzDriver", "there is another one of this name"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_used_is_named_at_the_start(installed: Path, line: str, why: str) -> None:
+    (installed / "site/ics_toy-1.0.dist-info/entry_points.txt").write_text(f"[ics.drivers]\n{line}\n")
+    told = ics("config", "check", code=1)
+    assert why in told
+    assert f"{line} of ics-toy cannot be used" in told or "another one" in why
+    assert "[invalid_driver]" in told
+
+
 def ics(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == code, result.output + result.stderr

@@ -41,6 +41,7 @@ def test_the_overview_tells_counts_queue_consumers_registries_and_hours(api: Sit
     assert found["queue"]["up"] is True
     assert found["queue"]["dead"] == 3
     assert {c["name"] for c in found["consumers"]} == set(CONSUMERS)
+    assert sum(c["failed_attempts"] for c in found["consumers"]) >= 3
     assert found["registries"][0]["last_code"]
     assert len(found["hours"]) == 24
     assert sum(h["failed"] for h in found["hours"]) == 3

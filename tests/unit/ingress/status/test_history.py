@@ -199,6 +199,19 @@ def asked(at: float) -> StoredEvent:
 CANCELLED = event("cancelled", 9, consumer="a/1", actor="boss", reason="cancelled by boss", duration_seconds=8.0)
 
 
+def test_a_consumer_has_failed_attempts_and_an_hour_conversions_that_failed_for_good() -> None:
+    history = History()
+    for each in (
+        event("started", 1, consumer="a/1"),
+        event("retrying", 2, attempt=1, consumer="a/1", failure=AWAY, retry_in_seconds=1.0),
+        event("started", 4, attempt=2, consumer="a/1"),
+        event("failed", 5, attempt=2, consumer="a/1", failure=DENIED, dead_letter_id="letter-1"),
+    ):
+        history.apply(each)
+    assert history.consumers["a/1"].failed_attempts == 2
+    assert [dict(ended) for ended in history.hours.values()] == [{"failed": 1}]
+
+
 def test_a_cancelled_conversion_ends_with_who_cancelled_it() -> None:
     history = History()
     for each in (event("requested"), event("started", 1, consumer="a/1"), asked(5), asked(5), CANCELLED, CANCELLED):

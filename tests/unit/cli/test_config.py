@@ -1,0 +1,30 @@
+"""What ``ics config check`` says of a configuration that is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("document", "noted"),
+    [
+        ("http: {port: 9091}\n", True),
+        ("metric: {port: 8081}\n", True),
+        ("metric: {port: 8081, enabled: false}\n", False),
+        ("http: {port: 0}\nmetric: {port: 0}\n", False),
+        ("{}\n", False),
+    ],
+)
+def test_ports_that_an_ingress_and_a_consumer_on_one_machine_would_share_are_noted(
+    tmp_path: Path, document: str, *, noted: bool
+) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text(document)
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(config)])
+    assert result.exit_code == 0, result.output
+    assert ("http.port and metric.port are both" in result.output) == noted
