@@ -14,7 +14,7 @@ from cli.running import running
 from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
 from cli.stores.opening import open_for_reading
-from drivers.api import Driver
+from drivers.api import ANNOTATION_DRIVER_NAME, Driver
 from drivers.catalogue import create_drivers
 from drivers.checking import CheckReport, Original, image_manifests
 from shared.errors import PermanentError
@@ -96,10 +96,12 @@ async def _run(settings: Settings, place: Location, origin: Location | None, dri
 
 
 async def _format(store: ImageStore, place: Location, drivers: dict[str, Driver]) -> Driver:
-    """The driver whose format the image is of; of an index, whichever knows one of its images."""
+    """The driver whose mark or format the image has; of an index, whichever knows one of its images."""
     images = await image_manifests(store, place.reference, await store.manifest(place.reference))
     for driver in drivers.values():
-        if any(driver.recognises(image) for image in images):
+        if any(
+            image.annotations.get(ANNOTATION_DRIVER_NAME) == driver.type or driver.recognises(image) for image in images
+        ):
             return driver
     formats = " nor in ".join(sorted(drivers))
     raise PermanentError(f"{place} is not in {formats} format: another, or unconverted", code="not_converted")

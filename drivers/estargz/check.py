@@ -9,10 +9,11 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import IO
 
-from drivers.api import ANNOTATION_SOURCE_DIGEST, ANNOTATION_SOURCE_REPOSITORY
+from drivers.api import ANNOTATION_DRIVER_NAME, ANNOTATION_SOURCE_DIGEST, ANNOTATION_SOURCE_REPOSITORY
 from drivers.checking import CheckReport, Finding, Original, find_source, image_manifests
 from drivers.estargz.comparison import Attributes, against_table, attributes, differences
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, RESERVED_NAMES
@@ -23,6 +24,7 @@ from drivers.limits import LayerLimits
 from drivers.tar.entry import GLOBAL_PAX, TarEntry, clean
 from drivers.tar.parser import TarParser
 from shared.errors import CorruptLayerError, LimitExceededError, PermanentError
+from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
@@ -34,7 +36,7 @@ _PIECE = 1 << 20
 async def check_image(
     store: ImageStore, reference: Reference, *, original: Original | None = None, limits: LayerLimits | None = None
 ) -> CheckReport:
-    """Check every eStargz image that ``reference`` names.
+    """Check every eStargz image that ``reference`` names, those with inflated layers (``uncompress``) too.
 
     Args:
         store: where the image is.
@@ -47,7 +49,7 @@ async def check_image(
         TransientError: of the store.
     """
     manifests = await image_manifests(store, reference, await store.manifest(reference))
-    images = [each for each in manifests if any(ANNOTATION_TOC_DIGEST in layer.annotations for layer in each.layers)]
+    images = [each for each in manifests if _is_estargz(each)]
     if not images:
         raise PermanentError(f"{reference} is no eStargz image", code="not_estargz")
     check = _Check(store, reference, original, limits or LayerLimits())
@@ -56,13 +58,18 @@ async def check_image(
     return check.report
 
 
+def _is_estargz(manifest: ImageManifest) -> bool:
+    """By its layers, or by our mark: layers that were only inflated have none of their own."""
+    marked = manifest.annotations.get(ANNOTATION_DRIVER_NAME) == "estargz"
+    return marked or any(ANNOTATION_TOC_DIGEST in layer.annotations for layer in manifest.layers)
+
+
 class _Check:
     def __init__(
         self, store: ImageStore, repository: Reference, original: Original | None, limits: LayerLimits
     ) -> None:
         self.report = CheckReport()
-        self._store = store
-        self._repository = repository
+        self._own = Original(store, repository)
         self._original = original
         self._limits = limits
 
@@ -71,48 +78,46 @@ class _Check:
         report.images += 1
         if manifest.config.size > MAXIMUM_CONFIG_SIZE:
             raise LimitExceededError(f"the config has {manifest.config.size} bytes", limit="config_size")
-        async with self._store.open_blob(self._repository, manifest.config) as pieces:
+        async with self._own.store.open_blob(self._own.reference, manifest.config) as pieces:
             config = parse_config(b"".join([piece async for piece in pieces]), len(manifest.layers))
         source = await find_source(
             manifest.annotations.get(ANNOTATION_SOURCE_DIGEST),
             manifest.annotations.get(ANNOTATION_SOURCE_REPOSITORY),
             given=self._original,
-            own=Original(self._store, self._repository),
+            own=self._own,
             report=report,
         )
         if source is not None and len(source[1].layers) != len(manifest.layers):
             self._found(manifest, "layers", f"{len(manifest.layers)}, the source has {len(source[1].layers)}")
             source = None
         for number, layer in enumerate(manifest.layers):
-            if ANNOTATION_TOC_DIGEST not in layer.annotations:
-                if source is not None and layer.digest != source[1].layers[number].digest:
-                    self._found(manifest, f"layers[{number}]", "is no eStargz layer, and not the source's")
+            where = f"layers[{number}]"
+            origin = None if source is None else (source[0], source[1].layers[number])
+            lazy = ANNOTATION_TOC_DIGEST in layer.annotations
+            if not lazy and origin is not None and layer.digest == origin[1].digest:
+                continue  # as it was
+            if not lazy and layer.media_type != media_types.OCI_LAYER:
+                if origin is not None:
+                    self._found(manifest, where, "is no eStargz layer, and not the source's")
                 continue
             report.blobs += 1
+            read = self._lazy if lazy else self._inflated
             try:
-                await self._layer(
-                    manifest,
-                    f"layers[{number}]",
-                    layer,
-                    config.diff_ids[number],
-                    None if source is None else (source[0], source[1].layers[number]),
-                )
+                converted = await read(manifest, where, layer, config.diff_ids[number])
+                report.entries += len(converted)
+                if origin is not None:
+                    async with self._spooled(*origin) as file:
+                        original = await asyncio.to_thread(self._entries, file)
+                    for path, message in differences(original, converted):
+                        self._found(manifest, f"{where} /{path}", message)
             except (CorruptLayerError, LimitExceededError) as error:
-                self._found(manifest, f"layers[{number}]", error.message)
+                self._found(manifest, where, error.message)
 
-    async def _layer(
-        self,
-        manifest: ImageManifest,
-        where: str,
-        layer: Descriptor,
-        diff_id: str,
-        source: tuple[Original, Descriptor] | None,
-    ) -> None:
-        with await asyncio.to_thread(tempfile.TemporaryFile) as file:
-            async with self._store.open_blob(self._repository, layer) as pieces:
-                async for piece in pieces:
-                    await asyncio.to_thread(file.write, piece)
-            await asyncio.to_thread(file.flush)
+    async def _lazy(
+        self, manifest: ImageManifest, where: str, layer: Descriptor, diff_id: str
+    ) -> dict[str, Attributes]:
+        """An eStargz layer's entries, held against its table."""
+        async with self._spooled(self._own, layer) as file:
 
             async def read(start: int, length: int) -> bytes:
                 return os.pread(file.fileno(), length, start)
@@ -124,17 +129,25 @@ class _Check:
             converted = await asyncio.to_thread(self._entries, file)
         for path, message in against_table(converted, toc):
             self._found(manifest, f"{where} /{path}", message)
-        self.report.entries += len(converted)
-        if source is None:
-            return
+        return converted
+
+    async def _inflated(
+        self, manifest: ImageManifest, where: str, layer: Descriptor, diff_id: str
+    ) -> dict[str, Attributes]:
+        """The entries of a layer that was only inflated (``uncompress``): its tar is the blob."""
+        if layer.digest != diff_id:
+            self._found(manifest, f"{where}.diff_id", f"is {layer.digest}, the config says {diff_id}")
+        async with self._spooled(self._own, layer) as file:
+            return await asyncio.to_thread(self._entries, file)
+
+    @asynccontextmanager
+    async def _spooled(self, place: Original, layer: Descriptor) -> AsyncIterator[IO[bytes]]:
         with await asyncio.to_thread(tempfile.TemporaryFile) as file:
-            original_place, original_layer = source
-            async with original_place.store.open_blob(original_place.reference, original_layer) as pieces:
+            async with place.store.open_blob(place.reference, layer) as pieces:
                 async for piece in pieces:
                     await asyncio.to_thread(file.write, piece)
-            original = await asyncio.to_thread(self._entries, file)
-        for path, message in differences(original, converted):
-            self._found(manifest, f"{where} /{path}", message)
+            await asyncio.to_thread(file.flush)
+            yield file
 
     def _entries(self, file: IO[bytes]) -> dict[str, Attributes]:
         """Every path of a layer's tar, the last entry of a path in force, without the format's own files."""

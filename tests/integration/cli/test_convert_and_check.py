@@ -96,6 +96,26 @@ def test_a_driver_with_options_and_the_digests_of_two_runs(
     assert one["target_digest"] == two["target_digest"] != other["target_digest"]
 
 
+def test_layers_that_were_only_inflated_are_compared_too(layout: str, tmp_path: Path) -> None:
+    made = f"oci:{tmp_path}/inflated:1"
+    ics("convert", "-O", "uncompress=true", f"oci:{layout}", made)
+    report = ics("check", made, "--source", f"oci:{layout}")
+    assert (report["ok"], report["compared"], report["blobs"], report["entries"]) == (True, True, 2, 47)
+
+
+def test_an_image_that_keeps_a_layer_as_it_was_is_checked(tmp_path: Path) -> None:
+    for name, kind in (("file", tarfile.REGTYPE), ("dangling", tarfile.LNKTYPE)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "below"
+            archive.addfile(info)
+    source = f"oci:{make_layout(tmp_path, [tmp_path / 'file.tar', tmp_path / 'dangling.tar'])}"
+    made = f"oci:{tmp_path}/lazy:1"
+    assert len(ics("convert", source, made)["left_out"]) == 1
+    report = ics("check", made, "--source", source)
+    assert (report["ok"], report["compared"], report["blobs"]) == (True, True, 1)
+
+
 def test_nydus_into_a_registry_and_checked_there(registry: RegistryServer, layout: str, tmp_path: Path) -> None:
     source = f"{registry.host}/library/nydus:1"
     push(layout, source)

@@ -17,6 +17,7 @@ from drivers.checking import CheckReport, Original
 from drivers.estargz import EstargzDriver
 from drivers.estargz.check import check_image
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, FOOTER_SIZE, TOC_NAME, footer, parse_footer
+from drivers.estargz.options import EstargzOptions
 from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, add_index, as_source
 from drivers.testing.store import MemoryStore
@@ -39,11 +40,11 @@ LAYER = (
 SOURCE, TARGET = parse_reference("registry.test/source:1"), parse_reference("registry.test/target:1")
 
 
-async def converted(*layers: bytes) -> tuple[Repository, Repository, ImageManifest]:
+async def converted(*layers: bytes, uncompress: bool = False) -> tuple[Repository, Repository, ImageManifest]:
     source = Repository()
     content = MemoryContent(source)
     manifest = add_image(source, layers or (LAYER,))
-    result = await EstargzDriver().convert(as_source(manifest), content, EstargzDriver.options())
+    result = await EstargzDriver().convert(as_source(manifest), content, EstargzOptions(uncompress=uncompress))
     assert isinstance(result.root, ImageManifest)
     return source, content.target_repository, result.root
 
@@ -190,3 +191,36 @@ async def test_an_annotation_makes_nobody_contact_a_registry_that_is_not_allowed
         assert report.ok
         assert not report.compared
         assert said in report.not_compared[0]
+
+
+def with_layer(target: Repository, root: ImageManifest, tar: bytes, diff_id: Digest | None = None) -> ImageManifest:
+    """The image with the plain ``tar`` for its only layer."""
+    layer = target.add(tar, root.layers[0].media_type)
+    config = orjson.loads(target.blobs[root.config.digest])
+    config["rootfs"]["diff_ids"] = [str(diff_id or layer.digest)]
+    pushed = target.add(orjson.dumps(config), root.config.media_type)
+    manifest = encode_manifest({**root.data, "config": pushed.to_json(), "layers": [layer.to_json()]})
+    assert isinstance(manifest, ImageManifest)
+    return manifest
+
+
+async def test_inflated_layers_are_held_against_the_source_and_the_config() -> None:
+    source, target, root = await converted(uncompress=True)
+    report = await check(source, target, root)
+    assert (report.findings, report.compared, report.blobs, report.entries) == ([], True, 1, 6)
+    changed = LAYER.replace(b"content content", b"another content", 1)
+    for tar, diff_id, said in (
+        (changed, None, "/d/file: content is"),
+        (Tar().file("more").bytes(), None, "/more: is not in the source"),
+        (changed, root.layers[0].digest, "layers[0].diff_id: is"),
+        (LAYER[:1000], None, "is cut at byte 1000"),
+    ):
+        report = await check(source, target, with_layer(target, root, tar, diff_id))
+        assert any(said in str(finding) for finding in report.findings), report.findings
+
+
+async def test_inflated_layers_are_held_against_the_config_alone_without_their_source() -> None:
+    _, target, root = await converted(uncompress=True)
+    assert (await check(Repository(), target, root)).ok
+    wrong = with_layer(target, root, LAYER, Digest.of(b""))
+    assert ["diff_id" in str(finding) for finding in (await check(Repository(), target, wrong)).findings] == [True]
