@@ -44,6 +44,8 @@ def check(config: ConfigOption = None) -> None:
         )
     if not settings.auths:
         print("Note: auths is empty, so no registry may be contacted and every webhook is skipped.")
+    for host in settings.harbor.keys() - settings.auths.keys() if settings.auths else ():
+        print(f"Note: {host} is under harbor and not under auths, so none of its images is converted.")
 
 
 @app.command()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from shared.errors import PermanentError
 from shared.messages import ConversionRequest, DriverChoice, request_id
-from shared.oci.reference import DOCKER_HUB, Reference, is_repository, is_tag, parse_written
+from shared.oci.reference import Reference, is_repository, is_tag, normal_registry, parse_written
 from shared.settings.model import Rule, Settings
 
 BY_DIGEST = "pushed by digest: an index or a tag has an event of its own"
@@ -69,9 +69,7 @@ class Planner:
 
     def __init__(self, settings: Settings) -> None:
         self._rules = [(rule, _driver(settings, rule), _platforms(rule)) for rule in settings.rules]
-        allowed = {_normal(host) for host in settings.auths}
-        allowed |= {_normal(host) for host, at in settings.endpoints.items() if _normal(at) in allowed}
-        self._allowed = frozenset(allowed)
+        self._allowed = allowed_registries(settings)
         self._operators = frozenset(settings.operators_to_ignore)
         self._cache = _template_pattern(settings.cache.repository or f"{{project}}/{_CACHE_NAME}")
         self._cache_tags = frozenset(
@@ -124,7 +122,7 @@ class Planner:
             return BY_ICS
         if _COSIGN_TAG.fullmatch(source.tag):
             return SIGNATURE
-        if _normal(source.registry) not in self._allowed:
+        if normal_registry(source.registry) not in self._allowed:
             return HOST_NOT_ALLOWED
         if self._cache.fullmatch(f"{source.registry}/{source.repository}") or source.tag in self._cache_tags:
             return CACHE
@@ -139,11 +137,18 @@ class Planner:
             place = expand_repository(rule.target_repository, source) if rule.target_repository else source
         except PermanentError:
             return TARGET_INVALID
-        if _normal(place.registry) not in self._allowed:
+        if normal_registry(place.registry) not in self._allowed:
             return TARGET_NOT_ALLOWED
         if not rule.overwrite and tag == source.tag and place.same_repository(source):
             return TARGET_IS_SOURCE
         return Reference(place.registry, place.repository, tag)
+
+
+def allowed_registries(settings: Settings) -> frozenset[str]:
+    """What may be contacted, by :func:`normal_registry`: ``auths``, and what ``endpoints`` leads to one of them."""
+    named = {normal_registry(host) for host in settings.auths}
+    leading = {normal_registry(host) for host, at in settings.endpoints.items() if normal_registry(at) in named}
+    return frozenset(named | leading)
 
 
 def target_tag(tag: str, suffix: str) -> str:
@@ -196,12 +201,6 @@ def _driver(settings: Settings, rule: Rule) -> DriverChoice:
 
 def _platforms(rule: Rule) -> tuple[str, ...]:
     return tuple(part.strip() for part in rule.platform.split(",") if part.strip())
-
-
-def _normal(host: str) -> str:
-    """Hosts compare without case; Docker Hub has one name."""
-    lower = host.lower()
-    return DOCKER_HUB if lower in {"index.docker.io", "registry-1.docker.io"} else lower
 
 
 def _template_pattern(template: str) -> re.Pattern[str]:

@@ -14,6 +14,7 @@ from shared.errors import PermanentError
 from shared.oci.digest import Digest
 
 DOCKER_HUB = "docker.io"
+_DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "www.docker.io"})
 _HOST = re.compile(
     r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
     r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
@@ -90,7 +91,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
         registry, remainder = head, rest
     else:
         registry, remainder = DOCKER_HUB, name
-    if registry in {"index.docker.io", "registry-1.docker.io"}:
+    if registry in _DOCKER_HUB_NAMES:
         registry = DOCKER_HUB
     repository, colon, tag = remainder.partition(":")
     if registry == DOCKER_HUB and "/" not in repository:
@@ -126,6 +127,12 @@ def parse_written(text: str, *, default_tag: str | None = "latest") -> Reference
 def _is_host_to_people(head: str) -> bool:
     """Docker's rule for the first part of a name that has more."""
     return "." in head or ":" in head or head == "localhost" or head.lower() != head
+
+
+def normal_registry(host: str) -> str:
+    """Registries compare without case; Docker Hub has one name."""
+    lower = host.lower()
+    return DOCKER_HUB if lower in _DOCKER_HUB_NAMES else lower
 
 
 @lru_cache(maxsize=_KNOWN)

@@ -108,7 +108,7 @@ class HarborApi:
         )
         if status in _REFUSALS and status not in expected:
             raise PermanentError(
-                f"{method} {url.scheme}://{url.host}: answered {status}{self._reason(status, answer)}",
+                f"{method} {url.origin()}: answered {status}{self._reason(status, answer)}",
                 code="peer_refused",
                 status=status,
             )

@@ -17,14 +17,13 @@ from pathlib import Path
 from yarl import URL
 
 from shared.errors import PermanentError
-from shared.oci.reference import DOCKER_HUB, is_registry
+from shared.oci.reference import DOCKER_HUB, is_registry, normal_registry
 from shared.registry.addresses import refused
 from shared.registry.errors import redacted
 from shared.settings.model import Auth, Settings
 
 _DOCKER_HUB_ENDPOINT = "registry-1.docker.io"
 _DOCKER_HUB_HOSTS = ("auth.docker.io", "production.cloudflare.docker.com", "*.r2.cloudflarestorage.com")
-_DOCKER_HUB_ALIASES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "www.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +202,7 @@ def _refuse_address(url: URL, registry: str) -> None:
 
 def normal_host(registry: str) -> str:
     """Lower case, without scheme or path (Docker's config has ``https://index.docker.io/v1/``), Docker Hub by one name."""
-    host = registry.lower().removeprefix("https://").removeprefix("http://").partition("/")[0]
-    return DOCKER_HUB if host in _DOCKER_HUB_ALIASES else host
+    return normal_registry(registry.lower().removeprefix("https://").removeprefix("http://").partition("/")[0])
 
 
 def _names(url: URL, registry: str) -> bool:

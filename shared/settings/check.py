@@ -16,8 +16,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from shared.errors import PermanentError
 from shared.oci.descriptor import Platform
-from shared.oci.reference import Reference
-from shared.planning import expand_repository
+from shared.oci.reference import Reference, normal_registry
+from shared.planning import allowed_registries, expand_repository
 from shared.settings.broker_url import server_urls
 from shared.settings.model import Auth, DriverSettings, Rule, Settings
 from shared.settings.problems import Problem, from_validation, join
@@ -111,6 +111,9 @@ def _rules(settings: Settings, option_models: Mapping[str, type[BaseModel]]) -> 
     for number, rule in enumerate(settings.rules):
         path = f"rules[{number}]"
         yield from _rule(path, rule)
+        registry = _registry_of(rule.target_repository)
+        if settings.auths and registry and normal_registry(registry) not in allowed_registries(settings):
+            yield Problem(f"{path}.target_repository", f"nothing may be pushed to {registry}: add it to auths")
         if rule.driver is not None:
             yield from _driver(f"{path}.driver", rule.driver, option_models)
         if rule.name in names:
@@ -259,12 +262,23 @@ def _is_basic(text: str) -> bool:
         return False
 
 
+_ANY_SOURCE = Reference("any.registry", "project/name")
+
+
 def _is_template(text: str) -> bool:
     try:
-        expand_repository(text, Reference("registry.example.com", "project/name"))
+        expand_repository(text, _ANY_SOURCE)
     except PermanentError:
         return False
     return True
+
+
+def _registry_of(template: str) -> str:
+    """The one that a template names whatever the source; empty where the source's has a part in it."""
+    if "{" in template.partition("/")[0] or not _is_template(template):
+        return ""
+    registry = expand_repository(template, _ANY_SOURCE).registry
+    return "" if registry == _ANY_SOURCE.registry else registry
 
 
 def _is_http(text: str) -> bool:

@@ -28,3 +28,28 @@ def test_ports_that_an_ingress_and_a_consumer_on_one_machine_would_share_are_not
     result = CliRunner().invoke(app, ["config", "check", "--config", str(config)])
     assert result.exit_code == 0, result.output
     assert ("http.port and metric.port are both" in result.output) == noted
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("{auth_header: Bearer x, auths: {h.example.com: {}}}", ""),
+        ("{auths: {h.example.com: {}}}", "Note: no auth_header is set, so every webhook is accepted.\n"),
+        (
+            "{auth_header: Bearer x}",
+            "Note: auths is empty, so no registry may be contacted and every webhook is skipped.\n",
+        ),
+        (
+            "{auth_header: Bearer x, auths: {h.example.com: {}}, harbor: {g.example.com: {url: 'https://g.example.com'}}}",
+            "Note: g.example.com is under harbor and not under auths, so none of its images is converted.\n",
+        ),
+    ],
+)
+def test_what_is_allowed_and_seldom_meant_is_noted(tmp_path: Path, text: str, notes: str) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text(text)
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+    assert result.exit_code == 0
+    first, _, rest = result.output.partition("\n")
+    assert "fine" in first
+    assert rest == notes

@@ -106,7 +106,7 @@ def test_a_registry_without_a_dot_stays_itself_on_the_way_to_the_consumer() -> N
 
 
 def test_what_cannot_be_a_target_is_skipped_with_its_reason() -> None:
-    assert reasons(planner({"target_repository": "unknown.example.com/{name}"}).plan(push())) == [TARGET_NOT_ALLOWED]
+    assert reasons(planner({"target_repository": "{project}.example.com/{name}"}).plan(push())) == [TARGET_NOT_ALLOWED]
     assert reasons(planner({"target_repository": "{repository}"}).plan(push())) == [TARGET_IS_SOURCE]
     long = "x/" * 120 + "app"
     assert reasons(planner({"target_repository": "{repository}/{name}"}).plan(push(long))) == [TARGET_INVALID]

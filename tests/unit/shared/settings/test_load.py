@@ -207,6 +207,7 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
         ("auths: {h: {auth_file: /dev/null}}", "auths.h.auth_file"),
         ("rules: {target_repository: '{nope}/x'}", "rules.target_repository"),
         ("rules: {target_repository: 'UPPER/{name}'}", "rules.target_repository"),
+        ("{auths: {h: {}}, rules: {target_repository: 'other.example.com/{name}'}}", "rules.target_repository"),
         ("cache: {repository: '{nope}'}", "cache.repository"),
         ("console: {path_prefix: ics/}", "console.path_prefix"),
         ("console: {trace_url: 'ftp://x'}", "console.trace_url"),
@@ -225,6 +226,24 @@ def test_a_single_rule_is_named_without_an_index(tmp_path: Path) -> None:
 )
 def test_what_cannot_work_is_refused_at_its_path(tmp_path: Path, text: str, path: str) -> None:
     assert path in problems(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [
+        ("OTHER.example.com/{name}", ""),
+        ("registry-1.docker.io/me/{name}", ""),
+        ("inside/{name}", ""),
+        ("{registry}/lazy/{name}", ""),
+        ("{project}.example.com/{name}", ""),
+        ("outside.example.com/{name}", "endpoints: {outside.example.com: other.example.com}"),
+    ],
+)
+def test_a_target_may_be_on_any_registry_that_is_allowed(tmp_path: Path, target: str, more: str) -> None:
+    load(
+        tmp_path,
+        f"auths: {{other.example.com: {{}}, docker.io: {{}}}}\nrules: {{target_repository: '{target}'}}\n{more}",
+    )
 
 
 @pytest.mark.parametrize("key", ["auth_header_file", "broker.url_file"])
