@@ -231,6 +231,21 @@ async def test_127_layers_that_add_change_and_remove(tmp_path: Path) -> None:
     await assert_same_tree(repository, add_image(repository, layers), tmp_path)
 
 
+async def test_what_is_named_as_a_whiteout_is_one_whatever_it_is(tmp_path: Path) -> None:
+    """As umoci has it, too, which then extracts what is in such a directory: under a name that the OCI image spec rules out."""
+    layers = [
+        Tar().folder("d").file("d/a").file("d/b").folder("e").file("e/c").file("f").file("g"),
+        Tar().folder("d/.wh.a").file("d/.wh.a/in").symlink(".wh.f", "g").folder("e/.wh..wh..opq").file("e/h"),
+    ]
+    repository = Repository()
+    image = add_image(repository, [layer.bytes() for layer in layers])
+    target, converted = await convert(repository, image, NydusOptions())
+    unpacked = set(tree_facts(unpack(repository, image, tmp_path / "umoci")))
+    assert unpacked - {b"d/.wh.a", b"d/.wh.a/in"} == {b".", b"d", b"d/b", b"e", b"e/h", b"g"}
+    with mounted_image(target, converted, tmp_path / "nydus") as root:
+        assert set(tree_facts(root)) == {b".", b"d", b"d/b", b"e", b"e/h", b"g"}
+
+
 async def test_100_000_files_in_one_directory(tmp_path: Path) -> None:
     tar = Tar(format=tarfile.USTAR_FORMAT).folder("d")
     for number in range(100_000):

@@ -33,6 +33,8 @@ LAYER = (
     .file("d/file", b"content " * 9000, mode=0o640, uid=3, xattrs={"user.k": "v"})
     .file("d/precise", b"x", mtime=1_700_000_000.75)
     .hardlink("d/hard", "d/file")
+    .folder("d/.wh.gone")
+    .file("d/.wh.gone/in")
     .symlink("d/soft", "../elsewhere")
     .entry("d/null", tarfile.CHRTYPE, devmajor=1, devminor=3)
     .bytes()
@@ -207,7 +209,7 @@ def with_layer(target: Repository, root: ImageManifest, tar: bytes, diff_id: Dig
 async def test_inflated_layers_are_held_against_the_source_and_the_config() -> None:
     source, target, root = await converted(uncompress=True)
     report = await check(source, target, root)
-    assert (report.findings, report.compared, report.blobs, report.entries) == ([], True, 1, 6)
+    assert (report.findings, report.compared, report.blobs, report.entries) == ([], True, 1, 8)
     changed = LAYER.replace(b"content content", b"another content", 1)
     for tar, diff_id, said in (
         (changed, None, "/d/file: content is"),

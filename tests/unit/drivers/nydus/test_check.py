@@ -29,7 +29,7 @@ BASE = (
     .symlink("l", "d")
     .bytes()
 )
-TOP = Tar().file("d/.wh.gone").hardlink("d/b", "d/a").file("new", b"new").bytes()
+TOP = Tar().folder("d/.wh.gone").file("d/.wh.gone/in").hardlink("d/b", "d/a").file("new", b"new").bytes()
 
 
 async def converted(option: NydusOptions | None = None) -> tuple[Repository, Repository, ImageManifest]:

@@ -54,6 +54,16 @@ def test_whiteouts_of_the_lowest_layer_leave_nothing_behind() -> None:
     assert applied(layer("a", ".wh.b", "d/", "d/.wh..wh..opq", ".wh..wh.plnk")) == {"a": 1, "d": 3}
 
 
+def test_a_directory_named_as_a_whiteout_is_one_and_what_is_in_it_is_nowhere() -> None:
+    """No file system of an image has names that begin so (OCI image spec, layer.md)."""
+    lower = layer("x", "d/", "d/a")
+    assert applied(lower, layer(".wh.x/", ".wh.x/in", "d/.wh..wh..opq/", "d/.wh..wh..opq/in", "d/b")) == {
+        "d": 2,
+        "d/b": 5,
+    }
+    assert applied(lower, layer("x/", ".wh.x>d", "x/in")) == {"x": 1, "x/in": 3, "d": 2, "d/a": 3}
+
+
 def test_what_aufs_linked_through_its_own_directory_stays() -> None:
     """Layers of old Docker versions keep a hard-linked file's content there."""
     linked = layer(".wh..wh.plnk/", ".wh..wh.plnk/1.2", "a=.wh..wh.plnk/1.2", "b=.wh..wh.plnk/1.2")
