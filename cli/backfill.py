@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import orjson
 import typer
 
-from cli.errors import Exit
-from cli.options import ConfigOption, Output, OutputOption, print_json
+from cli.options import ConfigOption, Output, OutputOption, confirm, print_json
 from cli.running import running
 from cli.settings import settings_for
 from shared.backfill.catalogues import open_catalogue
@@ -54,7 +53,11 @@ def backfill_command(  # noqa: PLR0917  one parameter an option
 ) -> None:
     """Walk a registry, plan every tag by the rules, and enqueue the conversions behind live pushes.
 
-    What is up to date already costs one request to the registry and nothing else, so a walk can be repeated.
+    What is up to date already costs one request to the registry and nothing else, so a walk can be repeated. What a converter
+    made is left out, and counted.
+
+    Exit code 0 when everything that was planned is enqueued (nothing, too), 2 when there is nobody to ask and no `--yes`,
+    3 when registry or broker could not be reached, 5 when the answer is no.
 
     Examples:
     - `ics backfill harbor.example.com --project library --dry-run`
@@ -69,14 +72,11 @@ def backfill_command(  # noqa: PLR0917  one parameter an option
             if dry_run:
                 _tell(report, output, dry=True)
                 return
-            _tell(report, Output.TEXT, dry=True)
             if not report.planned:
+                _tell(report, output, dry=False)
                 return
-            if not sys.stdin.isatty():
-                print("Say so with --yes.", file=sys.stderr)
-                raise typer.Exit(Exit.USAGE)
-            if not typer.confirm(f"Enqueue {report.planned} conversion(s)?"):
-                raise typer.Exit(Exit.OK)
+            _tell(report, Output.TEXT, dry=True, file=sys.stdout if output is Output.TEXT else sys.stderr)
+            confirm(f"Enqueue {report.planned} conversion(s)?")
         _tell(runner.run(walk.go(publish=True, show=False)), output, dry=False)
 
 
@@ -100,7 +100,7 @@ class _Walk:
             return await backfill(
                 self.registry,
                 catalogue,
-                Planner(self.settings).plan_source,
+                Planner(self.settings),
                 enqueue,
                 repositories=self.wanted[0],
                 tags=self.wanted[1],
@@ -143,7 +143,7 @@ def _count(report: BackfillReport, _requests: Sequence[ConversionRequest]) -> No
         print(line, end="", file=sys.stderr, flush=True)
 
 
-def _tell(report: BackfillReport, output: Output, *, dry: bool) -> None:
+def _tell(report: BackfillReport, output: Output, *, dry: bool, file: TextIO | None = None) -> None:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if output is Output.JSON:
@@ -151,6 +151,6 @@ def _tell(report: BackfillReport, output: Output, *, dry: bool) -> None:
         return
     verb = f"{report.planned} would be enqueued" if dry else f"{report.published} enqueued"
     resumed = f", {report.resumed} repositories were finished before" if report.resumed else ""
-    print(f"{report.repositories} repositories, {report.tags} tags: {verb}{resumed}")
+    print(f"{report.repositories} repositories, {report.tags} tags: {verb}{resumed}", file=file)
     for reason, count in sorted(report.skipped.items(), key=lambda item: -item[1]):
-        print(f"  {count} skipped: {reason}")
+        print(f"  {count} skipped: {reason}", file=file)

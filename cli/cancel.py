@@ -25,7 +25,7 @@ from cli.options import (
     TagOption,
     YesOption,
     age_seconds,
-    confirmed,
+    confirm,
     print_json,
 )
 from cli.running import running
@@ -78,6 +78,8 @@ def cancel_command(  # noqa: PLR0917  one parameter an option
 
     By id it asks nothing; by filter it shows a count first. It is no rollback: one that has put its tag ends as succeeded, and its
     target stays. What is pushed, replayed or backfilled after it converts as ever.
+
+    Exit code 1 when one of the ids cannot be cancelled, 2 when there is nobody to ask and no `--yes`, 5 when the answer is no.
 
     Examples:
     - `ics cancel 5f0c... 77ab...`
@@ -145,8 +147,8 @@ def _by_filter(config: Path | None, where: RequestFilter, output: Output, *, dry
             print(f"would cancel {len(found)}: {words}")
         if dry_run or not found:
             return
-        if not yes and not confirmed(f"Cancel {len(found)} conversion(s), {words}?"):
-            raise typer.Exit(Exit.USAGE)
+        if not yes:
+            confirm(f"Cancel {len(found)} conversion(s), {words}?")
         runner.run(_tell(config, where, until))
     if output is Output.JSON:
         print_json({"count": len(found), "by_status": counts, "accepted_until": until.isoformat()})

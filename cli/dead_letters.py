@@ -24,7 +24,7 @@ from cli.options import (
     TagOption,
     YesOption,
     age_seconds,
-    confirmed,
+    confirm,
     console,
     print_json,
 )
@@ -321,8 +321,8 @@ def _act(
     if missing := where.ids - {letter.id for letter in letters}:
         print(f"ics: there is no dead letter {', '.join(sorted(missing))} [no_such_dead_letter]", file=sys.stderr)
         raise typer.Exit(Exit.PERMANENT)
-    if letters and not yes and not confirmed(f"Discard {len(letters)} dead letter(s) for good?"):
-        raise typer.Exit(Exit.USAGE)
+    if letters and not yes:
+        confirm(f"Discard {len(letters)} dead letter(s) for good?")
     result = _run(
         config,
         lambda work: work.operations.carry_out(

@@ -23,6 +23,8 @@ class Exit(IntEnum):
     """Doing it again later may succeed."""
     DIFFERENT = 4
     """A check found differences."""
+    DECLINED = 5
+    """A person was asked, and said no; nothing was done."""
     INTERRUPTED = 130
 
 

@@ -22,7 +22,8 @@ app = typer.Typer(
         "Image conversion service: Harbor calls its webhook when an image is pushed; it converts the image into a lazy-pulling"
         " format and pushes the accelerated one back.\n\n"
         "Start with `ics demo`. Then write a config.yml, check it with `ics config check`, and run `ics up`.\n\n"
-        "Exit codes: 0 done, 1 failed for good, 2 wrong usage, 3 failed but may succeed later, 4 a check found differences."
+        "Exit codes: 0 done, 1 failed for good, 2 wrong usage, 3 failed but may succeed later, 4 a check found differences,"
+        " 5 asked, and the answer was no; 130 interrupted."
     ),
 )
 app.command()(services.demo)

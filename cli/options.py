@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.errors import Exit
 from shared.errors import PermanentError
 from shared.settings.model import Auth, Settings
 from shared.settings.reference import Key
@@ -36,7 +37,7 @@ RepositoryOption = Annotated[
 ]
 TagOption = Annotated[str, typer.Option("--tag", "-t", help="Glob over the source's tag.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Speak plain HTTP to the registries named on this command line.")
 ]
@@ -64,12 +65,24 @@ def age_seconds(age: str) -> float | None:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def confirmed(question: str) -> bool:
-    """Ask a person; whoever is none says so with ``--yes``."""
+def confirm(question: str) -> None:
+    """Ask a person; whoever is none says so with ``--yes``.
+
+    Raises:
+        typer.Exit: unless the answer is yes.
+    """
     if not sys.stdin.isatty():
         print(f"{question} Say so with --yes.", file=sys.stderr)
-        return False
-    return typer.confirm(question)
+        raise typer.Exit(Exit.USAGE)
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print("\nics: interrupted; nothing was done", file=sys.stderr)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if answer.strip().lower() not in {"y", "yes"}:
+        print("Nothing was done.", file=sys.stderr)
+        raise typer.Exit(Exit.DECLINED)
 
 
 def key_table(keys: Sequence[Key]) -> Table:

@@ -29,7 +29,6 @@ from consumer.content import StoreContent, manifest_or_none
 from consumer.keyed_locks import KeyedLocks
 from consumer.layer_cache import DEFAULT_REPOSITORY, LayerCache
 from drivers.api import (
-    ANNOTATION_DRIVER_NAME,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
     Driver,
@@ -42,10 +41,11 @@ from drivers.catalogue import driver_memory, parse_options
 from shared.errors import LimitExceededError, PermanentError, SkippedError, SupersededError, TransientError
 from shared.messages import ConversionRequest
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.manifest import ImageManifest, Index
 from shared.oci.reference import Reference
-from shared.planning import expand_repository
+from shared.planning import CONVERTED, expand_repository
 from shared.registry.api import ImageStore
 from shared.settings.model import Cache, Limits
 from shared.telemetry.metrics import Metrics
@@ -251,7 +251,7 @@ class Converter:
 
     def _refuse_if_unsuitable(self, manifest: ImageManifest | Index) -> None:
         if manifest.annotations.get(ANNOTATION_DRIVER_NAME):
-            raise SkippedError("made by a converter")
+            raise SkippedError(CONVERTED)
         if isinstance(manifest, Index):
             if len(manifest.manifests) > self._limits.index_manifests:
                 raise LimitExceededError(

@@ -27,7 +27,6 @@ OpenBlob = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """Gives a fresh stream over one source blob, verified as :meth:`Content.open` verifies."""
 
 # The converter's own marks, acceleration-service's and ours: how ICS knows its output, what it came from, whether it is current.
-ANNOTATION_DRIVER_NAME = "io.goharbor.artifact.v1alpha1.acceleration.driver.name"
 ANNOTATION_DRIVER_VERSION = "io.goharbor.artifact.v1alpha1.acceleration.driver.version"
 ANNOTATION_SOURCE_DIGEST = "io.goharbor.artifact.v1alpha1.acceleration.source.digest"
 ANNOTATION_FINGERPRINT = "io.goharbor.ics.driver.fingerprint"

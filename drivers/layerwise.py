@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from drivers.api import (
-    ANNOTATION_DRIVER_NAME,
     ANNOTATION_DRIVER_VERSION,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
@@ -39,6 +38,7 @@ from drivers.once import converted_once
 from drivers.selection import ATTESTATION_SUBJECT, check_image, is_attestation, select, selected
 from shared.errors import PermanentError, SkippedError, UnsupportedError, first_failure
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest

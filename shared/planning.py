@@ -5,6 +5,7 @@ The ingress, the backfill and ``ics convert`` plan with the same code, so that t
 Loops are broken in layers. Here: who pushed (``operators_to_ignore``), tags that only signatures have, the converter's own
 cache. Not here: a tag that looks like one of our targets. A user may name a tag ``v1_esgz``; whether an image is a converter's
 output is told by its manifest, which the consumer reads before anything else, and which names every ICS instance's mark.
+A backfill reads it of such tags too, so as not to ask for them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from shared.settings.model import Rule, Settings
 BY_DIGEST = "pushed by digest: an index or a tag has an event of its own"
 BY_ICS = "pushed by ICS itself"
 CACHE = "the converter's own cache"
+CONVERTED = "made by a converter"
 HOST_NOT_ALLOWED = "registry not allowed"
 NO_RULE = "no rule matches"
 SIGNATURE = "signature, attestation or SBOM"
@@ -71,6 +73,11 @@ class Planner:
         self._rules = [(rule, _driver(settings, rule), _platforms(rule)) for rule in settings.rules]
         self._allowed = allowed_registries(settings)
         self._operators = frozenset(settings.operators_to_ignore)
+        self._targets = [
+            (_template_pattern(rule.target_repository or "{repository}"), target_tag("", rule.target_suffix))
+            for rule in settings.rules
+            if rule.target_suffix or rule.target_repository
+        ]
         self._cache = _template_pattern(settings.cache.repository or f"{{project}}/{_CACHE_NAME}")
         self._cache_tags = frozenset(
             str(tag) for _rule, driver, _ in self._rules if (tag := driver.config.get("build_cache_tag"))
@@ -113,6 +120,11 @@ class Planner:
         """For the backfill: the requests for what exists already, or the reason for none. Ids depend on content and rules only."""
         plan = self.plan(PushEvent(event_id="", kind="backfill", reference=source))
         return plan.requests or plan.skipped[0].reason
+
+    def may_be_target(self, source: Reference) -> bool:
+        """Whether a rule gives its targets names like this; whether a converter made it only its manifest can tell."""
+        name, tag = f"{source.registry}/{source.repository}", source.tag or ""
+        return any(place.fullmatch(name) and tag.endswith(ending) for place, ending in self._targets)
 
     def _unwanted(self, push: PushEvent) -> str:
         source = push.reference

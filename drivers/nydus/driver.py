@@ -11,7 +11,6 @@ from typing import ClassVar
 import orjson
 
 from drivers.api import (
-    ANNOTATION_DRIVER_NAME,
     ANNOTATION_DRIVER_VERSION,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
@@ -33,6 +32,7 @@ from drivers.nydus.image import is_nydus
 from drivers.nydus.native import NativeBuilder
 from drivers.nydus.options import NydusOptions
 from drivers.nydus.zran.builder import ReferringBuilder
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
 from shared.registry.api import ImageStore

@@ -15,7 +15,6 @@ import orjson
 from pydantic import ValidationError
 
 from drivers.api import (
-    ANNOTATION_DRIVER_NAME,
     ANNOTATION_DRIVER_VERSION,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
@@ -30,6 +29,7 @@ from drivers.testing.images import Tar, add_image, add_index, as_source
 from drivers.testing.store import MemoryStore
 from shared.errors import CorruptLayerError, IcsError, LimitExceededError, SkippedError
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest

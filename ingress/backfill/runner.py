@@ -103,7 +103,7 @@ class BackfillRunner:
                 walk.report = await backfill(
                     walk.plan.registry,
                     catalogue,
-                    Planner(self._settings).plan_source,
+                    Planner(self._settings),
                     None if walk.plan.dry_run else self._enqueue,
                     repositories=Globs(include=walk.plan.repositories),
                     tags=Globs(include=walk.plan.tags),

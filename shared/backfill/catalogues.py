@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import quote
 
-from shared.backfill.walk import Catalogue
+from shared.backfill.walk import Catalogue, Tagged
 from shared.errors import PermanentError
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.digest import Digest
 from shared.oci.reference import Reference
 from shared.outgoing.harbor_api import HarborApi, encoded
@@ -17,7 +18,10 @@ from shared.settings.model import Settings
 
 
 class RegistryCatalogue:
-    """``/v2/_catalog`` and ``/v2/{name}/tags/list`` (distribution spec, Content Discovery); digests are resolved one by one."""
+    """``/v2/_catalog`` and ``/v2/{name}/tags/list`` (distribution spec, Content Discovery); digests are resolved one by one.
+
+    A manifest is read only where the caller has to know who made it: registries count and limit reading as pulls, and keep by it.
+    """
 
     def __init__(self, client: RegistryClient, registry: str) -> None:
         self._client = client
@@ -27,12 +31,20 @@ class RegistryCatalogue:
         async for name in self._client.repositories(self._registry):
             yield name
 
-    async def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
+    async def tags(self, repository: str, may_be_target: Callable[[str], bool]) -> AsyncIterator[Tagged]:
         where = Reference(self._registry, repository)
         async for tag in self._client.tags(where):
             found = await self._client.resolve(where.with_tag(tag))
             if found is not None:
-                yield tag, found.digest
+                converted = may_be_target(tag) and await self._is_converted(where.with_tag(tag))
+                yield Tagged(tag, found.digest, converted)
+
+    async def _is_converted(self, reference: Reference) -> bool:
+        try:
+            manifest = await self._client.manifest(reference)
+        except PermanentError:  # gone, or nothing that could be read: the conversion will say so
+            return False
+        return ANNOTATION_DRIVER_NAME in manifest.annotations
 
 
 class HarborCatalogue:
@@ -58,12 +70,14 @@ class HarborCatalogue:
             async for repository in self._api.pages(path):
                 yield str(repository["name"])
 
-    async def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
+    async def tags(self, repository: str, may_be_target: Callable[[str], bool]) -> AsyncIterator[Tagged]:
         project, _, name = repository.partition("/")
         path = f"/projects/{quote(project)}/repositories/{encoded(name)}/artifacts?with_tag=true&sort=id"
         async for artifact in self._api.pages(path):
+            marked = ANNOTATION_DRIVER_NAME in (artifact.get("annotations") or {})
             for tag in artifact.get("tags") or []:
-                yield str(tag["name"]), Digest(str(artifact["digest"]))
+                name = str(tag["name"])
+                yield Tagged(name, Digest(str(artifact["digest"])), may_be_target(name) and marked)
 
 
 @asynccontextmanager

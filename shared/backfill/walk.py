@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -20,7 +20,18 @@ from shared.errors import PermanentError
 from shared.messages import ConversionRequest
 from shared.oci.digest import Digest
 from shared.oci.reference import Reference
+from shared.planning import CONVERTED
 from shared.settings.model import Globs
+
+
+class Tagged(NamedTuple):
+    """What a tag points at."""
+
+    name: str
+    digest: Digest | None
+    """None where the catalogue does not tell."""
+    converted: bool = False
+    """A converter made it."""
 
 
 class Catalogue(Protocol):
@@ -30,8 +41,8 @@ class Catalogue(Protocol):
         """Names without the registry, in a stable order."""
         ...
 
-    def tags(self, repository: str) -> AsyncIterator[tuple[str, Digest | None]]:
-        """Tag and manifest digest; None where the catalogue does not tell."""
+    def tags(self, repository: str, may_be_target: Callable[[str], bool]) -> AsyncIterator[Tagged]:
+        """``may_be_target``: of which tags the caller wants to know whether a converter made them."""
         ...
 
 
@@ -116,8 +127,16 @@ class Journal:
         return f"is the journal of a walk with another {' and other '.join(names) or 'purpose'}"
 
 
-Plan = Callable[[Reference], Sequence[ConversionRequest] | str]
-"""The requests that the rules make of a source, or the reason why there is none."""
+class BackfillPlanner(Protocol):
+    """The rules; :class:`shared.planning.Planner` is one."""
+
+    def plan_source(self, source: Reference) -> Sequence[ConversionRequest] | str:
+        """The requests that the rules make of a source, or the reason why there is none."""
+        ...
+
+    def may_be_target(self, source: Reference) -> bool: ...
+
+
 Publish = Callable[[ConversionRequest], Awaitable[None]]
 _EVERYTHING = Globs()
 
@@ -125,7 +144,7 @@ _EVERYTHING = Globs()
 async def backfill(
     registry: str,
     catalogue: Catalogue,
-    plan: Plan,
+    planner: BackfillPlanner,
     publish: Publish | None,
     *,
     repositories: Globs = _EVERYTHING,
@@ -140,7 +159,7 @@ async def backfill(
     Args:
         registry: host[:port] that references name.
         catalogue: what exists there.
-        plan: the rules.
+        planner: the rules.
         publish: None for a dry run.
         repositories: globs over repository names, on top of the rules' own.
         tags: globs over tags, on top of the rules' own.
@@ -161,12 +180,12 @@ async def backfill(
             report.resumed += 1
             continue
         report.repositories += 1
-        async for tag, digest in catalogue.tags(repository):
-            if not tags.matches(tag):
+        async for tag in catalogue.tags(repository, _target_names(planner, Reference(registry, repository))):
+            if not tags.matches(tag.name):
                 continue
             report.tags += 1
-            source = Reference(registry, repository, tag, digest)
-            planned = plan(source)
+            source = Reference(registry, repository, tag.name, tag.digest)
+            planned = CONVERTED if tag.converted else planner.plan_source(source)
             requests = () if isinstance(planned, str) else planned
             if isinstance(planned, str):
                 report.skipped[planned] = report.skipped.get(planned, 0) + 1
@@ -183,3 +202,7 @@ async def backfill(
         if publish is not None:
             journal.finish(repository)
     return report
+
+
+def _target_names(planner: BackfillPlanner, where: Reference) -> Callable[[str], bool]:
+    return lambda name: planner.may_be_target(where.with_tag(name))

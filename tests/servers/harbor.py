@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from tests.servers.scripted import scripted_server
 
 USER, PASSWORD = "admin", "Harbor12345"
@@ -74,7 +75,9 @@ class Harbor:
                 return [{"name": f"library/app-{number}", "description": "x" * 3000} for number in range(150)], 200
             case ["projects", "library", "repositories", encoded, "artifacts"]:
                 tagged = {"digest": f"sha256:{'1' * 64}", "tags": [{"name": f"{unquote(unquote(encoded))}-v1"}]}
-                return [tagged, {"digest": "x", "tags": None}], 200
+                marks = {ANNOTATION_DRIVER_NAME: "estargz"}
+                made = {"digest": f"sha256:{'2' * 64}", "tags": [{"name": "v1_esgz"}], "annotations": marks}
+                return [tagged, made, {"digest": "x", "tags": None}], 200
             case ["robots"]:
                 assert request.query["q"] == "Level=project,ProjectID=1"
                 return self.robots, 200

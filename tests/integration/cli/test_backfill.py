@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from drivers.catalogue import option_models
 from shared.broker.open import open_broker
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.reference import parse_reference
 from shared.registry.client import RegistryClient
 from shared.settings.load import load_settings
@@ -31,6 +32,8 @@ def test_a_walk_is_planned_then_enqueued_then_resumed(tmp_path: Path, monkeypatc
 
         async def fill() -> None:
             async with RegistryClient.from_settings(settings) as client:
+                made = parse_reference(f"{registry.host}/a/one:1_esgz")
+                await put_image(client, made, **{ANNOTATION_DRIVER_NAME: "estargz"})
                 for name in ("a/one:1", "a/one:2", "a/two:1", "b/three:1", "b/three:sha256-x.sig"):
                     await put_image(client, parse_reference(f"{registry.host}/{name}"))
 
@@ -44,8 +47,11 @@ def test_a_walk_is_planned_then_enqueued_then_resumed(tmp_path: Path, monkeypatc
 
         plan = ics("--dry-run")
         assert f"{registry.host}/a/two:1_esgz" in plan
-        assert "5 tags: 5 would be enqueued" in plan
-        ics(code=2)  # nobody to ask
+        assert "6 tags: 5 would be enqueued" in plan
+        assert "1 skipped: made by a converter" in plan
+        assert "one:1_esgz_esgz" not in plan
+        asked = ics("--output", "json", code=2)
+        assert "Enqueue 5 conversion(s)? Say so with --yes." in asked
         journal = ("--journal", str(tmp_path / "journal"), "--yes", "--output", "json")
         first = orjson.loads(ics("-r", "a/*", *journal))
         assert (first["repositories"], first["published"]) == (2, 3)

@@ -31,7 +31,9 @@ LAYER = b"a layer of bytes" * 10_000
 CONFIG = b'{"os":"linux"}'
 
 
-async def put_image(store: ImageStore, reference: Reference, layer_type: str = media_types.OCI_LAYER) -> ImageManifest:
+async def put_image(
+    store: ImageStore, reference: Reference, layer_type: str = media_types.OCI_LAYER, **annotations: str
+) -> ImageManifest:
     async def blob(data: bytes, media_type: str) -> dict[str, Any]:
         async with store.upload(reference) as upload:
             for start in range(0, len(data), 1000):
@@ -44,7 +46,7 @@ async def put_image(store: ImageStore, reference: Reference, layer_type: str = m
             "mediaType": media_types.OCI_MANIFEST,
             "config": await blob(CONFIG, media_types.OCI_CONFIG),
             "layers": [await blob(LAYER, layer_type)],
-            "annotations": {"kept": "yes"},
+            "annotations": {"kept": "yes", **annotations},
         }
     )
     assert isinstance(manifest, ImageManifest)

@@ -11,10 +11,11 @@ import pytest
 
 from consumer.content import StoreContent
 from drivers import layerwise, once
-from drivers.api import ANNOTATION_DRIVER_NAME, ANNOTATION_SOURCE_DIGEST, ConvertedLayer
+from drivers.api import ANNOTATION_SOURCE_DIGEST, ConvertedLayer
 from shared.errors import LimitExceededError, PermanentError, SkippedError, SupersededError, TransientError
 from shared.messages import DriverChoice
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import encode_manifest

@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from drivers.api import (
-    ANNOTATION_DRIVER_NAME,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
     BlobWriter,
@@ -23,6 +22,7 @@ from drivers.estargz import EstargzDriver
 from shared.errors import PermanentError, SkippedError, UnsupportedError
 from shared.messages import DriverChoice
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor, Platform
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest

@@ -141,3 +141,20 @@ def test_the_same_push_is_the_same_conversion_and_another_event_another() -> Non
     first, again = (one.plan(push()).requests[0].id for _ in range(2))
     other = one.plan(PushEvent(event_id="2", kind="PUSH_ARTIFACT", reference=push().reference)).requests[0].id
     assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("rule", "tag", "repository", "may"),
+    [
+        ({"target_suffix": "esgz"}, "v1_esgz", "library/app", True),
+        ({"target_suffix": "-nydus"}, "v1-nydus", "library/app", True),
+        ({"target_suffix": "esgz"}, "v1", "library/app", False),
+        ({"target_suffix": "esgz"}, "v1esgz", "library/app", False),
+        ({"target_suffix": "esgz", "target_repository": "lazy/{name}"}, "v1_esgz", "lazy/app", True),
+        ({"target_suffix": "esgz", "target_repository": "lazy/{name}"}, "v1_esgz", "library/app", False),
+        ({"target_suffix": "", "target_repository": "lazy/{name}"}, "v1", "lazy/app", True),
+        ({"target_suffix": "", "overwrite": True}, "v1", "library/app", False),
+    ],
+)
+def test_what_is_named_as_targets_are_may_be_one(rule: dict[str, Any], tag: str, repository: str, *, may: bool) -> None:
+    assert planner(rule).may_be_target(Reference("harbor.example.com", repository, tag)) is may

@@ -16,7 +16,6 @@ import pytest
 from pydantic import ValidationError
 
 from drivers.api import (
-    ANNOTATION_DRIVER_NAME,
     ANNOTATION_DRIVER_VERSION,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_SOURCE_DIGEST,
@@ -33,6 +32,7 @@ from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, add_index, as_source
 from shared.errors import CorruptLayerError, LimitExceededError, SkippedError, TransientError, UnsupportedError
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 from shared.oci.manifest import ImageManifest, Index, encode_manifest

@@ -21,8 +21,9 @@ async def test_the_catalogue_walks_pages_and_leaves_proxy_caches_out() -> None:
         for catalogue in (HarborCatalogue(api), HarborCatalogue(api, "library")):
             names = [name async for name in catalogue.repositories()]
             assert names == [f"library/app-{number}" for number in range(150)]
-        tags = [each async for each in HarborCatalogue(api).tags("library/app-1")]
-        assert tags == [("app-1-v1", f"sha256:{'1' * 64}")]
+        for asked in (True, False):
+            tags = [each async for each in HarborCatalogue(api).tags("library/app-1", lambda _: asked)]  # noqa: B023
+            assert tags == [("app-1-v1", f"sha256:{'1' * 64}", False), ("v1_esgz", f"sha256:{'2' * 64}", asked)]
         assert [name async for name in HarborCatalogue(api, "proxy").repositories()] == []
 
 
