@@ -14,10 +14,11 @@ from cli.running import running
 from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
 from cli.stores.opening import open_for_reading
-from drivers.api import ANNOTATION_DRIVER_NAME, Driver
+from drivers.api import Driver
 from drivers.catalogue import create_drivers
 from drivers.checking import CheckReport, Original, image_manifests
 from shared.errors import PermanentError
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.registry.api import ImageStore
 from shared.registry.client import RegistryClient
 from shared.settings.model import Settings

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import IO
 
-from drivers.api import ANNOTATION_DRIVER_NAME, ANNOTATION_SOURCE_DIGEST, ANNOTATION_SOURCE_REPOSITORY
+from drivers.api import ANNOTATION_SOURCE_DIGEST, ANNOTATION_SOURCE_REPOSITORY
 from drivers.checking import CheckReport, Finding, Original, find_source, image_manifests
 from drivers.estargz.comparison import Attributes, against_table, attributes, differences
 from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, RESERVED_NAMES
@@ -25,6 +25,7 @@ from drivers.tar.entry import GLOBAL_PAX, TarEntry, clean
 from drivers.tar.parser import TarParser
 from shared.errors import CorruptLayerError, LimitExceededError, PermanentError
 from shared.oci import media_types
+from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.descriptor import Descriptor
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import Reference
