@@ -1,4 +1,4 @@
-"""Gzip (RFC 1952) inflated with its matches kept."""
+"""Gzip (RFC 1952) inflated by our own inflater, with its matches kept."""
 
 from __future__ import annotations
 
@@ -48,15 +48,14 @@ class _Part(Enum):
     TAIL = auto()
 
 
-class GzipMatches:
+class GzipStream:
     """A :class:`drivers.inflate.Stream`: any number of members; zero bytes may follow the last one.
 
-    The matches of what was given are kept until :meth:`forget` says that they are not asked for any more.
+    What the inflater knows beside the bytes is for subclasses to take.
     """
 
     def __init__(self) -> None:
         self._inflater = native.Inflater()
-        self._pieces: deque[_Piece] = deque()
         self._part = _Part.HEAD
         self._left = b""  # not used yet
         self._offset = 0  # of it
@@ -77,15 +76,11 @@ class GzipMatches:
             message = f"the layer's gzip data ends in the middle of a member, at byte {offset}"
             raise CorruptLayerError(message, offset=offset)
 
-    def matches(self, start: int, end: int) -> Matches:
-        """Of bytes ``start`` (which may lie before the first) to ``end`` of the uncompressed stream at least."""
-        pieces = [piece for piece in self._pieces if piece.start < end and start < piece.end]
-        return Matches(b"".join(piece.records for piece in pieces), start - pieces[0].start if pieces else 0)
+    def _begun(self, offset: int) -> None:
+        """A member's deflate stream begins at byte ``offset``, and at :attr:`_position`."""
 
-    def forget(self, end: int) -> None:
-        """Nothing in front of byte ``end`` is asked for any more."""
-        while self._pieces and self._pieces[0].end <= end:
-            self._pieces.popleft()
+    def _inflated(self, piece: bytes, data: bytes, start: int, end: int) -> None:
+        """The inflater gave ``piece``, which may be empty, for ``data[start:end]``; it begins at :attr:`_position`."""
 
     def _take(self, data: bytes, *, last: bool) -> Iterator[bytes]:
         data = self._left + data
@@ -93,12 +88,16 @@ class GzipMatches:
         status = native.END
         while status != native.NEEDS_INPUT:
             if self._part is _Part.DEFLATE:
+                start = at
                 status, at = self._inflater.inflate(data, at, last=last)
                 if status < 0:
                     self._damaged(native.ERRORS[status], at)
                 piece = self._inflater.piece()
+                self._inflated(piece, data, start, at)
                 if piece:
-                    self._keep(piece)
+                    self._position += len(piece)
+                    self._size += len(piece)
+                    self._checksum = isal_zlib.crc32(piece, self._checksum)
                     yield piece
                 if status == native.END:
                     self._part = _Part.TAIL
@@ -109,18 +108,6 @@ class GzipMatches:
                 at = after
         self._offset += at
         self._left = data[at:]
-
-    def _keep(self, piece: bytes) -> None:
-        end = self._position + len(piece)
-        last = self._pieces[-1] if self._pieces else None
-        if last and end - last.start <= _PIECE:
-            last.records += self._inflater.matches()
-            last.end = end
-        else:
-            self._pieces.append(_Piece(self._position, end, bytearray(self._inflater.matches())))
-        self._position = end
-        self._size += len(piece)
-        self._checksum = isal_zlib.crc32(piece, self._checksum)
 
     def _head(self, data: bytes, at: int) -> int:
         """Past a member's head, or the zero bytes that some writers leave behind the last; ``at`` where more must come."""
@@ -135,6 +122,7 @@ class GzipMatches:
         self._part = _Part.DEFLATE
         self._inflater.restart()
         self._checksum = self._size = 0
+        self._begun(self._offset + end)
         return end
 
     def _head_end(self, data: bytes, at: int) -> int | None:
@@ -178,3 +166,32 @@ class GzipMatches:
     def _damaged(self, reason: str, at: int) -> NoReturn:
         offset = self._offset + at
         raise CorruptLayerError(f"the layer's gzip data is damaged near byte {offset}: {reason}", offset=offset)
+
+
+class GzipMatches(GzipStream):
+    """Keeps the matches of what it gave until :meth:`forget` says that they are not asked for any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: deque[_Piece] = deque()
+
+    def matches(self, start: int, end: int) -> Matches:
+        """Of bytes ``start`` (which may lie before the first) to ``end`` of the uncompressed stream at least."""
+        pieces = [piece for piece in self._pieces if piece.start < end and start < piece.end]
+        return Matches(b"".join(piece.records for piece in pieces), start - pieces[0].start if pieces else 0)
+
+    def forget(self, end: int) -> None:
+        """Nothing in front of byte ``end`` is asked for any more."""
+        while self._pieces and self._pieces[0].end <= end:
+            self._pieces.popleft()
+
+    def _inflated(self, piece: bytes, data: bytes, start: int, end: int) -> None:  # noqa: ARG002  where it came from says nothing of them
+        if not piece:
+            return
+        after = self._position + len(piece)
+        last = self._pieces[-1] if self._pieces else None
+        if last and after - last.start <= _PIECE:
+            last.records += self._inflater.matches()
+            last.end = after
+        else:
+            self._pieces.append(_Piece(self._position, after, bytearray(self._inflater.matches())))

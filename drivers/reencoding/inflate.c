@@ -18,6 +18,7 @@ enum {
     LITERAL_TABLE_BITS = 11,
     DISTANCE_TABLE_BITS = 9,
     LENGTHS_TABLE_BITS = 7,
+    BLOCK_ENDS = 1024, /* of a call */
     /* A complete code has two symbols at least under each prefix that needs a table of its own. */
     LITERAL_TABLE_SIZE = (1 << LITERAL_TABLE_BITS) + (STATIC_LITERAL_SYMBOLS / 2 << (MAX_CODE_BITS - LITERAL_TABLE_BITS)),
     DISTANCE_TABLE_SIZE = (1 << DISTANCE_TABLE_BITS) + (STATIC_DISTANCE_SYMBOLS / 2 << (MAX_CODE_BITS - DISTANCE_TABLE_BITS)),
@@ -46,9 +47,11 @@ struct inflater {
     size_t reach; /* bytes before the piece that matches may reach into */
     size_t size; /* of the piece */
     size_t match_count;
+    size_t end_count;
     uint32_t literal_table[LITERAL_TABLE_SIZE];
     uint32_t distance_table[DISTANCE_TABLE_SIZE];
     struct match matches[PIECE_SIZE / MIN_MATCH + 2];
+    struct block_end ends[BLOCK_ENDS];
     uint8_t output[WINDOW_SIZE + PIECE_SIZE + SLACK]; /* the window, the piece */
 };
 
@@ -57,6 +60,7 @@ struct inflater *reencoding_inflater_new(void) {
     if (inflater) {
         inflater->size = 0;
         inflater->match_count = 0;
+        inflater->end_count = 0;
         reencoding_inflater_restart(inflater);
     }
     return inflater;
@@ -84,6 +88,11 @@ const uint8_t *reencoding_piece(const struct inflater *inflater, size_t *size) {
 const struct match *reencoding_matches(const struct inflater *inflater, size_t *count) {
     *count = inflater->match_count;
     return inflater->matches;
+}
+
+const struct block_end *reencoding_block_ends(const struct inflater *inflater, size_t *count) {
+    *count = inflater->end_count;
+    return inflater->ends;
 }
 
 static uint32_t literal_entry(int symbol) {
@@ -365,7 +374,9 @@ static int symbols(struct inflater *inflater, const uint8_t **from, const uint8_
     return status;
 }
 
-static int inflate(struct inflater *inflater, const uint8_t **from, const uint8_t *in_end) {
+/* `used` bytes of the call's input went before `*from`. */
+static int inflate(struct inflater *inflater, const uint8_t **from, const uint8_t *in_end, size_t used) {
+    const uint8_t *const in = *from;
     uint8_t *const piece = inflater->output + WINDOW_SIZE, *const end = piece + PIECE_SIZE;
     uint8_t *out = piece + inflater->size, *unmatched = out;
     int status = 0;
@@ -374,6 +385,10 @@ static int inflate(struct inflater *inflater, const uint8_t **from, const uint8_
     for (;;) {
         if (inflater->phase == ENDED) {
             status = INFLATE_END;
+            break;
+        }
+        if (inflater->end_count == BLOCK_ENDS) {
+            status = INFLATE_OUTPUT_FULL;
             break;
         }
         if (inflater->phase == BLOCK_HEAD) {
@@ -400,6 +415,9 @@ static int inflate(struct inflater *inflater, const uint8_t **from, const uint8_
         }
         if (ended) {
             inflater->phase = inflater->final_block ? ENDED : BLOCK_HEAD;
+            inflater->ends[inflater->end_count++] =
+                (struct block_end){used + (size_t)(*from - in), (uint32_t)(out - piece), (uint16_t)inflater->bit_count,
+                                   (uint16_t)inflater->final_block};
         } else {
             const size_t step = inflater->phase == STORED ? 1 : STEP_OUTPUT;
             status = (size_t)(end - out) < step ? INFLATE_OUTPUT_FULL : INFLATE_NEEDS_INPUT;
@@ -418,10 +436,11 @@ int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_s
     if (inflater->size) memmove(inflater->output, inflater->output + inflater->size, WINDOW_SIZE);
     inflater->size = 0;
     inflater->match_count = 0;
+    inflater->end_count = 0;
     *used = 0;
     if (inflater->damage) return inflater->damage;
 
-    int status = inflate(inflater, &at, in + in_size);
+    int status = inflate(inflater, &at, in + in_size, 0);
     *used = (size_t)(at - in);
     if (status < 0) return inflater->damage = status;
     if (status != INFLATE_NEEDS_INPUT || !last) return status;
@@ -431,7 +450,7 @@ int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_s
     const size_t left = in_size - *used;
     memcpy(tail, at, left);
     at = tail;
-    status = inflate(inflater, &at, tail + left + HEAD_INPUT);
+    status = inflate(inflater, &at, tail + left + HEAD_INPUT, *used);
     const size_t more = (size_t)(at - tail);
     *used += more <= left ? more : left;
     if (status == INFLATE_NEEDS_INPUT || (status >= 0 && more > left)) status = INFLATE_TRUNCATED;

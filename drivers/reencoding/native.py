@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
+from struct import Struct
 from typing import Final
 
 NEEDS_INPUT: Final = 0
@@ -25,6 +27,7 @@ KEPT_OUTPUT: Final = 8 << 20
 """Bytes of the largest buffer that an encoder keeps for its next call."""
 MATCH_SIZE: Final = 8
 """Bytes of a match's record."""
+_BLOCK_END: Final = Struct("=QIHH")
 
 _Size = ctypes.c_size_t
 _Pointer = ctypes.c_void_p
@@ -37,6 +40,8 @@ _LIBRARY.reencoding_piece.restype = _Pointer
 _LIBRARY.reencoding_piece.argtypes = (_Pointer, ctypes.POINTER(_Size))
 _LIBRARY.reencoding_matches.restype = _Pointer
 _LIBRARY.reencoding_matches.argtypes = (_Pointer, ctypes.POINTER(_Size))
+_LIBRARY.reencoding_block_ends.restype = _Pointer
+_LIBRARY.reencoding_block_ends.argtypes = (_Pointer, ctypes.POINTER(_Size))
 _LIBRARY.reencoding_encoder_new.restype = _Pointer
 _LIBRARY.reencoding_encoder_free.argtypes = (_Pointer,)
 _LIBRARY.reencoding_bound.restype = _Size
@@ -87,6 +92,14 @@ class Inflater:
         size = self._size
         at = _LIBRARY.reencoding_matches(self._state, size)
         return ctypes.string_at(at, size.value * MATCH_SIZE)
+
+    def block_ends(self) -> Iterator[tuple[int, int, int, int]]:
+        """Of every block that ended in the last call: bytes of its input up to there, bytes of its piece, bits of the last byte
+        of input that belong to what follows, and whether the stream ends, too.
+        """
+        size = self._size
+        at = _LIBRARY.reencoding_block_ends(self._state, size)
+        return _BLOCK_END.iter_unpack(ctypes.string_at(at, size.value * _BLOCK_END.size))
 
 
 class Encoder:

@@ -43,6 +43,7 @@ void reencoding_inflater_free(struct inflater *inflater);
 void reencoding_inflater_restart(struct inflater *inflater);
 
 /* Inflate raw deflate (RFC 1951) from in[0..in_size), until it is used up, the piece is full, or the stream ends.
+ * INFLATE_OUTPUT_FULL, and an empty piece, may come of a stream of nearly empty blocks, too.
  *
  * `last` says that no input follows. Otherwise up to 600 bytes may be left unused, to be given again before the next ones.
  * `*used` says how many were used; a stream that ends gives back the whole bytes behind its last bit.
@@ -54,6 +55,18 @@ int reencoding_inflate(struct inflater *inflater, const uint8_t *in, size_t in_s
 /* Of the last call's piece. */
 const uint8_t *reencoding_piece(const struct inflater *inflater, size_t *size);
 const struct match *reencoding_matches(const struct inflater *inflater, size_t *count);
+
+/* Where a block ends: behind `used` bytes of the call's input, of the last of which `bits` belong to what follows, and `size` bytes of
+ * the piece. */
+struct block_end {
+    uint64_t used;
+    uint32_t size;
+    uint16_t bits;
+    uint16_t final; /* the stream ends, too */
+};
+
+/* All that the last call passed, in order. */
+const struct block_end *reencoding_block_ends(const struct inflater *inflater, size_t *count);
 
 struct encoder;
 

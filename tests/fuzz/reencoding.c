@@ -26,6 +26,8 @@ struct inflated {
     size_t size;
     struct match *matches;
     size_t match_count;
+    struct block_end *ends; /* of the whole stream */
+    size_t end_count;
     size_t used;
     int status;
     int cut; /* more than MOST_OUTPUT came: the rest was not asked for */
@@ -49,6 +51,7 @@ static void *appended(void *to, size_t at, const void *from, size_t size) {
 static void forget(struct inflated *inflated) {
     free(inflated->data);
     free(inflated->matches);
+    free(inflated->ends);
 }
 
 /* The records describe the piece from its first byte to its last. */
@@ -65,15 +68,22 @@ static void check_matches(const struct match *matches, size_t count, const uint8
 }
 
 static struct inflated ours(struct inflater *inflater, const uint8_t *data, size_t size, size_t feed) {
-    struct inflated all = {NULL, 0, NULL, 0, 0, INFLATE_NEEDS_INPUT, 0};
+    struct inflated all = {.status = INFLATE_NEEDS_INPUT};
     size_t given = feed < size ? feed : size;
     reencoding_inflater_restart(inflater);
     for (;;) {
-        size_t used, piece_size, count;
+        size_t used, piece_size, count, ends_count;
         uint8_t *input = copied(data + all.used, given - all.used);
         all.status = reencoding_inflate(inflater, input, given - all.used, given == size, &used);
         free(input);
         MUST(used <= given - all.used);
+        const struct block_end *ends = reencoding_block_ends(inflater, &ends_count);
+        for (size_t index = 0; all.status >= 0 && index < ends_count; index++) {
+            MUST(ends[index].used <= used && ends[index].bits < 8);
+            struct block_end end = {all.used + ends[index].used, (uint32_t)all.size + ends[index].size, ends[index].bits,
+                                    ends[index].final};
+            all.ends = appended(all.ends, all.end_count++ * sizeof end, &end, sizeof end);
+        }
         all.used += used;
         if (all.status < 0) {
             MUST(reencoding_inflate(inflater, data, size, 1, &used) == all.status && !used);
@@ -106,7 +116,16 @@ static void check_against_zlib(const struct inflated *all, const uint8_t *data, 
     z_stream stream = {.next_in = (Bytef *)(uintptr_t)data, .avail_in = (uInt)size, .next_out = expected};
     stream.avail_out = sizeof expected;
     MUST(inflateInit2(&stream, -15) == Z_OK);
-    const int status = inflate(&stream, Z_SYNC_FLUSH);
+    int status;
+    size_t ends = 0;
+    do {
+        status = inflate(&stream, Z_BLOCK);
+        if (status < 0 || !(stream.data_type & 128) || ends == all->end_count) continue;
+        const struct block_end end = all->ends[ends++];
+        MUST(end.used == stream.total_in && end.size == stream.total_out && end.bits == (stream.data_type & 7));
+        MUST(!end.final == !(stream.data_type & 64));
+    } while (status == Z_OK);
+    MUST(ends == all->end_count);
     if (!all->cut) MUST((status == Z_STREAM_END) == (all->status == INFLATE_END));
     if (all->status == INFLATE_END) MUST(all->size == stream.total_out && all->used == stream.total_in);
     MUST(all->size <= stream.total_out && (!all->size || !memcmp(all->data, expected, all->size)));
@@ -156,7 +175,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_size) {
     check_against_zlib(&whole, deflated, size);
     const int sound = !whole.cut && !fed.cut && whole.status == INFLATE_END;
     MUST(whole.cut || fed.cut || (whole.status == INFLATE_END) == (fed.status == INFLATE_END));
-    if (sound) MUST(whole.size == fed.size && whole.used == fed.used);
+    if (sound) {
+        MUST(whole.size == fed.size && whole.used == fed.used && whole.end_count == fed.end_count);
+        MUST(!memcmp(whole.ends, fed.ends, whole.end_count * sizeof *whole.ends));
+    }
     const size_t common = whole.size < fed.size ? whole.size : fed.size;
     if (common) {
         MUST(!memcmp(whole.data, fed.data, common));

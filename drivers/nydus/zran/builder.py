@@ -34,7 +34,7 @@ from drivers.nydus.rafs_v6.layout import (
 )
 from drivers.nydus.tar_walk import TarWalker
 from drivers.nydus.tree import Blob, Chunk, Inode
-from drivers.nydus.zran.deflate_stream import GzipBlocks
+from drivers.nydus.zran.blocks import GzipBlocks
 from drivers.nydus.zran.index import CHUNK_SIZE, ZranIndex, encode_index
 from drivers.nydus.zran.indexer import Indexer
 from shared.errors import UnsupportedError

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 from drivers.nydus.rafs_v6.layout import BLOCK, align
-from drivers.nydus.zran.deflate_stream import Boundary
+from drivers.nydus.zran.blocks import Boundary
 from drivers.nydus.zran.index import MAXIMUM_COMPRESSED, Context, ZranChunk, ZranIndex
 from shared.errors import UnsupportedError
 

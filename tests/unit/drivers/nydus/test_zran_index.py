@@ -6,7 +6,7 @@ import ctypes
 import gzip
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,8 @@ from isal import igzip
 
 from drivers.nydus.errors import InvalidNydusError
 from drivers.nydus.zran import deflate_stream
-from drivers.nydus.zran.deflate_stream import GzipBlocks, inflate_range
+from drivers.nydus.zran.blocks import Boundary, GzipBlocks
+from drivers.nydus.zran.deflate_stream import inflate_range
 from drivers.nydus.zran.index import Context, ZranChunk, ZranIndex, decode_index, encode_index
 from drivers.nydus.zran.indexer import Indexer
 from shared.errors import CorruptLayerError, UnsupportedError
@@ -54,13 +55,17 @@ def indexed(packed: bytes, spans: list[tuple[int, int]], piece: int = 1 << 20) -
     blocks = GzipBlocks(indexer.boundary)
     tar = bytearray()
     waiting = spans[::-1]
-    for at in range(0, len(packed), piece):
-        for plain in blocks.feed(packed[at : at + piece]):
-            tar += plain
+
+    def take(pieces: Iterator[bytes]) -> None:
+        for plain in pieces:
+            tar.extend(plain)
             while waiting and sum(waiting[-1]) <= len(tar):
                 indexer.chunk(*waiting.pop())
             indexer.passed(len(tar))
-    blocks.finish()
+
+    for at in range(0, len(packed), piece):
+        take(blocks.feed(packed[at : at + piece]))
+    take(blocks.finish())
     return indexer.finish(), bytes(tar)
 
 
@@ -105,6 +110,29 @@ def test_every_chunk_is_inflated_from_its_context_alone(pack: Callable[[bytes], 
     assert decode_index(array, len(index.chunks), len(index.contexts), len(packed)) == index
 
 
+@pytest.mark.parametrize("piece", [1, 601, 1 << 20])
+def test_inflating_can_begin_at_every_boundary(piece: int) -> None:
+    data = DATA[:150_000]
+    packed = with_flushes(data) + gzip.compress(data[:70_000]) + deflated(data[::-1], level=1)
+    tar = data + data[:70_000] + data[::-1]
+    starts = (0, len(data), len(data) + 70_000)
+    found: list[Boundary] = []
+    blocks = GzipBlocks(found.append)
+    plain = b"".join(
+        out for at in range(0, len(packed), piece) for out in blocks.feed(packed[at : at + piece])
+    ) + b"".join(blocks.finish())
+    assert plain == tar
+    assert len(found) >= 12
+    assert [each.uncompressed for each in found if each.first] == list(starts)
+    for each in found:
+        assert each.byte == (packed[each.compressed - 1] if each.bits else 0)
+        assert each.window == tar[max(starts[each.member], each.uncompressed - (32 << 10)) : each.uncompressed]
+        if not each.last:
+            rest, at = packed[each.compressed :], each.uncompressed
+            following = inflate_range(rest, bits=each.bits, byte=each.byte, window=each.window, size=100, field="")
+            assert following == tar[at : at + 100]
+
+
 def test_a_chunk_may_end_where_a_member_ends() -> None:
     """``nydusd`` follows the member's end into the next one and needs some of its data."""
     packed = in_members(1 << 20)(DATA)
@@ -131,11 +159,11 @@ STREAM = gzip.compress(DATA[:200_000], mtime=0)
 @pytest.mark.parametrize(
     ("packed", "message"),
     [
-        (STREAM[:-20], "middle of a member"),
+        (STREAM[:-20], "middle of a block"),
         (LETTER[:5], "middle of a member"),
-        (LETTER + b"garbage", "damaged near"),
+        (LETTER + b"garbage", "not gzip follow"),
         (LETTER + b"\0" * 9 + b"x", "not gzip follow"),
-        (STREAM[:-8] + bytes(8), "incorrect data check"),
+        (STREAM[:-8] + bytes(8), "wrong checksum"),
         (STREAM[:5000] + b"\xff" * 90_000, "damaged near"),
     ],
     ids=["cut", "cut header", "garbage", "garbage behind padding", "checksum", "damaged"],
@@ -198,7 +226,7 @@ def test_any_bytes_inflate_or_are_an_error(data: bytes, bits: int, window: bytes
     assert len(found) == size
 
 
-def test_without_the_systems_zlib_only_references_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_systems_zlib_only_reading_references_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> ctypes.CDLL:
         raise OSError(f"{name}: cannot open shared object file")
 
@@ -206,4 +234,4 @@ def test_without_the_systems_zlib_only_references_are_refused(monkeypatch: pytes
     monkeypatch.setattr(ctypes, "CDLL", absent)
 
     with pytest.raises(UnsupportedError, match=r"libz\.so\.1"):
-        GzipBlocks(lambda _boundary: None)
+        inflate_range(b"", bits=0, byte=0, window=b"", size=1, field="zran")
