@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shared.background import beside
 from shared.errors import IcsError, TransientError
-from shared.oci.reference import Reference, parse_reference
+from shared.oci.reference import Reference, parse_written
 
 Cancel = Callable[[Reference, str], Awaitable[None]]
 """Ends the session of a repository at a location; raises a classified error."""
@@ -55,7 +55,7 @@ class UploadJournal:
         for record in records:
             try:
                 name, location = (await asyncio.to_thread(record.read_text)).splitlines()
-                await cancel(parse_reference(name), location)
+                await cancel(parse_written(name), location)
                 cancelled += 1
             except TransientError as error:
                 _log.info("an abandoned upload session is left for the next start: %s", error.code)

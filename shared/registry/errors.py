@@ -232,7 +232,7 @@ def from_exception(operation: Operation, error: BaseException) -> IcsError:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         what = "its name does not resolve"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        what = f"no connection ({scrubbed(error.os_error.strerror or type(error.os_error).__name__)})"
+        what = f"no connection ({why(error.os_error)})"
     elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError)):
         what = "the connection was cut"
     elif isinstance(error, aiohttp.ClientResponseError):

@@ -294,6 +294,7 @@ async def test_nobody_listening_is_unavailable(open_client: OpenClient) -> None:
     with pytest.raises(TransientError) as caught:
         await client.manifest(parse_reference(f"{host}/a"))
     assert caught.value.code == "registry_unavailable"
+    assert "no connection (Connection refused)" in caught.value.message
 
 
 @pytest.mark.parametrize("first", [1, 2, 3])
