@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import told
+from cli.errors import Exit, told
 from cli.options import ConfigOption, console, key_table, print_json
+from cli.running import running
 from cli.settings import config_path, settings_for
 from drivers.catalogue import option_models
-from shared.errors import PermanentError
+from shared.errors import IcsError, PermanentError, TransientError
+from shared.registry.client import RegistryClient
 from shared.settings.load import render_settings
+from shared.settings.model import Settings
 from shared.settings.reference import keys as all_keys
 from shared.settings.reference import markdown
 
@@ -26,10 +29,15 @@ class Shape(StrEnum):
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
-    """Say everything that is wrong with the configuration, each with its path in the file; nothing is contacted.
+def check(
+    config: ConfigOption = None,
+    contact: Annotated[
+        bool, typer.Option("--contact", help="Show each registry of auths its credentials, too.")
+    ] = False,
+) -> None:
+    """Say everything that is wrong with the configuration, each with its path in the file; nothing is contacted unless asked for.
 
-    Example: `ics config check --config /etc/ics/config.yml`
+    Example: `ics config check --config /etc/ics/config.yml --contact`
     """
     with told():
         settings = settings_for(config)
@@ -46,6 +54,27 @@ def check(config: ConfigOption = None) -> None:
         print("Note: auths is empty, so no registry may be contacted and every webhook is skipped.")
     for host in settings.harbor.keys() - settings.auths.keys() if settings.auths else ():
         print(f"Note: {host} is under harbor and not under auths, so none of its images is converted.")
+    if contact:
+        with running() as runner:
+            outcome = runner.run(_contact(settings))
+        raise typer.Exit(outcome)
+
+
+async def _contact(settings: Settings) -> Exit:
+    outcome = Exit.OK
+    async with RegistryClient.from_settings(settings) as client:
+        for host in settings.auths:
+            try:
+                proof = await client.check_credentials(host)
+            except TransientError as error:
+                outcome = outcome or Exit.TRANSIENT
+                print(f"{host}: {error.message}")
+            except IcsError as error:
+                outcome = Exit.PERMANENT
+                print(f"{host}: {error.message}")
+            else:
+                print(f"{host}: {'credentials accepted' if proof == 'accepted' else 'no credentials shown'}.")
+    return outcome
 
 
 @app.command()

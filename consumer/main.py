@@ -13,6 +13,7 @@ from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.claims import LayerClaims
 from consumer.conversion import Converter
+from consumer.credentials import prove_credentials
 from consumer.health import HealthCheck, serve_health
 from consumer.upload_journal import UploadJournal
 from consumer.workdir import WorkDir
@@ -20,6 +21,7 @@ from consumer.worker import work
 from consumer.workshop import Workshop
 from drivers.api import Driver, DriverOptions
 from drivers.catalogue import create_drivers, parse_options
+from shared.background import beside
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
@@ -67,6 +69,7 @@ async def run_consumer(
         registry = await stack.enter_async_context(
             RegistryClient.from_settings(settings, observer=metrics, sessions=uploads)
         )
+        await stack.enter_async_context(beside(prove_credentials(registry, settings.auths), "proving credentials"))
         await stack.enter_async_context(uploads.cancelling(registry.cancel_upload))
         notifier = await stack.enter_async_context(Notifier.from_settings(settings, metrics))
         reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, (notifier,)).running())

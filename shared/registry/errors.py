@@ -193,6 +193,8 @@ def from_status(
         code = "manifest_too_large"
     if code == "immutable_tag" and operation.name != "put_manifest":
         code = "precondition_failed"
+    if code == "unauthorized":
+        said += "; see its user and password under `auths`, or in Docker's configuration"
     if operation.name in _PUSHES and code in _ADVICE:
         said += f"; {_ADVICE[code]}"
     return operation.permanent(said, code=code, status=status, registry_code=registry_code)

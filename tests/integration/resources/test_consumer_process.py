@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import resource
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from tests.faults.proxy import Fault, FaultKind, FaultProxy, Stage
 from tests.images.comparing import differences
 from tests.images.small import push_image, small_image
 from tests.integration.broker.test_conformance import settled
+from tests.servers.registry import docker_registry
 from tests.waiting import PATIENCE, until
 
 REGISTRY = "registry.resources.test:5000"
@@ -157,6 +159,19 @@ async def test_a_registry_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
             await here.converted(f"v{number}")
             assert (await here.told(identity, "succeeded")).data.attempt == 1
         assert await dead(here.system.broker) == 0
+
+
+async def test_it_says_at_its_start_which_registries_let_it_in(tmp_path: Path) -> None:
+    """The one that refuses it keeps nothing else from being converted."""
+    wrong = base64.b64encode(b"ics:canary-wrong").decode()
+    with docker_registry(tmp_path / "other", credential=("ics", "another")) as other:
+        auths = {other.host: {"insecure": True, "auth": wrong}}
+        async with running_system(tmp_path / "system", "embedded", credential=("ics", "s3cret"), auths=auths) as system:
+            log = system.consumer.log
+            await until(lambda: f"{other.host} cannot be used as it is under `auths`" in log.read_text())
+            await until(lambda: f"{system.host}: credentials accepted" in log.read_text())
+            assert "canary-wrong" not in log.read_text()
+            assert system.consumer.running
 
 
 async def test_a_closed_file_table_is_this_machines_trouble_and_passes(tmp_path: Path) -> None:
