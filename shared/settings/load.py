@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from shared.settings.broker_url import without_credentials
 from shared.settings.check import check
 from shared.settings.environment import PREFIX, overrides
 from shared.settings.model import Settings
@@ -46,8 +47,10 @@ def load_settings(
 
 
 def render_settings(settings: Settings) -> str:
-    """YAML of what is in force, defaults included, secrets masked."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """YAML of what is in force, defaults included, secrets masked; of the broker's URL only what is secret in it."""
+    document = settings.model_dump(mode="json")
+    document["broker"]["url"] = without_credentials(settings.broker.url.get_secret_value())
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def _validated(data: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:

@@ -319,6 +319,20 @@ def test_secrets_are_masked_when_shown(tmp_path: Path) -> None:
     assert yaml.safe_load(text)["rules"][0]["target_suffix"] == "nydus"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("embedded:", "embedded:"),
+        ("amqp://ics:p%40ss@mq-1/,amqp://ics:other@mq-2:5673/virtual", "amqp://***@mq-1/,amqp://***@mq-2:5673/virtual"),
+        ("nats://t0ken@nats:4222", "nats://***@nats:4222"),
+        ("amqps://mq/?password=s3cret", "amqps://mq/?***"),
+        ("amqp://ics:12/34@mq/", "amqp://***@mq/"),
+    ],
+)
+def test_which_broker_is_meant_is_shown_without_what_is_secret(tmp_path: Path, url: str, shown: str) -> None:
+    assert yaml.safe_load(render_settings(load(tmp_path, "", ICS_BROKER__URL=url)))["broker"]["url"] == shown
+
+
 def test_a_problem_never_repeats_a_value(tmp_path: Path) -> None:
     canary = base64.b64encode(b"no colon canary").decode()
     with pytest.raises(ConfigError) as error:
