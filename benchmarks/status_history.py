@@ -19,12 +19,13 @@ from ingress.backfill.record import Backfills
 from ingress.status.follower import Follower
 from ingress.status.history import History
 from ingress.status.live import Live
-from ingress.status.query import ConversionFilter, search
+from ingress.status.query import search
 from shared.broker.event_stream import EventReading
 from shared.events import ConversionEvent, Stage, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.digest import Digest
 from shared.oci.reference import parse_reference
+from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 
 LAYERS = 6
@@ -131,7 +132,7 @@ async def _rebuilt(path: Path, count: int) -> dict[str, Any]:
     gc.collect()
     memory = usage.resident_bytes(os.getpid()) - before
     start = time.perf_counter()
-    await search(kept, ConversionFilter(text="nothing has this in its name"), limit=50)
+    await search(kept, RequestFilter(text="nothing has this in its name"), limit=50)
     searched = time.perf_counter() - start
     task.cancel()
     return {

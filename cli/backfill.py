@@ -29,7 +29,8 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 
 
-def backfill_command(  # noqa: PLR0917  one parameter an option
+def backfill_command(
+    *,
     registry: Annotated[
         str, typer.Argument(metavar="REGISTRY", help="host[:port] as the configuration's auths has it.")
     ],

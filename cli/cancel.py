@@ -16,15 +16,14 @@ import typer
 
 from cli.actor import actor
 from cli.errors import Exit
+from cli.filters import ConditionOptions
+from cli.option_groups import grouped
 from cli.options import (
     ConfigOption,
     DryRunOption,
     Output,
     OutputOption,
-    RepositoryOption,
-    TagOption,
     YesOption,
-    age_seconds,
     confirm,
     print_json,
 )
@@ -37,7 +36,6 @@ from ingress.status.stored_event import decode_stored
 from shared.broker.api import Broker
 from shared.broker.open import open_broker, require_existing
 from shared.broker.passed_over import PassedOver
-from shared.messages import Priority
 from shared.request_filter import RequestFilter
 from shared.settings.model import Settings
 
@@ -55,19 +53,12 @@ class Status(StrEnum):
     RETRYING = "retrying"
 
 
-def cancel_command(  # noqa: PLR0917  one parameter an option
+@grouped
+def cancel_command(
+    *,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Conversions by id, as console and API show it.")] = [],  # noqa: B006  typer reads it, nobody writes it
-    repository: RepositoryOption = "",
-    tag: TagOption = "",
+    which: ConditionOptions,
     status: Annotated[list[Status], typer.Option("--status", "-s", help="Only these; repeatable.")] = [],  # noqa: B006
-    driver: Annotated[str, typer.Option("--driver", help="Of this format.")] = "",
-    priority: Annotated[
-        Priority | None, typer.Option("--priority", help="Pushes, or what a backfill asked for.")
-    ] = None,
-    older_than: Annotated[
-        str, typer.Option("--older-than", help="Requested longer ago than this: 90s, 15m, 2h, 7d.")
-    ] = "",
-    newer_than: Annotated[str, typer.Option("--newer-than", help="Requested since: 90s, 15m, 2h, 7d.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Every conversion that has not ended.")] = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -85,7 +76,7 @@ def cancel_command(  # noqa: PLR0917  one parameter an option
     - `ics cancel 5f0c... 77ab...`
     - `ics cancel --priority backfill --repository 'library/*' --status queued --dry-run`
     """
-    where = _filter(repository, tag, status, driver, priority, older_than, newer_than)
+    where = RequestFilter(statuses=frozenset(each.value for each in status), **which.conditions())
     if (where != RequestFilter() or every) == bool(ids):
         raise typer.BadParameter("name conversions by id, or by filters, or say --all")
     if ids and dry_run:
@@ -189,25 +180,3 @@ async def _history(settings: Settings, broker: Broker, ids: Collection[str] = ()
     if read >= _SHOWN and sys.stderr.isatty():
         print(file=sys.stderr)
     return history
-
-
-def _filter(  # noqa: PLR0917
-    repository: str,
-    tag: str,
-    statuses: list[Status],
-    driver: str,
-    priority: Priority | None,
-    older_than: str,
-    newer_than: str,
-) -> RequestFilter:
-    now = time.time()
-    older, newer = age_seconds(older_than), age_seconds(newer_than)
-    return RequestFilter(
-        statuses=frozenset(each.value for each in statuses),
-        repository=repository,
-        tag=tag,
-        driver=driver,
-        priority=priority or "",
-        since=None if newer is None else now - newer,
-        until=None if older is None else now - older,
-    )

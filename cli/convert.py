@@ -56,7 +56,8 @@ class _Order:
     replace: bool
 
 
-def convert(  # noqa: PLR0917  one parameter an option
+def convert(
+    *,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The image to convert.")],
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="Where the result goes; default: beside the source.")
@@ -99,7 +100,7 @@ def convert(  # noqa: PLR0917  one parameter an option
     """
     with running() as runner:
         settings = settings_for(config)
-        order = _order(settings, source, target, driver, option, platform, replace=replace)
+        order = _order(settings, source, target, driver=driver, options=option, platforms=platform, replace=replace)
         hosts = [each.reference.registry for each in (order.source, order.target) if each.kind == "registry"]
         settings = allowing(settings, *hosts, insecure=insecure)
         out = console()
@@ -112,14 +113,14 @@ def convert(  # noqa: PLR0917  one parameter an option
             raise
 
 
-def _order(  # noqa: PLR0917
+def _order(
     settings: Settings,
     source: str,
     target: str,
+    *,
     driver: str,
     options: list[str],
     platforms: list[str],
-    *,
     replace: bool,
 ) -> _Order:
     rule = _rule(settings, driver)

@@ -81,7 +81,8 @@ async def run_demo(console: Console, *, keep: bool) -> None:
         event = await _convert(console, settings, broker, source, manifest.digest)
         target = parse_reference(f"{registry_host}/demo/python:latest_esgz")
         proof = await _read_lazily(store, target, layers)
-        _summary(console, source, target, event, proof, perf_counter() - began)
+        seconds = perf_counter() - began
+        _summary(console, source=source, target=target, event=event, proof=proof, seconds=seconds)
         if keep:
             await _keep(console, settings, registry_host)
 
@@ -176,8 +177,8 @@ async def _read_lazily(store: RegistryClient, target: Reference, layers: list[De
     return _LazyRead(layers[number].sample, len(data), fetched, requests, blob.size)
 
 
-def _summary(  # noqa: PLR0917  one table of everything
-    console: Console, source: Reference, target: Reference, event: ConversionEvent, proof: _LazyRead, seconds: float
+def _summary(
+    console: Console, *, source: Reference, target: Reference, event: ConversionEvent, proof: _LazyRead, seconds: float
 ) -> None:
     data = event.data
     table = Table(title="Converted", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))

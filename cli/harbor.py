@@ -30,7 +30,8 @@ def _harbor() -> None:
 
 
 @app.command()
-def setup(  # noqa: PLR0917  one parameter an option
+def setup(
+    *,
     harbor: Annotated[str, typer.Option("--harbor", help="Harbor's URL, https://harbor.example.com.")],
     project: Annotated[str, typer.Option("--project", help="The project whose pushes are to be converted.")],
     webhook_url: Annotated[

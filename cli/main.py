@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cli import backfill, cancel, check, config, convert, dead_letters, drivers, harbor, services, version
+from cli import backfill, cancel, check, config, convert, drivers, harbor, services, version
+from cli.dead_letters import commands as dead_letters
 from cli.errors import Exit
 
 app = typer.Typer(

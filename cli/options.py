@@ -32,10 +32,6 @@ ConfigOption = Annotated[
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or one JSON document for programs.")]
-RepositoryOption = Annotated[
-    str, typer.Option("--repository", "-r", help="Glob over registry/repository or repository.")
-]
-TagOption = Annotated[str, typer.Option("--tag", "-t", help="Glob over the source's tag.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 InsecureOption = Annotated[

@@ -20,7 +20,7 @@ from shared.broker.api import Delivery, EventStream
 from shared.broker.passed_over import PassedOver
 from shared.errors import IcsError
 from shared.events import ConversionEvent
-from shared.messages import ConversionRequest
+from shared.messages import Attempt
 from shared.request_filter import Described, matcher
 from shared.telemetry.metrics import Metrics
 
@@ -52,7 +52,7 @@ class _OfAll(Cancellation):
     def covers(self, delivery: Delivery, began: datetime) -> bool:
         return (
             delivery.published_at <= self.time
-            and self.matches(_Asked(delivery.request))
+            and self.matches(_Asked(delivery, self.time))
             and (not self.statuses or not self.statuses.isdisjoint(_statuses(delivery, began, self.time)))
         )
 
@@ -146,11 +146,15 @@ class Cancellations:
 
 
 class _Asked:
-    """A request as a filter looks at it."""
+    """A delivery as a filter looks at it, and as it was ``at`` that time."""
 
-    __slots__ = ("created", "driver", "priority", "ref", "tag")
+    __slots__ = ("code", "created", "driver", "priority", "ref", "tag", "words")
 
-    def __init__(self, request: ConversionRequest) -> None:
+    def __init__(self, delivery: Delivery, at: datetime) -> None:
+        request = delivery.request
+        failed = [attempt.failure.code for attempt in delivery.attempts if _end(attempt) <= at]
+        self.code = failed[-1] if failed else ""
+        self.words = request.words
         self.ref, self.tag = request.ref, request.source.tag or ""
         self.driver, self.priority = request.driver.type, request.priority
         self.created = request.requested_at.timestamp()
@@ -168,5 +172,8 @@ def _statuses(delivery: Delivery, began: datetime, at: datetime) -> Collection[s
     earlier = [attempt for attempt in delivery.attempts if attempt.started_at <= at]
     if not earlier:
         return ("queued",)
-    ended = earlier[-1].started_at + timedelta(seconds=earlier[-1].duration_seconds)
-    return ("converting",) if at < ended else ("retrying",)
+    return ("converting",) if at < _end(earlier[-1]) else ("retrying",)
+
+
+def _end(attempt: Attempt) -> datetime:
+    return attempt.started_at + timedelta(seconds=attempt.duration_seconds)

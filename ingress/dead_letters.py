@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from ingress.filters import Asked
 from ingress.inbound import read_body
 from ingress.problem import TO_ACT, TO_READ, WITH_BODY, HttpProblem, problems
 from ingress.problem_api import DocumentRoute
@@ -28,16 +29,15 @@ IMPORT_SECONDS = 60
 _STILL_THERE = "It is still there; `detail` says why"
 
 
-class Selection(BaseModel):
-    """Which letters; all conditions must hold, and at least one has to be given, or ``all`` set."""
+class LettersAsked(Asked):
+    offset: int = Field(default=0, ge=0, le=10_000_000)
+    limit: int = Field(default=PAGE, ge=1, le=1000)
 
-    model_config = ConfigDict(extra="forbid")
+
+class Selection(Asked):
+    """Which letters; at least one condition has to be given, or ``all`` set."""
+
     ids: list[str] = Field(default_factory=list, max_length=10_000)
-    repository: str = Field(default="", max_length=300)
-    tag: str = Field(default="", max_length=128)
-    code: str = Field(default="", max_length=100)
-    older_than_seconds: float | None = Field(default=None, ge=0)
-    newer_than_seconds: float | None = Field(default=None, ge=0)
     all: bool = False
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """The oldest so many: a canary."""
@@ -46,17 +46,10 @@ class Selection(BaseModel):
     dry_run: bool = False
 
     def filter(self) -> DeadLetterFilter:
-        conditions = (self.ids, self.repository, self.tag, self.code, self.older_than_seconds, self.newer_than_seconds)
-        if not self.all and not any(conditions):
+        where = DeadLetterFilter(ids=frozenset(self.ids), **self.conditions())
+        if where == DeadLetterFilter() and not self.all:
             raise HttpProblem(400, "no letters selected", "name conditions, or set all: true", code="nothing_selected")
-        return DeadLetterFilter(
-            repository=self.repository,
-            tag=self.tag,
-            code=self.code,
-            older_than_seconds=self.older_than_seconds,
-            newer_than_seconds=self.newer_than_seconds,
-            ids=frozenset(self.ids),
-        )
+        return where
 
 
 def create_dead_letter_router(status: Status) -> APIRouter:
@@ -66,16 +59,8 @@ def create_dead_letter_router(status: Status) -> APIRouter:
     operator = Depends(status.access.operate)
 
     @router.get("", summary="List, oldest first", dependencies=reader, responses=TO_READ)
-    async def listing(  # noqa: PLR0917  query parameters
-        repository: Annotated[str, Query(max_length=300)] = "",
-        tag: Annotated[str, Query(max_length=128)] = "",
-        code: Annotated[str, Query(max_length=100)] = "",
-        older_than_seconds: Annotated[float | None, Query(ge=0)] = None,
-        newer_than_seconds: Annotated[float | None, Query(ge=0)] = None,
-        offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
-    ) -> Response:
-        where = DeadLetterFilter(repository, tag, code, older_than_seconds, newer_than_seconds)
+    async def listing(asked: Annotated[LettersAsked, Query()]) -> Response:
+        where, offset, limit = DeadLetterFilter(**asked.conditions()), asked.offset, asked.limit
         page: list[DeadLetter] = []
         total = 0
         async for letter in status.broker.dead_letters.list(where):
@@ -91,9 +76,9 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         response_class=StreamingResponse,
         responses=TO_READ | {200: {"content": {"application/jsonl": {}}}},
     )
-    async def export(repository: str = "", tag: str = "", code: str = "") -> StreamingResponse:
+    async def export(asked: Annotated[Asked, Query()]) -> StreamingResponse:
         # Found before the answer begins, which could not say any more that the broker is away.
-        found = await operations.find(DeadLetterFilter(repository, tag, code))
+        found = await operations.find(DeadLetterFilter(**asked.conditions()))
 
         async def lines() -> AsyncIterator[bytes]:
             for letter in found:

@@ -70,6 +70,11 @@ class ConversionRequest(Message):
         """The proposal's ``tag`` label."""
         return self.source.tag or (self.source.digest.short if self.source.digest else "")
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a filter's text is looked for in, in lower case."""
+        return self.id, str(self.source).lower(), str(self.target).lower()
+
 
 def request_id(event_id: str, source_digest: Digest | str, rule: str, target: Reference | str = "") -> str:
     """32 hex digits out of what makes a conversion the same conversion."""

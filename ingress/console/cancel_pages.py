@@ -93,7 +93,8 @@ def _wanted(form: dict[str, list[str]], status: Status) -> RequestFilter:
 
 def _fields(where: RequestFilter) -> list[tuple[str, str]]:
     """As :func:`form_filter` reads them."""
-    named = [(name, getattr(where, name)) for name in ("repository", "tag", "driver", "priority")]
+    named = [(name, getattr(where, name)) for name in ("repository", "tag", "driver", "priority", "code")]
+    named.append(("q", where.text))
     return [("status", each) for each in sorted(where.statuses)] + [(name, value) for name, value in named if value]
 
 

@@ -35,7 +35,8 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
     ) -> HTMLResponse:
         where = _filter(request.query_params)
         found = [letter async for letter in letters.list(where)]
-        query = {key: value for key in ("repository", "tag", "code") if (value := getattr(where, key))}
+        given = {"repository": where.repository, "tag": where.tag, "code": where.code, "q": where.text}
+        query = {key: value for key, value in given.items() if value}
         return renderer.page(
             request,
             "dead_letters.html",
@@ -104,8 +105,12 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
 
 
 def _filter(given: Mapping[str, str]) -> DeadLetterFilter:
-    repository, tag, code = (given.get(key, "").strip()[:300] for key in ("repository", "tag", "code"))
-    return DeadLetterFilter(repository=repository, tag=tag, code=code)
+    def field(name: str, length: int) -> str:
+        return given.get(name, "").strip()[:length]
+
+    return DeadLetterFilter(
+        repository=field("repository", 300), tag=field("tag", 150), code=field("code", 100), text=field("q", 300)
+    )
 
 
 def _canary(form: Mapping[str, list[str]]) -> int:

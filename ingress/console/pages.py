@@ -16,12 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ingress.console import presentation
 from ingress.console.charts import hour_columns, waterfall
-from ingress.status.api import conversion_filter
 from ingress.status.cancelling import cancellable_filter
 from ingress.status.conversion import STATUSES
-from ingress.status.query import ConversionFilter, search
+from ingress.status.query import search
 from ingress.status.service import Status
 from shared.explanations import explain
+from shared.request_filter import RequestFilter
 
 _HERE = Path(__file__).parent
 HEADERS = {
@@ -102,8 +102,8 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
         seen = views.overview(time.time())
         columns, largest = hour_columns(seen.hours)
         running = [views.summary(c) for c, _ in zip(status.history.by_status("converting"), range(10), strict=False)]
-        recent = await search(status.history, ConversionFilter(), limit=8)
-        failed = await search(status.history, ConversionFilter(statuses=frozenset({"failed", "retrying"})), limit=6)
+        recent = await search(status.history, RequestFilter(), limit=8)
+        failed = await search(status.history, RequestFilter(statuses=frozenset({"failed", "retrying"})), limit=6)
         return renderer.page(
             request,
             "overview.html",
@@ -118,7 +118,7 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
     @protected.get("/conversions")
     async def conversions(
         request: Request,
-        where: Annotated[ConversionFilter, Depends(_query_filter)],
+        where: Annotated[RequestFilter, Depends(_query_filter)],
         cursor: Annotated[str, Query(max_length=100)] = "",
         cancelled: Annotated[int, Query(ge=0)] = 0,
     ) -> HTMLResponse:
@@ -179,24 +179,22 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
     return router
 
 
-def form_filter(given: Mapping[str, Sequence[str]]) -> ConversionFilter:
+def form_filter(given: Mapping[str, Sequence[str]]) -> RequestFilter:
     """The search form's fields; an empty one means no condition, an unknown status none either."""
 
     def first(name: str, length: int) -> str:
-        return given.get(name, ("",))[0][:length]
+        return given.get(name, ("",))[0].strip()[:length]
 
-    return conversion_filter(
-        status=[status for status in STATUSES if status in given.get("status", ())],
+    return RequestFilter(
+        statuses=frozenset(STATUSES).intersection(given.get("status", ())),
         repository=first("repository", 300),
         tag=first("tag", 150),
         driver=first("driver", 50),
         priority=first("priority", 50),
         code=first("code", 100),
-        q=first("q", 300),
-        since=None,
-        until=None,
+        text=first("q", 300),
     )
 
 
-def _query_filter(request: Request) -> ConversionFilter:
+def _query_filter(request: Request) -> RequestFilter:
     return form_filter({name: request.query_params.getlist(name) for name in request.query_params})

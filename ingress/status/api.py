@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
+from ingress.filters import Asked
 from ingress.problem import TO_ACT, WITH_BODY, HttpProblem, problems
 from ingress.problem_api import DocumentRoute
 from ingress.status.access import json_only
 from ingress.status.cancelling import NotCancellableError, by_status, cancel, cancel_matching, matching, prospect
-from ingress.status.conversion import OPEN, Open
+from ingress.status.conversion import OPEN, STATUSES, Open
 from ingress.status.conversion import Status as ConversionStatus
 from ingress.status.live import Update
-from ingress.status.query import ConversionFilter, search
+from ingress.status.query import search
 from ingress.status.service import Status
 from ingress.status.views import ConsumerView, ConversionDetail, ConversionPage, Overview, QueueView
-from shared.messages import Priority
 from shared.request_filter import RequestFilter
 
 HEARTBEAT = 15.0
@@ -36,17 +36,22 @@ class CancellationView(BaseModel):
     prospect: str = Field(description="what becomes of it, in words")
 
 
-class MatchingCancellation(BaseModel):
-    """Which conversions, in the words of the list: all conditions must hold, and one has to be given, or ``all`` set."""
+class ConversionsAsked(Asked):
+    status: list[ConversionStatus] = Field(default=[], max_length=len(STATUSES), description="one or several")
+    q: str = Field(
+        default="", max_length=300, description="part of a reference, id, digest, trace id or dead letter's id"
+    )
+    limit: int = Field(default=50, ge=1, le=500)
+    cursor: str = Field(default="", max_length=100, description="next of the page before")
 
-    model_config = ConfigDict(extra="forbid")
+    def filter(self) -> RequestFilter:
+        return RequestFilter(statuses=frozenset(self.status), **self.conditions())
+
+
+class MatchingCancellation(Asked):
+    """Which conversions, in the words of the list: one condition has to be given, or ``all`` set."""
+
     status: list[Open] = Field(default=[], max_length=len(OPEN))
-    repository: str = Field(default="", max_length=300, description="glob over registry/repository or repository")
-    tag: str = Field(default="", max_length=150, description="glob")
-    driver: str = Field(default="", max_length=50)
-    priority: Priority | Literal[""] = ""
-    since: AwareDatetime | None = Field(default=None, description="requested at or after")
-    until: AwareDatetime | None = Field(default=None, description="requested at or before")
     all: bool = False
     accepted_until: AwareDatetime | None = Field(
         default=None, description="of a dry run: what came after it is left; now, unless given"
@@ -54,15 +59,7 @@ class MatchingCancellation(BaseModel):
     dry_run: bool = False
 
     def filter(self) -> RequestFilter:
-        where = RequestFilter(
-            statuses=frozenset(self.status),
-            repository=self.repository.strip(),
-            tag=self.tag.strip(),
-            driver=self.driver.strip(),
-            priority=self.priority,
-            since=self.since.timestamp() if self.since else None,
-            until=self.until.timestamp() if self.until else None,
-        )
+        where = RequestFilter(statuses=frozenset(self.status), **self.conditions())
         if where == RequestFilter() and not self.all:
             raise HttpProblem(
                 400, "no conversions selected", "name conditions, or set all: true", code="nothing_selected"
@@ -110,13 +107,9 @@ def create_status_router(status: Status, *, heartbeat: float = HEARTBEAT) -> API
         summary="List and search conversions, newest first",
         responses=problems(s400="`cursor` is none of ours"),
     )
-    async def conversions(
-        where: Annotated[ConversionFilter, Depends(conversion_filter)],
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        cursor: Annotated[str, Query(max_length=100, description="next of the page before")] = "",
-    ) -> ConversionPage:
+    async def conversions(asked: Annotated[ConversionsAsked, Query()]) -> ConversionPage:
         try:
-            page = await search(history, where, limit=limit, cursor=cursor)
+            page = await search(history, asked.filter(), limit=asked.limit, cursor=asked.cursor)
         except ValueError:
             raise HttpProblem(
                 400, "not a cursor of ours", "take `next` of the page before", code="invalid_cursor"
@@ -236,31 +229,6 @@ def _rebuilding() -> HttpProblem:
         "ask again in a few seconds",
         code="rebuilding",
         headers={"Retry-After": "5"},
-    )
-
-
-def conversion_filter(
-    *,
-    status: Annotated[list[ConversionStatus] | None, Query(description="one or several")] = None,
-    repository: Annotated[str, Query(max_length=300, description="glob over registry/repository or repository")] = "",
-    tag: Annotated[str, Query(max_length=150, description="glob")] = "",
-    driver: Annotated[str, Query(max_length=50)] = "",
-    priority: Annotated[str, Query(max_length=50, description="`live` or `backfill`")] = "",
-    code: Annotated[str, Query(max_length=100, description="error code")] = "",
-    q: Annotated[str, Query(max_length=300, description="part of a reference, id, digest or trace id")] = "",
-    since: Annotated[datetime | None, Query(description="requested at or after")] = None,
-    until: Annotated[datetime | None, Query(description="requested at or before")] = None,
-) -> ConversionFilter:
-    return ConversionFilter(
-        statuses=frozenset(status or ()),
-        repository=repository.strip(),
-        tag=tag.strip(),
-        driver=driver.strip(),
-        priority=priority.strip(),
-        code=code.strip(),
-        text=q,
-        since=since.timestamp() if since else None,
-        until=until.timestamp() if until else None,
     )
 
 

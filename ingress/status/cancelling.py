@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from ingress.status.conversion import OPEN, Conversion, Status
 from ingress.status.history import History
-from ingress.status.query import ConversionFilter
 from shared.broker.api import Broker
 from shared.broker.event_stream import CLOCK_SKEW
 from shared.errors import IcsError, PermanentError
@@ -64,12 +63,12 @@ async def cancel(broker: Broker, history: History, conversion_id: str, actor: st
     return conversion
 
 
-def cancellable_filter(where: ConversionFilter) -> RequestFilter | None:
-    """``where`` for :func:`cancel_matching`; None if it asks what no message can tell, or for what has ended alone."""
+def cancellable_filter(where: RequestFilter) -> RequestFilter | None:
+    """``where`` for :func:`cancel_matching`; None if it asks for what has ended alone."""
     statuses = where.statuses.intersection(OPEN)
-    if where.code or where.text.strip() or (where.statuses and not statuses):
+    if where.statuses and not statuses:
         return None
-    return RequestFilter(**(where.model_dump(exclude={"code", "text"}) | {"statuses": statuses}))
+    return where.model_copy(update={"statuses": statuses})
 
 
 async def matching(history: History, where: RequestFilter, accepted_until: datetime) -> list[Conversion]:

@@ -121,6 +121,12 @@ class Conversion:
         self._trace_id = bytes.fromhex(trace_id) if _TRACE_ID.fullmatch(trace_id) else trace_id
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What a filter's text is looked for in, in lower case: what a message can tell too."""
+        name = f"{self.ref}:{self.tag}" if self.tag else self.ref
+        return self.id, f"{name}@{self.source_digest}".lower(), self.target.lower()
+
+    @property
     def settled(self) -> bool:
         return self.status in SETTLED
 

@@ -14,14 +14,6 @@ _BREATH = 2000
 """Conversions looked at between two chances for other requests."""
 
 
-class ConversionFilter(RequestFilter):
-    """With what the history alone can tell."""
-
-    code: str = ""
-    text: str = ""
-    """Part of an id, reference, digest, trace id or dead letter id; case does not matter."""
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     items: list[Conversion]
@@ -29,7 +21,7 @@ class Page:
     """Where the next page begins; empty on the last."""
 
 
-async def search(history: History, where: ConversionFilter, *, limit: int, cursor: str = "") -> Page:
+async def search(history: History, where: RequestFilter, *, limit: int, cursor: str = "") -> Page:
     """The newest ``limit`` matches older than ``cursor`` (``ValueError`` if it is not one)."""
     before = _parse_cursor(cursor) if cursor else None
     matches = _matcher(where)
@@ -55,28 +47,20 @@ def _parse_cursor(text: str) -> tuple[float, str]:
     return float(created), conversion_id
 
 
-def _matcher(where: ConversionFilter) -> Callable[[Conversion], bool]:
-    of_the_request = matcher(where)
+def _matcher(where: RequestFilter) -> Callable[[Conversion], bool]:
+    of_the_request = matcher(where.model_copy(update={"text": ""}))
     text = where.text.strip().lower()
 
     def matches(c: Conversion) -> bool:
         return (
             (not where.statuses or c.status in where.statuses)
-            and (not where.code or c.code == where.code)
             and of_the_request(c)
-            and (not text or _contains(c, text))
+            and (not text or any(text in word for word in (*c.words, *_known_here(c))))
         )
 
     return matches
 
 
-def _contains(c: Conversion, text: str) -> bool:
-    return (
-        text in f"{c.ref}:{c.tag}".lower()
-        or text in c.id
-        or text in c.target.lower()
-        or text in c.source_digest
-        or text in c.target_digest
-        or (c.trace_id != "" and text in c.trace_id)
-        or (c.dead_letter_id != "" and text in c.dead_letter_id.lower())
-    )
+def _known_here(c: Conversion) -> tuple[str, ...]:
+    """What the history alone can tell."""
+    return c.target_digest, c.trace_id, c.dead_letter_id.lower()

@@ -23,13 +23,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from shared.broker.passed_over import PassedOver
 from shared.events import ConversionEvent
 from shared.messages import Attempt, ConversionRequest, DeadLetter, Failure
+from shared.request_filter import Conditions
 
 Headers = Mapping[str, str]
 """``traceparent``, ``tracestate`` and the like."""
@@ -101,17 +102,10 @@ class Delivery(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterFilter:
-    """All conditions must hold; globs as in :mod:`fnmatch`; empty matches everything."""
+class DeadLetterFilter(Conditions):
+    """All must hold; times are those of death."""
 
-    repository: str = ""
-    """Glob over ``registry/repository`` or ``repository``."""
-    tag: str = ""
-    code: str = ""
-    older_than_seconds: float | None = None
-    newer_than_seconds: float | None = None
-    ids: frozenset[str] = field(default_factory=frozenset)
+    ids: frozenset[str] = frozenset()
 
 
 class DeadLetters(Protocol):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
+from collections.abc import AsyncIterator, Iterator
 
 from shared.broker.api import DeadLetterFilter, Headers
 from shared.broker.cancellation import finish
@@ -12,26 +10,28 @@ from shared.broker.transport import TakenLetter, Transport
 from shared.broker.wire import Queued, encode, encode_dead_letter
 from shared.errors import PermanentError
 from shared.messages import ConversionRequest, DeadLetter
+from shared.request_filter import matcher
 
 
-def matches(letter: DeadLetter, where: DeadLetterFilter, now: datetime) -> bool:
-    """Whether all conditions hold. A letter without a request has no repository and no tag: only ``*`` matches those."""
-    request = letter.request
-    repository = request.source.repository if request else ""
-    if where.repository and not (
-        fnmatchcase(request.ref if request else "", where.repository) or fnmatchcase(repository, where.repository)
-    ):
-        return False
-    if where.tag and not fnmatchcase(request.tag if request else "", where.tag):
-        return False
-    if where.code and not fnmatchcase(letter.failure.code, where.code):
-        return False
-    age = (now - letter.died_at).total_seconds()
-    if where.older_than_seconds is not None and age <= where.older_than_seconds:
-        return False
-    if where.newer_than_seconds is not None and age >= where.newer_than_seconds:
-        return False
-    return not where.ids or letter.id in where.ids
+class _Died:
+    """A letter as a filter looks at it. One without a request has no repository and no tag: only ``*`` matches those."""
+
+    __slots__ = ("_letter", "code", "created", "driver", "priority", "ref", "tag")
+
+    def __init__(self, letter: DeadLetter) -> None:
+        self._letter, request = letter, letter.request
+        self.ref, self.tag = (request.ref, request.tag) if request else ("", "")
+        self.driver, self.priority = (request.driver.type, request.priority) if request else ("", "")
+        self.code, self.created = letter.failure.code, letter.died_at.timestamp()
+
+    @property
+    def words(self) -> Iterator[str]:
+        letter = self._letter
+        yield letter.id.lower()
+        yield letter.trace_id
+        yield letter.failure.message.lower()
+        if letter.request is not None:
+            yield from letter.request.words
 
 
 class DeadLetterBox:
@@ -42,9 +42,9 @@ class DeadLetterBox:
 
     async def list(self, where: DeadLetterFilter | None = None) -> AsyncIterator[DeadLetter]:
         wanted = where or DeadLetterFilter()
-        now = datetime.now(UTC)
+        matches = matcher(wanted)
         for letter, _message in await self._transport.dead.snapshot():
-            if matches(letter, wanted, now):
+            if (not wanted.ids or letter.id in wanted.ids) and matches(_Died(letter)):
                 yield letter
 
     async def get(self, dead_letter_id: str) -> DeadLetter | None:

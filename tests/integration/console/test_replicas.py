@@ -8,10 +8,11 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
-from ingress.status.query import ConversionFilter, search
+from ingress.status.query import search
 from ingress.status.service import Status, create_status
 from shared.broker.open import open_broker
 from shared.events import conversion_event
+from shared.request_filter import RequestFilter
 from shared.settings.model import BrokerSettings, Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
@@ -29,7 +30,7 @@ def broker_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 async def picture(status: Status) -> list[tuple[object, ...]]:
-    page = await search(status.history, ConversionFilter(), limit=500)
+    page = await search(status.history, RequestFilter(), limit=500)
     return [(c.id, c.status, c.created, c.finished, c.trace_id, len(c.attempts), c.code) for c in page.items]
 
 

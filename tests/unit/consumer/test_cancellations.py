@@ -358,6 +358,33 @@ async def test_a_state_is_the_one_that_it_had_when_it_was_cancelled(
             assert (cancellations.of(delivery, began) is not None) == (had in {status, "any"})
 
 
+@pytest.mark.parametrize(
+    ("where", "seconds_ago", "cancelled"),
+    [
+        (RequestFilter(code="denied"), 10, True),
+        (RequestFilter(code="den*"), 10, True),
+        (RequestFilter(code="registry_timeout"), 10, False),
+        (RequestFilter(code="denied"), 50, False),  # it had not failed yet
+        (RequestFilter(text="LIBRARY/APP"), 10, True),
+        (RequestFilter(text="aaaa"), 10, True),
+        (RequestFilter(text="nowhere"), 10, False),
+    ],
+)
+async def test_the_last_attempts_error_and_any_text_of_the_message_can_be_asked(
+    where: RequestFilter, seconds_ago: float, *, cancelled: bool
+) -> None:
+    delivery = delivered("a" * 32, NOW - timedelta(seconds=100), FAILED)
+    event = cancelling_all_event(where, NOW - timedelta(seconds=seconds_ago), "boss")
+    async with Cancellations(Stream(event), 3600, Metrics()).following() as cancellations:
+        await cancellations.caught_up()
+        assert (cancellations.of(delivery, NOW) is not None) == cancelled
+
+
+def test_what_is_not_asked_is_not_written_so_that_an_older_consumer_can_read_it() -> None:
+    event = cancelling_all_event(RequestFilter(tag="v*"), NOW, "boss")
+    assert b'"where":{"tag":"v*"}' in next(encode_events([event]))
+
+
 async def test_filters_are_bounded_by_number_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILTERS", 2)
     now = datetime.now(UTC)

@@ -15,7 +15,7 @@ from ingress.status import cancelling as module
 from ingress.status.history import History
 from shared.broker.transport import unavailable
 from shared.events import ConversionEvent, conversion_event
-from shared.messages import ConversionRequest, DriverChoice
+from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
 from shared.request_filter import RequestFilter
 from tests.unit.ingress.conftest import OPERATOR, Ingress, running, settings_for
@@ -200,6 +200,7 @@ async def test_all_that_match_are_counted_first_and_then_cancelled_by_one_messag
     assert (answer.status_code, answer.json()["count"], answer.json()["actor"]) == (202, 1, "operator")
     (event,) = await told(ingress)
     where = RequestFilter(repository="library/*", statuses=frozenset({"queued"}))
+    assert b'"where":{"repository":"library/*","statuses":["queued"]}' in event.model_dump_json().encode()
     assert (event.data.where, event.data.actor) == (where, "operator")
     assert event.time == datetime.fromisoformat(found["accepted_until"])
     await until(lambda: is_being_cancelled(ingress, 2))
@@ -246,7 +247,13 @@ async def test_the_console_counts_before_it_cancels_all_that_match(ingress: Ingr
     early = await ingress.http.post("/console/conversions/cancel", auth=OPERATOR, data=lists)
     assert early.status_code == 503  # a count of half the history would be taken for all
     await three(ingress)
-    for query, offered in (({}, 0), (lists, 1), ({"status": "succeeded"}, 0), (lists | {"q": "app"}, 0)):
+    for query, offered in (
+        ({}, 0),
+        (lists, 1),
+        ({"status": "succeeded"}, 0),
+        (lists | {"q": "app"}, 1),
+        ({"code": "denied"}, 1),
+    ):
         page = (await ingress.http.get("/console/conversions", params=query, auth=OPERATOR)).text
         assert page.count('action="conversions/cancel"') == offered
     assert (await ingress.http.post("/console/conversions/cancel", auth=OPERATOR, data={})).status_code == 422
@@ -266,3 +273,35 @@ async def test_the_console_counts_before_it_cancels_all_that_match(ingress: Ingr
     assert event.time == datetime.fromisoformat(form["until"])
     shown_again = await ingress.http.get(str(applied.url.join(applied.headers["location"])), auth=OPERATOR)
     assert "2 cancelled: what runs stops within seconds" in shown_again.text
+
+
+@pytest.mark.parametrize(
+    ("which", "count"),
+    [
+        ({"code": "registry_*"}, 1),
+        ({"code": "denied"}, 0),
+        ({"q": "LIBRARY/APP"}, 1),
+        ({"q": request(1).id}, 1),
+        ({"q": "nowhere"}, 0),
+        ({"driver": "nydus"}, 0),
+        ({"newer_than_seconds": 3600}, 1),
+        ({"older_than_seconds": 3600}, 0),
+        ({"since": "2999-01-01T00:00:00Z"}, 0),
+    ],
+)
+async def test_a_cancellation_asks_whatever_a_list_does(ingress: Ingress, which: dict[str, object], count: int) -> None:
+    r = request(1)
+    failure = Failure(code="registry_timeout", kind="transient", message="no answer")
+    await tell(
+        ingress,
+        conversion_event("requested", r),
+        conversion_event("started", r, consumer="c/1", attempt=1),
+        conversion_event("retrying", r, consumer="c/1", attempt=1, failure=failure, retry_in_seconds=60.0),
+    )
+    await until(lambda: not ingress.app.state.status.follower.rebuilding)
+    answer = await ingress.http.post(f"{URL}/cancel", auth=OPERATOR, json=which | {"dry_run": True})
+    assert (answer.status_code, answer.json()["count"]) == (200, count)
+    query = {name: str(value) for name, value in which.items()}
+    listed = await ingress.http.get(URL, auth=VIEWER, params=query)
+    assert len(listed.json()["items"]) == count
+    assert (await ingress.http.get(URL, auth=VIEWER, params={"colour": "blue"})).status_code == 422

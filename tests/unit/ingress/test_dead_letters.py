@@ -62,6 +62,20 @@ async def test_the_list_is_filtered_and_paged_oldest_first(filled: Ingress) -> N
     assert await ids(filled, tag="v9") == ["letter-9"]
     assert await ids(filled, offset="2", limit="2") == ["letter-2", "letter-3"]
     assert await ids(filled, older_than_seconds="3600") == []
+    assert await ids(filled, q="TEAM/other") == ["letter-9"]
+    assert await ids(filled, code="corrupt_*", until="2999-01-01T00:00:00Z") == ["letter-0", "letter-2", "letter-4"]
+    assert await ids(filled, priority="backfill") == []
+    assert (await filled.http.get(URL, params={"older_than": "1h"}, auth=VIEWER)).status_code == 422
+
+
+async def test_an_export_asks_whatever_a_list_does(filled: Ingress) -> None:
+    for where, count in (
+        ({"older_than_seconds": "3600"}, 0),
+        ({"newer_than_seconds": "3600"}, 6),
+        ({"newer_than_seconds": "3600", "code": "denied", "q": "library/app"}, 2),
+    ):
+        answer = await filled.http.get(f"{URL}/export", params=where, auth=VIEWER)
+        assert len(answer.content.splitlines()) == count
 
 
 async def test_reading_needs_a_credential_and_acting_the_operators(filled: Ingress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -168,10 +169,15 @@ async def test_imported_letters_are_there_once() -> None:
         (DeadLetterFilter(tag="v1"), 1),
         (DeadLetterFilter(code="den*"), 2),
         (DeadLetterFilter(code="corrupt_layer"), 0),
-        (DeadLetterFilter(older_than_seconds=60), 0),
-        (DeadLetterFilter(newer_than_seconds=60), 2),
-        (DeadLetterFilter(newer_than_seconds=0), 0),
+        (DeadLetterFilter(until=time.time() - 60), 0),
+        (DeadLetterFilter(since=time.time() - 60), 2),
+        (DeadLetterFilter(since=time.time() + 60), 0),
         (DeadLetterFilter(ids=frozenset({"letter-2"})), 1),
+        (DeadLetterFilter(driver="nydus"), 0),
+        (DeadLetterFilter(priority="backfill"), 0),
+        (DeadLetterFilter(text="LIBRARY/APP:V1"), 1),
+        (DeadLetterFilter(text="Letter-2"), 1),
+        (DeadLetterFilter(text="nowhere"), 0),
     ],
 )
 async def test_filters(where: DeadLetterFilter, found: int) -> None:

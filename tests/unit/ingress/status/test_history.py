@@ -15,7 +15,7 @@ from ingress.status.conversion import Conversion
 from ingress.status.history import History
 from ingress.status.live import Live
 from ingress.status.monitor import BrokerMonitor
-from ingress.status.query import ConversionFilter, search
+from ingress.status.query import search
 from ingress.status.stored_event import StoredEvent, decode_stored
 from shared.broker.api import BrokerStats
 from shared.broker.memory import MemoryServer, MemoryTransport
@@ -25,6 +25,7 @@ from shared.broker.wire import encode_events
 from shared.events import EventType, Stage, cancelling_event, conversion_event
 from shared.messages import ConversionRequest, DriverChoice, Failure
 from shared.oci.reference import parse_reference
+from shared.request_filter import RequestFilter
 from shared.telemetry.metrics import Metrics
 
 NOW = datetime.now(UTC)
@@ -308,7 +309,7 @@ async def test_search_pages_through_everything_once_newest_first() -> None:
     seen: list[str] = []
     cursor = ""
     while True:
-        page = await search(history, ConversionFilter(tag="v[0-3]"), limit=7, cursor=cursor)
+        page = await search(history, RequestFilter(tag="v[0-3]"), limit=7, cursor=cursor)
         seen += [c.id for c in page.items]
         cursor = page.cursor
         if not cursor:
@@ -317,27 +318,27 @@ async def test_search_pages_through_everything_once_newest_first() -> None:
     created = [found.created for each in seen if (found := history.get(each))]
     assert created == sorted(created, reverse=True)
     with pytest.raises(ValueError, match=r".*"):
-        await search(history, ConversionFilter(), limit=1, cursor="nonsense")
+        await search(history, RequestFilter(), limit=1, cursor="nonsense")
 
 
 @pytest.mark.parametrize(
     ("where", "found"),
     [
-        (ConversionFilter(), 2),
-        (ConversionFilter(statuses=frozenset({"failed"})), 1),
-        (ConversionFilter(repository="library/*"), 1),
-        (ConversionFilter(repository="h.example.com/team/*"), 1),
-        (ConversionFilter(repository="library/redis"), 1),
-        (ConversionFilter(code="denied"), 1),
-        (ConversionFilter(driver="nydus"), 0),
-        (ConversionFilter(priority="backfill"), 0),
-        (ConversionFilter(text="TEAM/api:2"), 1),
-        (ConversionFilter(text="letter-9"), 1),
-        (ConversionFilter(since=NOW.timestamp()), 0),
-        (ConversionFilter(until=NOW.timestamp()), 2),
+        (RequestFilter(), 2),
+        (RequestFilter(statuses=frozenset({"failed"})), 1),
+        (RequestFilter(repository="library/*"), 1),
+        (RequestFilter(repository="h.example.com/team/*"), 1),
+        (RequestFilter(repository="library/redis"), 1),
+        (RequestFilter(code="denied"), 1),
+        (RequestFilter(driver="nydus"), 0),
+        (RequestFilter(priority="backfill"), 0),
+        (RequestFilter(text="TEAM/api:2"), 1),
+        (RequestFilter(text="letter-9"), 1),
+        (RequestFilter(since=NOW.timestamp()), 0),
+        (RequestFilter(until=NOW.timestamp()), 2),
     ],
 )
-async def test_filters(where: ConversionFilter, found: int) -> None:
+async def test_filters(where: RequestFilter, found: int) -> None:
     history = History()
     history.apply(event("requested"))
     history.apply(event("failed", 5, request(2, "team/api", "2"), failure=DENIED, dead_letter_id="letter-9"))
