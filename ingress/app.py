@@ -86,6 +86,7 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     for path in (settings.endpoint, settings.console.path_prefix + settings.endpoint):
         app.express(path, take)
 
+    @app.head("/health", include_in_schema=False)
     @app.get(
         "/health",
         tags=["operation"],

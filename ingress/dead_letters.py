@@ -113,11 +113,14 @@ def create_dead_letter_router(status: Status) -> APIRouter:
         return Response(letter.model_dump_json(), media_type="application/json")
 
     async def act(operation: Operation, selection: Selection, actor: str) -> dict[str, Any]:
-        letters = await operations.find(selection.filter(), limit=selection.limit)
+        where = selection.filter()
+        letters = await operations.find(where, limit=selection.limit)
         if selection.dry_run:
             return {"would": operation, "count": len(letters), "ids": [letter.id for letter in letters[:1000]]}
         result = await operations.carry_out(operation, letters, actor=actor, rate=selection.rate)
-        return {"done": result.done, "gone": result.gone, "failed": result.failed, "errors": result.errors}
+        by_id = where == DeadLetterFilter(ids=where.ids) and selection.limit is None
+        missing = len(where.ids) - len(letters) if by_id and where.ids else 0
+        return {"done": result.done, "gone": result.gone + missing, "failed": result.failed, "errors": result.errors}
 
     async def act_on_one(operation: Operation, letter_id: str, actor: str) -> dict[str, Any]:
         result = await act(operation, Selection(ids=[letter_id]), actor)

@@ -35,6 +35,7 @@ def create_dead_letter_router(status: Status, renderer: Renderer, route_class: t
     ) -> HTMLResponse:
         where = _filter(request.query_params)
         found = [letter async for letter in letters.list(where)]
+        offset = min(offset, max(0, len(found) - 1) // PAGE * PAGE)  # what was on the last page may be gone
         given = {"repository": where.repository, "tag": where.tag, "code": where.code, "q": where.text}
         query = {key: value for key, value in given.items() if value}
         return renderer.page(

@@ -175,6 +175,10 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
         headers = {**HEADERS, "Cache-Control": "public, max-age=300"}
         return FileResponse(_HERE / "static" / name, media_type=_ASSETS[name], headers=headers)
 
+    @protected.get("/{page:path}")
+    async def nothing(page: str) -> Response:
+        raise HTTPException(404, f"There is no page {page[:100]!r} here.")
+
     router.include_router(protected)
     return router
 

@@ -122,6 +122,14 @@ async def test_a_dry_run_counts_and_changes_nothing(filled: Ingress) -> None:
     assert await dead(filled.broker) == 6
 
 
+async def test_letters_that_are_not_there_are_counted_as_gone(filled: Ingress) -> None:
+    named = {"ids": ["letter-1", "unheard", "of"]}
+    answer = await filled.http.post(f"{URL}/discard", json=named, auth=OPERATOR)
+    assert answer.json() == {"done": 1, "gone": 2, "failed": 0, "errors": []}
+    answer = await filled.http.post(f"{URL}/discard", json=named | {"code": "denied"}, auth=OPERATOR)
+    assert answer.json()["gone"] == 0
+
+
 async def test_a_canary_replays_the_oldest_first(filled: Ingress) -> None:
     answer = await filled.http.post(f"{URL}/replay", json={"all": True, "limit": 2, "rate": 1000}, auth=OPERATOR)
     assert answer.json()["done"] == 2

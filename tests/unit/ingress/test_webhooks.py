@@ -231,6 +231,7 @@ async def test_a_body_that_does_not_come_is_refused_and_nothing_is_queued(
 
 async def test_health_follows_the_broker(ingress: Ingress) -> None:
     assert (await ingress.http.get("/health")).status_code == 204
+    assert (await ingress.http.head("/health")).status_code == 204
     ingress.server.available = False
     answer = await ingress.http.get("/health")
     assert answer.status_code == 500
