@@ -19,7 +19,7 @@ ZERO_BLOCK: Final = bytes(BLOCK_SIZE)
 
 _FIELDS = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s").unpack
 _USTAR: Final = b"ustar\0"
-"""Whatever the version behind it: GNU's ends in a space, and its prefix is none."""
+"""Whatever the version behind it: GNU's ends in a space."""
 _STAR_TRAILER: Final = b"tar\x00"
 _ADLER_BASE: Final = 65521
 _CACHE_SIZE: Final = 8192
@@ -72,9 +72,8 @@ class HeaderReader:
                 if kind in b"34":
                     major_number = numbers[major]
                     minor_number = numbers[minor]
-                if prefix[0] and magic[:6] == _USTAR:
-                    # star keeps times in the last 24 bytes of the prefix and marks the block's end.
-                    head = _text(prefix[:131] if pad[8:] == _STAR_TRAILER else prefix)
+                if prefix[0]:
+                    head = _head(magic, prefix, pad)
                     if head:
                         name_text = f"{head}/{name_text}"
             if kind == b"\0":
@@ -113,6 +112,23 @@ class HeaderReader:
         if payload < 0:
             raise CorruptLayerError(f"the tar header at byte {offset} has a negative size", offset=offset)
         return entry
+
+
+def _head(magic: bytes, prefix: bytes, pad: bytes) -> str:
+    """What comes before the name and a slash, if anything."""
+    if magic[:6] == _USTAR:
+        # star keeps times in the last 24 bytes of the prefix and marks the block's end.
+        return _text(prefix[:131] if pad[8:] == _STAR_TRAILER else prefix)
+    # GNU keeps times there. But Go, before 1.8, put a long name's beginning there where numbers needed GNU's form, as Docker's
+    # layers of those years may have it: what is no time is that (as Go itself tells it).
+    try:
+        for time in (prefix[:12], prefix[12:24]):
+            if time[0]:
+                parse_number(time)
+    except ValueError:
+        head = _text(prefix)
+        return head if head.isascii() else ""
+    return ""
 
 
 def _adler_half(field: bytes) -> int:
@@ -162,15 +178,13 @@ def parse_number(field: bytes) -> int:
             message = "beyond 64 bits"
             raise ValueError(message)
         return value
-    try:
-        return int(field.rstrip(b" \0") or b"0", 8)
-    except ValueError:
-        pass
-    try:
-        return int(field.strip(b" \0").split(b"\0", 1)[0] or b"0", 8)
-    except ValueError:
+    digits = field.strip(b" \0").partition(b"\0")[0]
+    if not digits:
+        return 0
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:  # int() takes signs, "_" and "0o", too
         message = "that is no number"
-        raise ValueError(message) from None
+        raise ValueError(message)
+    return int(digits, 8)
 
 
 def _no_number(fields: Mapping[str, bytes], offset: int) -> CorruptLayerError:

@@ -7,7 +7,7 @@ from typing import Final
 
 from drivers.limits import LayerLimits
 from drivers.tar.entry import DIRECTORY, GLOBAL_PAX, REGULAR, SPARSE, TarEntry
-from drivers.tar.header import BLOCK_SIZE, ZERO_BLOCK, HeaderReader
+from drivers.tar.header import BLOCK_SIZE, ZERO_BLOCK, HeaderReader, parse_number
 from drivers.tar.pax import apply_records, parse_records
 from drivers.tar.sparse import SparseMapReader, is_sparse
 from shared.errors import CorruptLayerError, LimitExceededError
@@ -183,12 +183,10 @@ class TarParser:
             return None
         parse_records(body, offset - len(padded))
         self._count_entry()
-        entry = self._headers.read(self._raw[-2], offset - len(padded) - BLOCK_SIZE)
+        entry = self._headers.read(self._raw[-2], offset - self._raw_size)
         entry.size = 0
-        # Records for the entry to come stay in front of it.
-        entry.raw = b"".join(self._raw[-2:])
-        del self._raw[-2:]
-        self._raw_size -= len(entry.raw)
+        entry.raw = b"".join(self._raw)
+        self._forget_extensions()  # as Go does
         return entry
 
     def _apply_extension(self, kind: bytes, body: bytes, offset: int) -> None:
@@ -202,26 +200,31 @@ class TarParser:
     def _extend(self, entry: TarEntry) -> SparseMapReader | None:
         """Records read so far belong to this entry, and may say that it is sparse."""
         sparse = None
+        untyped = entry.raw[156] == 0  # a directory by the slash at the end of its name, which is not known before
+        if untyped:
+            entry.type, entry.size = REGULAR, parse_number(entry.raw[124:136])
         self._raw.append(entry.raw)
         entry.raw = b"".join(self._raw)
         entry.offset -= self._raw_size
         if self._records:
-            apply_records(entry, self._records)
-            if is_sparse(self._records):
+            told_sparse = is_sparse(self._records)
+            apply_records(entry, self._records, sparse=told_sparse)
+            if told_sparse:
                 sparse = SparseMapReader(entry, self._records)
-            self._records = {}
         if self._long_name:
             entry.name = self._long_name
         if self._long_link:
             entry.link = self._long_link
-        if entry.raw[-BLOCK_SIZE + 156] == 0:
-            entry.type = DIRECTORY if entry.name.endswith("/") else REGULAR
-            if entry.type == DIRECTORY:
-                entry.size = 0
+        if untyped and entry.name.endswith("/"):
+            entry.type, entry.size = DIRECTORY, 0
+        self._forget_extensions()
+        return sparse
+
+    def _forget_extensions(self) -> None:
+        self._records = {}
         self._long_name = self._long_link = ""
         self._raw = []
         self._raw_size = 0
-        return sparse
 
     def _map_goes_on(self, sparse: SparseMapReader) -> bool:
         if sparse.goes_on:

@@ -50,10 +50,15 @@ def parse_records(data: bytes, offset: int) -> dict[bytes, bytes]:
     return records
 
 
-def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
-    """Let records override the header. An empty value leaves the header's."""
+def apply_records(entry: TarEntry, records: dict[bytes, bytes], *, sparse: bool) -> None:
+    """Let records override the header. An empty value leaves the header's.
+
+    Args:
+        entry: it.
+        records: in front of it.
+        sparse: whether they are those of a sparse file, whose ``path`` is made up.
+    """
     xattrs: dict[str, bytes] = {}
-    sparse_name = ""
     for key, value in records.items():
         if key.startswith(_XATTR):
             xattrs[_text(key[len(_XATTR) :])] = value
@@ -63,8 +68,6 @@ def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
             entry.name = _text(value)
         elif key == b"linkpath":
             entry.link = _text(value)
-        elif key == b"GNU.sparse.name":
-            sparse_name = _text(value)
         elif key == b"size":
             size = _integer(entry, key, value)
             if size < 0:
@@ -80,8 +83,8 @@ def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
             entry.group = _text(value)
         elif key == b"mtime":
             entry.mtime, entry.mtime_nsec = _time(entry, value)
-    if sparse_name:  # "path" is then made up
-        entry.name = sparse_name
+    if sparse and (name := records.get(b"GNU.sparse.name")):
+        entry.name = _text(name)
     if xattrs:
         entry.xattrs = xattrs
 

@@ -114,6 +114,41 @@ def test_ustar_prefix_is_joined_whatever_the_version(version: bytes) -> None:
     assert entry.name == name
 
 
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        (b"var/lib/docker", "var/lib/docker/a"),
+        (b"14524770400\0" + b"14524770400\0", "a"),
+        (b"14524770400\0" + b"none", "14524770400/a"),
+        (b"caf\xc3\xa9/latte", "a"),
+    ],
+)
+def test_old_go_put_the_beginning_of_a_name_where_gnu_has_times(prefix: bytes, name: str) -> None:
+    block = bytearray(tar([member("a")], tarfile.GNU_FORMAT)[:512])
+    block[345 : 345 + len(prefix)] = prefix
+    [(entry, _)] = parse(with_checksum(block) + bytes(1024))
+    assert entry.name == name
+
+
+def test_a_file_without_a_type_is_one_by_its_whole_name() -> None:
+    """The header alone has the beginning of it, which may end in a slash."""
+    name = "d" * 99 + "/file"
+    blob = bytearray(tar([member(name, b"content")], tarfile.GNU_FORMAT))
+    block = blob[1024:1536]
+    assert block[:100].endswith(b"/")
+    block[156] = 0
+    blob[1024:1536] = with_checksum(block)
+    [(entry, data)] = parse(bytes(blob))
+    assert (entry.name, entry.type, data) == (name, b"0", b"content")
+
+
+def test_the_name_of_a_sparse_file_is_none_of_another() -> None:
+    info, data = member("a", b"x")
+    info.pax_headers = {"GNU.sparse.name": "other"}
+    [(entry, _)] = parse(tar([(info, data)], tarfile.PAX_FORMAT))
+    assert entry.name == "a"
+
+
 def test_signed_checksums_of_old_writers_are_taken() -> None:
     block = bytearray(tar([member("caf\u00e9")], tarfile.GNU_FORMAT)[:512])
     block[148:156] = b" " * 8
@@ -161,6 +196,17 @@ def test_a_global_header_is_an_entry_of_its_own_that_changes_nothing() -> None:
     assert b"uid=77" in head.raw
 
 
+def test_records_before_a_global_header_are_lost_with_it() -> None:
+    """As Go has it, which the runtimes read with; their bytes are not."""
+    long_name = tar([member("n" * 300)], tarfile.GNU_FORMAT)[:1024]
+    blob = tar([member("a", pax_headers={"k": "v"})], tarfile.PAX_FORMAT)
+    header = bytearray(blob[:512])
+    header[156:157] = b"g"
+    (head, _), (entry, _) = parse(long_name + with_checksum(header) + blob[512:])
+    assert (head.type, head.offset, entry.name) == (b"g", 0, "a")
+    assert head.raw.startswith(long_name)
+
+
 def test_what_follows_the_end_mark_is_passed_over_and_a_missing_mark_is_let_pass() -> None:
     blob = tar([member("a", b"1")])
     assert [entry.name for entry, _ in parse(blob + b"garbage" * 100)] == ["a"]
@@ -200,8 +246,10 @@ def with_checksum(block: bytearray) -> bytes:
     ("field", "value", "message"),
     [
         (slice(124, 136), b"\xff" * 12, "negative size"),
-        (slice(124, 136), b"-0000000001\0", "negative size"),
+        (slice(124, 136), b"-0000000001\0", "size that is no number"),
         (slice(124, 136), b"12345xyz\0\0\0\0", "size that is no number"),
+        (slice(108, 116), b"1_0\0\0\0\0\0", "uid that is no number"),
+        (slice(100, 108), b"0o7\0\0\0\0\0", "mode that is no number"),
         (slice(136, 148), b"\x80" + b"\xff" * 11, "mtime beyond 64 bits"),
     ],
 )
