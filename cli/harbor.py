@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from yarl import URL
 
 from cli.harbor_config import Handover, authorization_in, prepare
-from cli.harbor_setup import HarborSetup, Intent, Outcome, PayloadFormat
+from cli.harbor_intent import Intent, Outcome, PayloadFormat
+from cli.harbor_setup import HarborSetup
 from cli.options import Output, OutputOption, print_json
 from cli.running import running
 from shared.errors import PermanentError
