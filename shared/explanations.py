@@ -121,6 +121,10 @@ _BY_CODE = {
         "A Harbor project policy (such as a required scan or signature) kept the image from being pulled.",
         "Wait for the scan or satisfy the policy, then replay.",
     ),
+    "quota_exceeded": Explanation(
+        "The target's project has no room left: its quota is spent.",
+        "Raise the quota in Harbor, or delete artifacts and run its garbage collection. Then replay.",
+    ),
     "immutable_tag": Explanation(
         "The target tag is immutable in its project and exists already.",
         "Allow it in the project's immutability rules, or choose another target_suffix. Then replay.",

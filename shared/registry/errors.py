@@ -151,12 +151,16 @@ _NOT_FOUND_BY_OPERATION = {
     "blob": "blob_unknown",
 }
 _PUSHES = frozenset({"start_upload", "upload_blob", "commit_upload", "put_manifest"})
+_QUOTA = re.compile(r"(?i)\bquota|exceed the configured upper limit")
+"""Harbor refuses for want of room with the code and status of other refusals (DENIED; 412 before 2.0): only its text tells."""
 _ADVICE = {
-    "denied": "the credentials may not push there, or the project takes no pushes (a proxy cache, read-only, its quota spent);"
+    "denied": "the credentials may not push there, or the project takes no pushes (a proxy cache, read-only);"
     " see the robot's rights, or give the rule a target_repository elsewhere",
     "name_unknown": "create the project or the repository first",
     "immutable_tag": "the tag is immutable in this project",
+    "quota_exceeded": "raise the project's quota, or delete from it and collect its garbage",
     "too_large": "the registry, or a proxy before it, limits bodies (nginx: client_max_body_size)",
+    "unauthorized": "see auths in the configuration: the credential is wrong, has expired or was revoked",
 }
 """What to do about a push that is refused."""
 
@@ -191,6 +195,8 @@ def from_status(
         code = _NOT_FOUND_BY_OPERATION.get(kind, code)
     if code == "too_large" and "manifest" in operation.name:
         code = "manifest_too_large"
+    if status in {403, 412, 413} and operation.name in _PUSHES and _QUOTA.search(text):
+        code = "quota_exceeded"
     if code == "immutable_tag" and operation.name != "put_manifest":
         code = "precondition_failed"
     if code == "unauthorized":

@@ -32,7 +32,7 @@ OF_REGISTRIES = {
     *errors._BY_REGISTRY_CODE.values(),
     *errors._NOT_FOUND_BY_OPERATION.values(),
     *("rate_limited", "policy_violation", "registry_timeout", "registry_unavailable"),
-    *("manifest_too_large", "precondition_failed"),
+    *("manifest_too_large", "precondition_failed", "quota_exceeded"),
 }
 NEVER_OF_A_CONVERSION = {
     *("address_unavailable", "broker_mismatch", "broker_missing", "broker_refused", "broker_unavailable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import socket
 import ssl
 import time
@@ -160,12 +161,40 @@ def test_every_status_has_its_class(name: str, status: int, registry_code: str, 
         ("start_upload", 404, "NOT_FOUND", "create the project"),
         ("put_manifest", 412, "PRECONDITION", "immutable"),
         ("upload_blob", 413, "", "client_max_body_size"),
+        ("start_upload", 401, "UNAUTHORIZED", "auths"),
     ],
 )
 def test_a_refused_push_says_what_to_do(name: str, status: int, registry_code: str, advice: str) -> None:
     body = b'{"errors":[{"code":"%s","message":"no"}]}' % registry_code.encode()
     assert advice in from_status(Operation(name, "h.io", "a/b"), status, {}, body).message
     assert advice not in from_status(Operation("get_blob", "h.io", "a/b"), status, {}, body).message
+
+
+@pytest.mark.parametrize(
+    ("status", "registry_code", "text", "code"),
+    [
+        (
+            403,
+            "DENIED",
+            "adding 20 MiB of storage resource, which ... will exceed the configured upper limit",
+            "quota_exceeded",
+        ),
+        (412, "PRECONDITION", "Quota exceeded when processing the request of adding 20 MiB", "quota_exceeded"),
+        (413, "DENIED", "the quota of project library is spent", "quota_exceeded"),
+        (403, "DENIED", "requested access to the resource is denied", "denied"),
+        (
+            412,
+            "PRECONDITION",
+            "Failed to process request due to 'app:1_esgz' configured as immutable.",
+            "immutable_tag",
+        ),
+    ],
+)
+def test_a_spent_quota_is_told_from_other_refusals(status: int, registry_code: str, text: str, code: str) -> None:
+    body = json.dumps({"errors": [{"code": registry_code, "message": text}]}).encode()
+    error = from_status(Operation("put_manifest", "h.io", "a/b"), status, {}, body)
+    assert (error.code, error.kind) == (code, "permanent")
+    assert ("raise the project's quota" in error.message) is (code == "quota_exceeded")
 
 
 @given(st.integers(100, 999), st.binary(max_size=100))
