@@ -51,6 +51,7 @@ class AttemptRun:
         self._converting_since: datetime | None = None
         self._number = len(delivery.attempts) + 1
         self._events = AttemptEvents(workshop.reporter, delivery.request, self._number)
+        self._log = logging.LoggerAdapter(_log, {"conversion": delivery.request.id})
 
     async def handle(self) -> None:
         """Never raises but for cancellation; a delivery that could not be settled is delivered again by the broker."""
@@ -59,7 +60,7 @@ class AttemptRun:
         cancellation = self._cancellation()
         pause = 0.0 if cancellation else await self._registries.admit()
         if pause > 0 and self._may_wait:
-            _log.info("%s waits %.0f s: its registry is down", request.source, pause)
+            self._log.info("%s waits %.0f s: its registry is down", request.source, pause)
             await self._settle_safely(self._delivery.release(pause))
             return
         queued = self._queue_seconds()
@@ -138,7 +139,7 @@ class AttemptRun:
         if converted is None:
             shop.metrics.skipped(outcome.reason)
             self._events.tell("skipped", span, reason=outcome.reason, duration_seconds=self._seconds, stages=stages)
-            _log.info("skipped %s: %s", request.source, outcome.reason)
+            self._log.info("skipped %s: %s", request.source, outcome.reason)
             return "skipped"
         result = converted.result
         shop.metrics.sizes(result.source_size, result.target_size)
@@ -155,7 +156,7 @@ class AttemptRun:
             reason="; ".join(result.left_out)[:2000],
             stages=stages,
         )
-        _log.info(
+        self._log.info(
             "converted %s to %s in %.2f s: %d layers (%d reused), %d to %d bytes",
             *(converted.request.source, request.target, self._seconds),
             *(result.layers_total, result.layers_reused, result.source_size, result.target_size),
@@ -174,12 +175,12 @@ class AttemptRun:
             await self._settle_safely(self._delivery.retry(outcome.delay, attempt))
             shop.metrics.retried(failure.code)
             self._events.tell("retrying", span, retry_in_seconds=round(outcome.delay, 3), **facts)
-            _log.warning("%s; again in %.0f s", where, outcome.delay, exc_info=trace)
+            self._log.warning("%s; again in %.0f s", where, outcome.delay, exc_info=trace)
             return "retrying"
 
         async def told(letter: DeadLetter) -> None:
             shop.metrics.dead_lettered(failure.code, trace_id(span))
-            _log.error("%s; it is dead letter %s", where, letter.id, exc_info=trace)
+            self._log.error("%s; it is dead letter %s", where, letter.id, exc_info=trace)
             self._events.tell("failed", span, dead_letter_id=letter.id, **facts)
             await shop.reporter.published()
 
@@ -213,14 +214,14 @@ class AttemptRun:
         if self._delivery.redelivered:
             left = await self._left()
             if left == "up to date":
-                _log.info("%s: %s too late", self._request.source, reason)
+                self._log.info("%s: %s too late", self._request.source, reason)
                 counted = self._succeeded(span, None, Ack(left), stages)
                 await self._acknowledge()
                 return counted
             reason += _LEFT[left]
         span.set_attributes({"ics.outcome": "cancelled", "ics.cancelled_by": actor})
         self._events.tell("cancelled", span, actor=actor, reason=reason, duration_seconds=self._seconds, stages=stages)
-        _log.info("%s: %s", self._request.source, reason)
+        self._log.info("%s: %s", self._request.source, reason)
         await self._acknowledge()
         return "cancelled"
 
@@ -232,7 +233,7 @@ class AttemptRun:
                 if await self._registries.admit() == 0:
                     return await shop.converter.left(self._request)
         except (IcsError, TimeoutError) as error:
-            _log.info("nobody knows what an earlier attempt at %s has put: %s", self._request.source, error)
+            self._log.info("nobody knows what an earlier attempt at %s has put: %s", self._request.source, error)
         return None
 
     async def _acknowledge(self) -> None:
@@ -247,7 +248,9 @@ class AttemptRun:
         try:
             await settlement
         except IcsError as error:
-            _log.warning("%s could not be settled and will be delivered again: %s", self._request.source, error.message)
+            self._log.warning(
+                "%s could not be settled and will be delivered again: %s", self._request.source, error.message
+            )
 
     async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
         """The registry is down: that is not this image's failure, and costs it no attempt."""
@@ -261,14 +264,14 @@ class AttemptRun:
             stages=stages,
             retry_in_seconds=round(pause, 3),
         )
-        _log.warning("%s waits %.0f s: its registry is down (%s)", self._request.source, pause, failure.code)
+        self._log.warning("%s waits %.0f s: its registry is down: %s", self._request.source, pause, failure.message)
         return "released"
 
     async def _preempted(self, span: Span, stages: tuple[object, ...]) -> CountedOutcome:
         """A push needs this backfill's slot. Its finished layers are in the layer cache; it costs no attempt."""
         await self._settle_safely(self._delivery.release(begun=True))
         self._events.tell("preempted", span, duration_seconds=self._seconds, stages=stages)
-        _log.info("%s made room for a push after %.1f s and is queued again", self._request.source, self._seconds)
+        self._log.info("%s made room for a push after %.1f s and is queued again", self._request.source, self._seconds)
         return "preempted"
 
     @property

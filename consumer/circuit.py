@@ -114,7 +114,9 @@ class CircuitBreaker:
         circuit.failures += 1
         if circuit.failures >= self._threshold:
             circuit.pause = self._pause
-            self._open(registry, circuit, error.code)
+            self._open(
+                registry, circuit, f"it answers, but {circuit.failures} conversions in a row failed: {error.message}"
+            )
         return 0
 
     def succeeded(self, registry: str) -> None:
@@ -123,16 +125,16 @@ class CircuitBreaker:
         self._closed(registry)
 
     async def _asked(self, registry: str, probe: Probe) -> str | None:
-        """Ask ``registry``: the code of the error that shows it is down, None if it answers."""
+        """Ask ``registry``: what shows that it is down, None if it answers."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await probe(registry)
         except TimeoutError:
-            problem = "registry_timeout"
+            problem = f"no answer within {PROBE_TIMEOUT:.0f} s"
         except IcsError as error:
             if error.code not in DOWN:
                 return None
-            problem = error.code
+            problem = error.message
         else:
             return None
         self._found_down[registry] = self._clock()
@@ -145,7 +147,7 @@ class CircuitBreaker:
         left = circuit.open_until - self._clock()
         return left if left > 0 or not circuit.probing else circuit.pause
 
-    def _open(self, registry: str, circuit: _Circuit, code: str) -> None:
+    def _open(self, registry: str, circuit: _Circuit, problem: str) -> None:
         self._circuits[registry] = circuit  # another conversion's success may have taken it out meanwhile
         if circuit.opened:
             circuit.pause = min(circuit.pause * 2, self._maximum_pause)
@@ -153,7 +155,7 @@ class CircuitBreaker:
         circuit.open_until = self._clock() + circuit.pause
         self._metrics.registry_up(registry, up=False)
         self._metrics.registry_circuit(registry, "open")
-        _log.warning("registry %s is down (%s): its conversions wait %.0f s", registry, code, circuit.pause)
+        _log.warning("conversions of registry %s wait %.0f s: %s", registry, circuit.pause, problem)
 
     def _closed(self, registry: str) -> None:
         self._metrics.registry_up(registry, up=True)

@@ -160,7 +160,6 @@ _ADVICE = {
     "immutable_tag": "the tag is immutable in this project",
     "quota_exceeded": "raise the project's quota, or delete from it and collect its garbage",
     "too_large": "the registry, or a proxy before it, limits bodies (nginx: client_max_body_size)",
-    "unauthorized": "see auths in the configuration: the credential is wrong, has expired or was revoked",
 }
 """What to do about a push that is refused."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from shared.registry.errors import Operation
 from shared.registry.observer import Observer
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Attempts:
         if delay is None:
             raise error
         self._observer.retry(self._operation.name, self._operation.registry, error.code, delay)
+        if error.code == "registry_timeout":  # minutes pass before a conversion says so itself
+            _log.warning("%s; asking again", error.message)
         await asyncio.sleep(delay)
 
 

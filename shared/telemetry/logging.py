@@ -26,8 +26,9 @@ _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message", "asctime", "taskName", "trace_id", "span_id", "color_message", "exception",
 }  # fmt: skip
 _QUIET = ("aio_pika", "aiormq", "uvicorn.access", "opentelemetry", "asyncio", "httptools")
-_SILENT = ("aiormq.connection",)
-"""Says of each attempt to connect what the link, which knows the address and how often it said so, says too."""
+_CONNECTIONS = "aiormq.connection"
+"""Says of each attempt to connect what the link, which knows the address and how often it said so, says too; and, as nobody
+else, that RabbitMQ's disk or memory alarm blocks it."""
 
 
 @contextmanager
@@ -52,8 +53,6 @@ def configure_logging(
     root.setLevel(settings.level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    for name in _SILENT:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     listener = _Listener(records, output)
     listener.start()
     try:
@@ -81,6 +80,7 @@ class _Enqueue(QueueHandler):
     def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(records)
         self._dropped = 0
+        self.addFilter(_worth_a_line)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         record.trace_id, record.span_id = trace_id(), span_id()
@@ -98,6 +98,10 @@ class _Enqueue(QueueHandler):
             self._dropped = 0
         except queue.Full:
             self._dropped += 1
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    return record.name != _CONNECTIONS or record.levelno >= logging.CRITICAL or "blocked" in str(record.msg)
 
 
 class _Formatter(logging.Formatter):

@@ -27,6 +27,7 @@ _PROMQL = {
     "sum",
     "by",
     "max",
+    "max_over_time",
     "min",
     "rate",
     "increase",

@@ -12,7 +12,7 @@ from consumer.circuit import CircuitBreaker
 from shared.errors import PermanentError, TransientError
 from shared.telemetry.metrics import Metrics
 
-DOWN = TransientError("down", code="registry_unavailable")
+DOWN = TransientError("its name does not resolve", code="registry_unavailable")
 LIMITED = TransientError("slow down", code="rate_limited")
 
 
@@ -58,13 +58,14 @@ def circuits(clock: Clock) -> CircuitBreaker:
 
 
 async def test_a_failure_of_a_registry_that_does_not_answer_opens_its_circuit_at_once(
-    circuits: CircuitBreaker, registries: Registries, clock: Clock
+    circuits: CircuitBreaker, registries: Registries, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     registries.down = {"r"}
     assert await circuits.confirm("r", DOWN, registries.ask, since=clock.now) == 10
     assert await circuits.admit(["r"], registries.ask) == 10
     assert await circuits.admit(["other"], registries.ask) == 0
     assert registries.asked == ["r"]
+    assert caplog.messages == ["conversions of registry r wait 10 s: its name does not resolve"]
 
 
 async def test_failures_at_once_ask_once_each_and_do_not_lengthen_the_pause(
@@ -79,12 +80,13 @@ async def test_failures_at_once_ask_once_each_and_do_not_lengthen_the_pause(
 
 
 async def test_a_registry_that_answers_questions_but_fails_conversions_opens_after_a_row_of_them(
-    circuits: CircuitBreaker, registries: Registries, clock: Clock
+    circuits: CircuitBreaker, registries: Registries, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         assert await circuits.admit(["r"], registries.ask) == 0
         assert await circuits.confirm("r", DOWN, registries.ask, since=clock.now) == 0
     assert await circuits.admit(["r"], registries.ask) == 10
+    assert "it answers, but 3 conversions in a row failed: its name does not resolve" in caplog.text
 
 
 @pytest.mark.parametrize("between", ["success", "rate limit"])

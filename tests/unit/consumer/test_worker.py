@@ -21,9 +21,10 @@ from tests.waiting import PATIENCE, until
 from tests.watched_store import WatchedStore
 
 
-async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
+async def test_a_conversion_that_succeeds_is_acknowledged_and_told(caplog: pytest.LogCaptureFixture) -> None:
     store = WatchedStore()
     image = await pushed(store)
+    caplog.set_level("INFO", "consumer.attempt")
     async with at_work(converter(store), settings_for()) as (broker, _, _):
         await broker.publish(request(image))
         (event,) = await events_of(broker, 1, "succeeded")
@@ -32,6 +33,8 @@ async def test_a_conversion_that_succeeds_is_acknowledged_and_told() -> None:
         assert event.data.trace_id
         await idle(broker)
         assert await dead(broker) == 0
+    (line,) = (record for record in caplog.records if record.name == "consumer.attempt")
+    assert vars(line)["conversion"] == request(image).id
 
 
 async def test_the_last_event_is_published_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:

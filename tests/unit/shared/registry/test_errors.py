@@ -161,7 +161,6 @@ def test_every_status_has_its_class(name: str, status: int, registry_code: str, 
         ("start_upload", 404, "NOT_FOUND", "create the project"),
         ("put_manifest", 412, "PRECONDITION", "immutable"),
         ("upload_blob", 413, "", "client_max_body_size"),
-        ("start_upload", 401, "UNAUTHORIZED", "auths"),
     ],
 )
 def test_a_refused_push_says_what_to_do(name: str, status: int, registry_code: str, advice: str) -> None:

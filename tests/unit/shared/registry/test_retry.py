@@ -39,6 +39,12 @@ def test_a_registry_that_hangs_is_not_waited_for_often() -> None:
     assert policy.delay(2, hangs) is None
 
 
+async def test_a_registry_that_hangs_is_told_of_before_the_conversion_ends(caplog: pytest.LogCaptureFixture) -> None:
+    attempts = Attempts(RetryPolicy(initial=0, maximum=0), OPERATION, Silent())
+    await attempts.failed(OPERATION.transient("the registry did not answer in time", code="registry_timeout"))
+    assert caplog.messages == ["get_blob h.io: the registry did not answer in time; asking again"]
+
+
 async def test_only_transient_errors_are_repeated_and_only_so_often() -> None:
     policy = RetryPolicy(attempts=3, initial=0, maximum=0)
     calls: list[int] = []

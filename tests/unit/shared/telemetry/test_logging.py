@@ -117,7 +117,10 @@ def test_redaction_never_fails_and_repeats(text: str) -> None:
 def test_what_the_link_says_of_a_lost_connection_is_not_said_by_the_library_too() -> None:
     stream = io.StringIO()
     with configure_logging(Log(level="debug"), "consumer", stream=stream):
-        logging.getLogger("aiormq.connection").error("error when creating transport")
+        connection = logging.getLogger("aiormq.connection")
+        connection.error("error when creating transport")
+        connection.warning("Connection %r was blocked by: %r", "amqp://mq", "low on disk")
         logging.getLogger("aiormq.channel").error("another matter")
     assert "transport" not in stream.getvalue()
     assert "another matter" in stream.getvalue()
+    assert "was blocked by: 'low on disk'" in stream.getvalue()
