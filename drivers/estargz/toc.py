@@ -58,14 +58,14 @@ class Names:
             self._bitmap[index] |= mask
 
     def link(self, target: str) -> None:
-        """A hard link's cleaned target; it must have come before.
+        """The cleaned target of the hard link that was added last; it must have come before.
 
         Raises:
-            UnconvertibleLayerError: it has not.
+            UnconvertibleLayerError: it has not, or is the link itself, which readers would follow for ever.
         """
         hashed = hash(target)
         bit = hashed & (self._BITS - 1)
-        if not self._bitmap[bit >> 3] & (1 << (bit & 7)):
+        if not self._bitmap[bit >> 3] & (1 << (bit & 7)) or hashed == self._hashes[-1]:
             raise _dangling(target)
         self._targets.setdefault(hashed, target)
 

@@ -265,6 +265,7 @@ BAD_NAME = b"n\xff".decode("utf-8", "surrogateescape")
         ([member("l", kind=tarfile.SYMTYPE, linkname=BAD_NAME)], "not UTF-8"),
         ([member("l", kind=tarfile.LNKTYPE, linkname="lower/layer")], "does not come before"),
         ([member("l", kind=tarfile.LNKTYPE, linkname="f"), member("f", b"1")], "does not come before"),
+        ([member("l", kind=tarfile.LNKTYPE, linkname="./l")], "does not come before"),
         (
             [member("f", b"1"), member("l", kind=tarfile.LNKTYPE, linkname="f"), member("f", b"2")],
             "target of a hard link",
