@@ -123,8 +123,7 @@ class AttemptRun:
         stages = tuple(progress.stages)
         match outcome:
             case Leave():
-                assert error is not None  # noqa: S101  only an error leaves
-                raise error
+                raise outcome.error
             case Ack():
                 counted = self._succeeded(span, converted, outcome, stages)
                 await self._acknowledge()

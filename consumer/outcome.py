@@ -36,7 +36,9 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Not settled here: the broker delivers it again."""
+    """Not settled here: the broker delivers it again. ``error`` goes on to whoever cancelled."""
+
+    error: BaseException
 
 
 Outcome = Ack | Retry | Dead | Leave
@@ -59,7 +61,7 @@ def decide(error: BaseException | None, attempts: Sequence[Attempt], retry: Retr
         case SupersededError():
             return Ack("superseded")
         case asyncio.CancelledError() | KeyboardInterrupt() | SystemExit():
-            return Leave()
+            return Leave(error)
         case CorruptLayerError() if not any(attempt.failure.code == error.code for attempt in attempts):
             # Bytes are damaged on the way, too: once more, and the second time the layer itself is to blame.
             return _again(Failure.of(error), None, attempts, retry, jitter)

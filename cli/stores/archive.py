@@ -58,7 +58,9 @@ class DockerArchive(LocalImages):
             for name, target in links.items():  # skopeo and docker write repeated layers as links
                 if target in store._members:
                     store._members.setdefault(name, store._members[target])
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except OSError as error:
+            raise PermanentError(f"cannot read {store.path}: {error.strerror or error}", code="no_archive") from error
+        except (tarfile.TarError, EOFError) as error:
             raise PermanentError(
                 f"{store.path} is no (uncompressed) docker archive: {error}", code="no_archive"
             ) from error

@@ -248,6 +248,12 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, leave_out: str, document: 
     assert error.value.code == code
 
 
+def test_an_archive_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError) as error:
+        DockerArchive.open(parse_location(f"docker-archive:{tmp_path / 'app.tar'}"))
+    assert error.value.message == f"cannot read {tmp_path / 'app.tar'}: No such file or directory"
+
+
 @given(st.binary(max_size=2000))
 def test_no_bytes_make_an_archive_by_chance(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("archive") / "app.tar"

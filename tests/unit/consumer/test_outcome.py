@@ -44,7 +44,7 @@ def test_nothing_to_do_is_acknowledged_with_its_reason() -> None:
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()])
 def test_cancellation_leaves_the_delivery_to_the_broker(error: BaseException) -> None:
-    assert decide(error, [], SETTINGS, jitter=0) == Leave()
+    assert decide(error, [], SETTINGS, jitter=0) == Leave(error)
 
 
 @pytest.mark.parametrize(
