@@ -253,8 +253,8 @@ class AttemptRun:
 
     async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
         """The registry is down: that is not this image's failure, and costs it no attempt."""
-        await self._settle_safely(self._delivery.release(pause, begun=True))
         failure = Failure.of(error)
+        await self._settle_safely(self._delivery.release(pause, begun=True, code=failure.code))
         self._events.tell(
             "retrying",
             span,

@@ -152,8 +152,10 @@ class _Asked:
 
     def __init__(self, delivery: Delivery, at: datetime) -> None:
         request = delivery.request
-        failed = [attempt.failure.code for attempt in delivery.attempts if _end(attempt) <= at]
-        self.code = failed[-1] if failed else ""
+        failed = [(_end(attempt), attempt.failure.code) for attempt in delivery.attempts]
+        if delivery.postponed is not None:  # a newer attempt forgets it
+            failed.append(delivery.postponed)
+        self.code = next((code for when, code in reversed(failed) if when <= at), "")
         self.words = request.words
         self.ref, self.tag = request.ref, request.source.tag or ""
         self.driver, self.priority = request.driver.type, request.priority

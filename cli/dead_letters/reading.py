@@ -39,7 +39,9 @@ def list_(
     if output is Output.JSON:
         print_json([letter.model_dump(mode="json") for letter in found])
         return
-    table = Table("id", "died", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", no_wrap=True, min_width=max((len(letter.id) for letter in found), default=0))
+    table.add_column("died")
     table.add_column("image", overflow="fold")
     table.add_column("error", no_wrap=True)
     table.add_column("attempts", justify="right")

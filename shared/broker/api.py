@@ -61,6 +61,11 @@ class Delivery(Protocol):
         ...
 
     @property
+    def postponed(self) -> tuple[datetime, str] | None:
+        """When it was last handed back for a failure that cost no attempt, and that failure's code."""
+        ...
+
+    @property
     def redelivered(self) -> bool:
         """Whether an earlier delivery ended without an outcome (crash, lost connection, handed back after it had begun)."""
         ...
@@ -91,9 +96,10 @@ class Delivery(Protocol):
         """
         ...
 
-    async def release(self, delay: float = 0, *, begun: bool = False) -> None:
+    async def release(self, delay: float = 0, *, begun: bool = False, code: str = "") -> None:
         """Hand back, not counted as an attempt: at drain, for a push, or for ``delay`` seconds while its registry is down.
         ``begun``: the conversion may have put its target already; whoever gets it next is told by :attr:`redelivered`.
+        ``code``: of the failure that it is handed back for, kept as :attr:`postponed`.
         """
         ...
 

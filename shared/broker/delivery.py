@@ -37,6 +37,10 @@ class QueuedDelivery:
         return self._queued.attempts
 
     @property
+    def postponed(self) -> tuple[datetime, str] | None:
+        return self._queued.postponed
+
+    @property
     def redelivered(self) -> bool:
         return self._queued.begun or self._taken.crashes + self._queued.crashes > 0
 
@@ -56,13 +60,15 @@ class QueuedDelivery:
         self._settle()
         await finish(self._replace(delay, (*self._queued.attempts, attempt), crashes=0))
 
-    async def release(self, delay: float = 0, *, begun: bool = False) -> None:
+    async def release(self, delay: float = 0, *, begun: bool = False, code: str = "") -> None:
         # A copy, not a negative acknowledgement: brokers count those as deliveries without an outcome, and a message that is
         # handed back while its registry is down would end as one that kills its consumers.
         self._settle()
         crashes = self._queued.crashes + self._taken.crashes
         begun = begun or self._queued.begun
-        await finish(self._replace(delay, self._queued.attempts, crashes=crashes, begun=begun))
+        postponed = (datetime.now(UTC), code) if code else self._queued.postponed
+        replaced = self._replace(delay, self._queued.attempts, crashes=crashes, begun=begun, postponed=postponed)
+        await finish(replaced)
 
     async def dead_letter(
         self,
@@ -91,7 +97,15 @@ class QueuedDelivery:
         finally:
             await self._taken.drop()
 
-    async def _replace(self, delay: float, attempts: Sequence[Attempt], *, crashes: int, begun: bool = False) -> None:
+    async def _replace(
+        self,
+        delay: float,
+        attempts: Sequence[Attempt],
+        *,
+        crashes: int,
+        begun: bool = False,
+        postponed: tuple[datetime, str] | None = None,
+    ) -> None:
         try:
             copy = Queued(
                 request=self._queued.request,
@@ -102,6 +116,7 @@ class QueuedDelivery:
                 not_before=datetime.now(UTC) + timedelta(seconds=delay) if delay > 0 else None,
                 crashes=crashes,
                 begun=begun,
+                postponed=postponed,
             )
             await self._transport.publish(encode(copy), self._queued.request.priority, delay=delay)
             await self._taken.ack()

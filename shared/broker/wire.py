@@ -38,6 +38,7 @@ PUBLISHED_AT = "ics-published-at"
 NOT_BEFORE = "ics-not-before"
 CRASHES = "ics-crashes"
 BEGUN = "ics-begun"
+POSTPONED = "ics-postponed"
 LANE = "ics-lane"
 DEAD_LETTER_ID = "ics-dead-letter-id"
 DEAD_LETTER_CODE = "ics-dead-letter-code"
@@ -76,6 +77,8 @@ class Queued:
     """Deliveries of earlier copies that ended without an outcome."""
     begun: bool = False
     """An earlier copy was handed back after its conversion had begun: that is no crash."""
+    postponed: tuple[datetime, str] | None = None
+    """When an earlier copy was last handed back for a failure that cost no attempt, and its code."""
 
 
 class _Attempts(Message):
@@ -107,6 +110,9 @@ def encode(queued: Queued) -> WireMessage:
         headers[CRASHES] = str(queued.crashes)
     if queued.begun:
         headers[BEGUN] = "1"
+    if queued.postponed is not None:
+        at, code = queued.postponed
+        headers[POSTPONED] = f"{at.isoformat()} {code}"
     return WireMessage(body, headers)
 
 
@@ -136,6 +142,7 @@ def decode(message: WireMessage) -> Queued:
         not_before=_instant(headers.get(NOT_BEFORE)),
         crashes=_count(headers.get(CRASHES)),
         begun=BEGUN in headers,
+        postponed=_postponed(headers.get(POSTPONED, "")),
     )
 
 
@@ -262,6 +269,12 @@ def trace_id_of(traceparent: str) -> str:
     """The 32 hex digits in a W3C ``traceparent``, or nothing."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
+
+
+def _postponed(text: str) -> tuple[datetime, str] | None:
+    at, _, code = text.partition(" ")
+    found = _instant(at)
+    return None if found is None else (found, code)
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -135,7 +135,17 @@ async def test_what_is_released_comes_back_without_an_attempt(kind: Kind) -> Non
         again = await one(broker)
         assert list(again.attempts) == []
         assert not again.redelivered
-        await again.ack()
+        assert again.postponed is None
+        await again.release(code="registry_unavailable")
+        await (await one(broker)).release()
+        postponed = await one(broker)
+        assert postponed.postponed is not None
+        assert postponed.postponed[1] == "registry_unavailable"
+        assert postponed.published_at <= postponed.postponed[0] <= datetime.now(UTC)
+        await postponed.retry(0.1, attempt(1))
+        tried = await one(broker)
+        assert tried.postponed is None
+        await tried.ack()
 
 
 async def test_what_a_lost_connection_held_is_delivered_again(kind: Kind) -> None:

@@ -256,9 +256,19 @@ class Stream:
         raise AssertionError
 
 
-def delivered(conversion: str, published_at: datetime, *attempts: Attempt, redelivered: bool = False) -> Any:
+def delivered(
+    conversion: str,
+    published_at: datetime,
+    *attempts: Attempt,
+    redelivered: bool = False,
+    postponed: tuple[datetime, str] | None = None,
+) -> Any:
     return SimpleNamespace(
-        request=request(id=conversion), published_at=published_at, attempts=attempts, redelivered=redelivered
+        request=request(id=conversion),
+        published_at=published_at,
+        attempts=attempts,
+        redelivered=redelivered,
+        postponed=postponed,
     )
 
 
@@ -375,6 +385,36 @@ async def test_the_last_attempts_error_and_any_text_of_the_message_can_be_asked(
 ) -> None:
     delivery = delivered("a" * 32, NOW - timedelta(seconds=100), FAILED)
     event = cancelling_all_event(where, NOW - timedelta(seconds=seconds_ago), "boss")
+    async with Cancellations(Stream(event), 3600, Metrics()).following() as cancellations:
+        await cancellations.caught_up()
+        assert (cancellations.of(delivery, NOW) is not None) == cancelled
+
+
+async def test_what_waits_for_its_registry_is_cancelled_by_its_error() -> None:
+    down = TransientError("down", code="registry_unavailable", registry="harbor.example.com")
+
+    async def fail(_: object) -> None:
+        raise down
+
+    async with at_work(Scripted(fail), settings_for(), fail) as (broker, _, _):
+        await broker.publish(request(id="waiting"))
+        await events_of(broker, 1, "retrying")
+        where = RequestFilter(code="registry_unavailable")
+        await broker.cancellations.publish(cancelling_all_event(where, datetime.now(UTC), "boss"))
+        (event,) = await events_of(broker, 1, "cancelled")
+        assert event.subject == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds_ago", "cancelled"),
+    [("registry_*", 10, True), ("denied", 10, False), ("denied", 30, True), ("registry_*", 30, False)],
+)
+async def test_a_registry_that_was_down_is_an_error_too_though_no_attempt(
+    code: str, seconds_ago: float, *, cancelled: bool
+) -> None:
+    postponed = (NOW - timedelta(seconds=20), "registry_unavailable")
+    delivery = delivered("a" * 32, NOW - timedelta(seconds=100), FAILED, redelivered=True, postponed=postponed)
+    event = cancelling_all_event(RequestFilter(code=code), NOW - timedelta(seconds=seconds_ago), "boss")
     async with Cancellations(Stream(event), 3600, Metrics()).following() as cancellations:
         await cancellations.caught_up()
         assert (cancellations.of(delivery, NOW) is not None) == cancelled
