@@ -32,8 +32,8 @@ _BUILDER = Explanation(
     "Look at the message and the consumer's log; check builder_path and the consumer's memory limit. Then replay.",
 )
 _TRUST = Explanation(
-    "The registry's certificate is not trusted.",
-    "Give its CA under auths.<host>.ca in config.yml, restart the consumers, then replay.",
+    "The registry's certificate is not trusted, has expired, or is for another name; the message says which.",
+    "Renew it, or give its CA under auths.<host>.ca in config.yml and restart the consumers. Then replay.",
 )
 _MALFORMED = Explanation(
     "The message in the queue was no conversion request that this version understands.",
