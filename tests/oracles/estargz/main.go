@@ -3,6 +3,7 @@
 //	oracle check BLOB TOC_DIGEST      opens, verifies, reads every chunk of every file; prints JSON
 //	oracle build LAYER OUT LEVEL CHUNK [PRIORITIZED...]
 //	                                  builds as ctr-remote does; prints JSON with times
+//	oracle entries TAR...             what archive/tar reads in each; prints JSON
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"os"
 	"sort"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -186,6 +188,59 @@ func build(args []string) {
 	}))
 }
 
+type entry struct {
+	Name, Link, User, Group []byte
+	Type                    string
+	Size, Mode              int64
+	UID, GID                int
+	Seconds, Nanoseconds    int64
+	Major, Minor            int64
+	Xattrs                  map[string][]byte
+	Content                 string
+}
+
+type archive struct {
+	Entries []entry
+	Error   string
+}
+
+func read(path string) (found archive) {
+	f, _ := open(path)
+	defer f.Close()
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return
+		}
+		content := sha256.New()
+		if err == nil {
+			_, err = io.Copy(content, r)
+		}
+		if err != nil {
+			found.Error = err.Error()
+			return
+		}
+		xattrs := map[string][]byte{}
+		for key, value := range h.PAXRecords {
+			if strings.HasPrefix(key, "SCHILY.xattr.") && h.Typeflag != tar.TypeXGlobalHeader {
+				xattrs[strings.TrimPrefix(key, "SCHILY.xattr.")] = []byte(value)
+			}
+		}
+		found.Entries = append(found.Entries, entry{
+			[]byte(h.Name), []byte(h.Linkname), []byte(h.Uname), []byte(h.Gname), string(h.Typeflag), h.Size, h.Mode, h.Uid, h.Gid,
+			h.ModTime.Unix(), int64(h.ModTime.Nanosecond()), h.Devmajor, h.Devminor, xattrs, fmt.Sprintf("%x", content.Sum(nil)),
+		})
+	}
+}
+
+func entries(paths []string) {
+	found := []archive{}
+	for _, path := range paths {
+		found = append(found, read(path))
+	}
+	fail(json.NewEncoder(os.Stdout).Encode(map[string]interface{}{"archives": found}))
+}
+
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == "check" {
 		check(os.Args[2], os.Args[3])
@@ -195,6 +250,10 @@ func main() {
 		build(os.Args[2:])
 		return
 	}
-	fmt.Fprintln(os.Stderr, "oracle check BLOB TOC_DIGEST | oracle build LAYER OUT LEVEL CHUNK [PRIORITIZED...]")
+	if len(os.Args) >= 3 && os.Args[1] == "entries" {
+		entries(os.Args[2:])
+		return
+	}
+	fmt.Fprintln(os.Stderr, "oracle check BLOB TOC_DIGEST | build LAYER OUT LEVEL CHUNK [PRIORITIZED...] | entries TAR...")
 	os.Exit(2)
 }
