@@ -13,6 +13,8 @@ from cli.running import running
 from cli.settings import config_path, settings_for
 from drivers.catalogue import option_models
 from shared.errors import IcsError, PermanentError, TransientError
+from shared.oci.reference import normal_registry
+from shared.planning import allowed_registries
 from shared.registry.client import RegistryClient
 from shared.settings.load import render_settings
 from shared.settings.model import Settings
@@ -52,8 +54,10 @@ def check(
         )
     if not settings.auths:
         print("Note: auths is empty, so no registry may be contacted and every webhook is skipped.")
-    for host in settings.harbor.keys() - settings.auths.keys() if settings.auths else ():
-        print(f"Note: {host} is under harbor and not under auths, so none of its images is converted.")
+    allowed = allowed_registries(settings)
+    for host in settings.harbor:
+        if allowed and normal_registry(host) not in allowed:
+            print(f"Note: {host} is under harbor and not under auths, so none of its images is converted.")
     if contact:
         with running() as runner:
             outcome = runner.run(_contact(settings))

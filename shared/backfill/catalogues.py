@@ -10,7 +10,7 @@ from shared.backfill.walk import Catalogue, Tagged
 from shared.errors import PermanentError
 from shared.oci.converted import ANNOTATION_DRIVER_NAME
 from shared.oci.digest import Digest
-from shared.oci.reference import Reference
+from shared.oci.reference import Reference, normal_registry
 from shared.outgoing.harbor_api import HarborApi, encoded
 from shared.outgoing.http import create_session
 from shared.registry.client import RegistryClient
@@ -88,7 +88,8 @@ async def open_catalogue(settings: Settings, registry: str, project: str = "") -
         PermanentError: ``invalid_request``: a project, but no Harbor API is configured for the registry.
     """
     async with AsyncExitStack() as stack:
-        harbor = settings.harbor.get(registry)
+        apis = {normal_registry(host): api for host, api in settings.harbor.items()}
+        harbor = apis.get(normal_registry(registry))
         if harbor is not None:
             session = await stack.enter_async_context(create_session())
             yield HarborCatalogue(HarborApi(harbor, session), project)

@@ -22,6 +22,7 @@ from yarl import URL
 
 from shared.errors import PermanentError
 from shared.events import TYPE_PREFIX, ConversionEvent
+from shared.oci.reference import normal_registry
 from shared.outgoing.harbor_api import HarborApi
 from shared.outgoing.http import call, create_session
 from shared.outgoing.outbox import FIRST_DELAY, Outbox
@@ -102,11 +103,11 @@ class _Webhook:
 
 class _Labeller:
     def __init__(self, host: str, harbor: HarborApi, label: str) -> None:
-        self._host, self._harbor, self._label = host, harbor, label
+        self._host, self._harbor, self._label = normal_registry(host), harbor, label
 
     async def send(self, event: ConversionEvent) -> None:
         request = event.data.request
-        if request is not None and request.source.registry == self._host:
+        if request is not None and normal_registry(request.source.registry) == self._host:
             await self._harbor.label_artifact(request.source, self._label)
 
 

@@ -40,6 +40,10 @@ def test_ports_that_an_ingress_and_a_consumer_on_one_machine_would_share_are_not
             "Note: auths is empty, so no registry may be contacted and every webhook is skipped.\n",
         ),
         (
+            "{auth_header: Bearer x, auths: {core: {}}, endpoints: {h.test: core}, harbor: {H.test: {url: 'https://h.test'}}}",
+            "",
+        ),
+        (
             "{auth_header: Bearer x, auths: {h.example.com: {}}, harbor: {g.example.com: {url: 'https://g.example.com'}}}",
             "Note: g.example.com is under harbor and not under auths, so none of its images is converted.\n",
         ),

@@ -33,8 +33,9 @@ async def test_a_project_needs_a_harbor() -> None:
             pass
 
 
-async def test_a_configured_harbor_is_walked_by_its_own_api() -> None:
-    settings = Settings(harbor={"harbor.example.com": HarborSettings(url="https://harbor.example.com")})
+@pytest.mark.parametrize("host", ["harbor.example.com", "Harbor.Example.com"])
+async def test_a_configured_harbor_is_walked_by_its_own_api(host: str) -> None:
+    settings = Settings(harbor={host: HarborSettings(url="https://harbor.example.com")})
     async with open_catalogue(settings, "harbor.example.com") as found:
         assert isinstance(found, HarborCatalogue)
 

@@ -200,7 +200,7 @@ async def test_the_source_artifact_gets_the_label_of_its_project(url: str, recei
     }
     harbor = HarborSettings(url=url.partition("/hook")[0], username="robot$ics", password=SecretStr("pw"), label="lazy")
     metrics = Metrics()
-    async with Notifier.from_settings(Settings(harbor={"harbor.example.com": harbor}), metrics) as notifier:
+    async with Notifier.from_settings(Settings(harbor={"Harbor.Example.com": harbor}), metrics) as notifier:
         notifier(event("succeeded"))
         await receiver.wait(5)
         notifier(event("succeeded"))
