@@ -40,6 +40,8 @@ AT_ONCE = 256
 """Webhooks that are worked on at once; more wait their turn, so that a burst costs waiting and not memory."""
 WAITING = 4096
 """Webhooks that wait their turn; more than can be worked on within the budget are refused at once, to be sent again."""
+REFUSALS_SAID = 60.0
+"""Seconds between two log lines of one kind of refusal: whoever guesses at the secret must not fill the log."""
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +72,7 @@ class Intake:
         self._budget, self._body_share = TimeLimit(BUDGET), TimeLimit(BODY_SHARE)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._open = 0
+        self._refusal_due: dict[int, float] = {}
 
     async def take(self, request: Request) -> Accepted:
         """Handle one webhook request.
@@ -108,6 +111,8 @@ class Intake:
             except HttpProblem as problem:
                 status = problem.status_code
                 outcome = "unauthorized" if status == 401 else "unavailable" if status == 503 else "invalid"
+                if outcome != "unavailable":
+                    self._tell_refusal(problem, client[0] if client else "somebody")
                 raise
             except TimeoutError:
                 raise _unavailable("the broker did not confirm in time") from None
@@ -117,6 +122,12 @@ class Intake:
                 exemplar = trace_id(span) if span.is_recording() else ""
                 self._metrics.webhook(*labels, perf_counter() - began, outcome, exemplar)
         return accepted
+
+    def _tell_refusal(self, problem: HttpProblem, client: str) -> None:
+        now = perf_counter()
+        if now >= self._refusal_due.get(problem.status_code, now):
+            self._refusal_due[problem.status_code] = now + REFUSALS_SAID
+            _log.warning("a webhook from %s was refused (%d): %s", client, problem.status_code, problem.detail)
 
     async def _take(self, request: Request, span: Span) -> Accepted:
         self._auth.check(request)

@@ -343,3 +343,16 @@ def test_no_body_whatever_it_holds_is_an_error_of_ours(body: dict[str, Any], kin
             return await ingress.post(body | {"type": kind})
 
     assert asyncio.run(run()).status_code in {200, 202, 400}
+
+
+async def test_refused_webhooks_are_told_in_the_log_once_in_a_while(
+    ingress: Ingress, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert (
+            await ingress.http.post("/conversion", json=push(), headers={"Authorization": "old"})
+        ).status_code == 401
+    assert (await ingress.http.post("/conversion", content=b"[", headers=AUTH)).status_code == 400
+    told = [message for message in caplog.messages if "was refused" in message]
+    assert [("(401)" in line, "(400)" in line) for line in told] == [(True, False), (False, True)]
+    assert "auth_header" in told[0]
