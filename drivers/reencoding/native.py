@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -31,25 +31,45 @@ _BLOCK_END: Final = Struct("=QIHH")
 
 _Size = ctypes.c_size_t
 _Pointer = ctypes.c_void_p
-_LIBRARY = ctypes.CDLL(str(Path(__file__).with_name("_native.so")))
-_LIBRARY.reencoding_inflater_new.restype = _Pointer
-_LIBRARY.reencoding_inflater_free.argtypes = (_Pointer,)
-_LIBRARY.reencoding_inflater_restart.argtypes = (_Pointer,)
-_LIBRARY.reencoding_inflate.argtypes = (_Pointer, _Pointer, _Size, ctypes.c_int, ctypes.POINTER(_Size))
-_LIBRARY.reencoding_piece.restype = _Pointer
-_LIBRARY.reencoding_piece.argtypes = (_Pointer, ctypes.POINTER(_Size))
-_LIBRARY.reencoding_matches.restype = _Pointer
-_LIBRARY.reencoding_matches.argtypes = (_Pointer, ctypes.POINTER(_Size))
-_LIBRARY.reencoding_block_ends.restype = _Pointer
-_LIBRARY.reencoding_block_ends.argtypes = (_Pointer, ctypes.POINTER(_Size))
-_LIBRARY.reencoding_encoder_new.restype = _Pointer
-_LIBRARY.reencoding_encoder_free.argtypes = (_Pointer,)
-_LIBRARY.reencoding_bound.restype = _Size
-_LIBRARY.reencoding_bound.argtypes = (_Size, _Size)
-_LIBRARY.reencoding_members.restype = _Size
-_LIBRARY.reencoding_members.argtypes = (
-    _Pointer, ctypes.c_char_p, _Size, _Pointer, _Size, ctypes.c_char_p, _Size, ctypes.c_int64, _Pointer, _Pointer, _Pointer,
-)  # fmt: skip
+_FUNCTIONS: Final[Mapping[str, tuple[type | None, Sequence[type]]]] = {
+    "inflater_new": (_Pointer, ()),
+    "inflater_free": (None, (_Pointer,)),
+    "inflater_restart": (None, (_Pointer,)),
+    "inflate": (ctypes.c_int, (_Pointer, _Pointer, _Size, ctypes.c_int, ctypes.POINTER(_Size))),
+    "piece": (_Pointer, (_Pointer, ctypes.POINTER(_Size))),
+    "matches": (_Pointer, (_Pointer, ctypes.POINTER(_Size))),
+    "block_ends": (_Pointer, (_Pointer, ctypes.POINTER(_Size))),
+    "encoder_new": (_Pointer, ()),
+    "encoder_free": (None, (_Pointer,)),
+    "bound": (_Size, (_Size, _Size)),
+    "members": (
+        _Size,
+        (
+            _Pointer, ctypes.c_char_p, _Size, _Pointer, _Size, ctypes.c_char_p, _Size, ctypes.c_int64, _Pointer, _Pointer,
+            _Pointer,
+        ),
+    ),
+}  # fmt: skip
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """The library, its functions declared.
+
+    Raises:
+        ImportError: it is not there, or was built of other sources or for another machine.
+    """
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(library, f"reencoding_{name}")
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        message = f"{error}: build it anew with scripts/setup.sh, or install ICS (pip install .)"
+        raise ImportError(message, path=str(path)) from error
+    return library
+
+
+_LIBRARY = load(Path(__file__).with_name("_native.so"))
 
 
 class Inflater:
