@@ -141,6 +141,7 @@ class AmqpDeadLetters:
 
     async def _open_look(self) -> _Look:
         """Hold everything that is in the queue. The caller holds the in-process lock."""
+        await self.ready()  # which declares a queue that was deleted
         try:
             async with asyncio.timeout(LOCK_WAIT):
                 channel = await cancellable(self._locked_channel())

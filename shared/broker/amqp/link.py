@@ -24,14 +24,14 @@ from aio_pika.exceptions import (
 )
 from aiormq import Channel
 from aiormq.abc import AbstractChannel as AbstractBareChannel
-from aiormq.exceptions import ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, PublishError
 
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.topology import Topology
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
 from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage
-from shared.errors import PermanentError
+from shared.errors import PermanentError, TransientError
 from shared.settings.broker_url import server_urls
 from shared.time_limit import TimeLimit
 from shared.unreachable import why
@@ -39,6 +39,11 @@ from shared.unreachable import why
 T = TypeVar("T")
 HEARTBEAT = 15
 """Seconds; a peer that is gone without a word is noticed within two."""
+_MISSING = (PublishError, ChannelNotFoundEntity)
+"""A message that came back as unroutable, and a queue that was asked for."""
+DELETED = 0.5
+"""Seconds until what was deleted is declared again: RabbitMQ first tells its consumers. Where it finds a queue of the name at that
+moment it subscribes them to that by itself, and then delivers nothing."""
 _LOST = (AMQPError, ConnectionError, OSError, asyncio.TimeoutError, ChannelInvalidStateError, RuntimeError)
 _log = logging.getLogger(__name__)
 
@@ -71,6 +76,7 @@ class AmqpLink:
         self._connection: AbstractConnection | None = None
         self._shared: _SharedChannel | None = None
         self._locking: AbstractConnection | None = None
+        self._doubted = False
         self._lock = asyncio.Lock()
         self.closed = False
 
@@ -109,7 +115,23 @@ class AmqpLink:
         """Confirmed, within the time-out. Raises what :meth:`call` raises."""
         await self._with_channel(lambda shared: shared.publisher.publish(queue, message))
 
+    def declare_again(self) -> None:
+        """Before the next channel: somebody may have deleted a queue, which costs no connection."""
+        self._doubted = True
+
     async def _with_channel(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
+        """Once more where a queue was missing: what came back is nowhere, so that no message is doubled."""
+        try:
+            return await self._once(use)
+        except TransientError as error:
+            if not isinstance(error.__cause__, _MISSING):
+                raise
+            _log.warning("RabbitMQ: a queue is missing; declaring all of them again")
+            self.declare_again()
+        await asyncio.sleep(DELETED)
+        return await self._once(use)
+
+    async def _once(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
         shared: _SharedChannel | None = None
         try:
             with self._limit():
@@ -233,26 +255,15 @@ class AmqpLink:
     async def _connected(self) -> AbstractConnection:
         async with self._lock:
             if self._alive and self._connection is not None:
+                if self._doubted:
+                    await self._declare(self._connection)
                 return self._connection
             if self.closed:
                 raise unavailable("the connection was closed")
             self._connection = self._shared = None
             connection = await self._connect()
             try:
-                await self.topology.declare(connection)
-            except ChannelPreconditionFailed as error:
-                await attempted(connection.close(), self.timeout)
-                raise PermanentError(
-                    f"RabbitMQ has a queue or exchange of the same name with other settings: {error.args[-1] if error.args else ''}"
-                    " Delete it when it is empty, or choose another broker.prefix",
-                    code="broker_mismatch",
-                ) from error
-            except ChannelAccessRefused as error:
-                await attempted(connection.close(), self.timeout)
-                raise PermanentError(
-                    f"RabbitMQ does not let this user declare queues that begin with {self.topology.prefix}",
-                    code="broker_refused",
-                ) from error
+                await self._declare(connection)
             except BaseException:
                 await attempted(connection.close(), self.timeout)
                 raise
@@ -261,6 +272,25 @@ class AmqpLink:
             connection.close_callbacks.add(lambda *_: self._forget(connection))
             _log.info("RabbitMQ: connected")
             return connection
+
+    async def _declare(self, connection: AbstractConnection) -> None:
+        self._doubted = False
+        try:
+            await self.topology.declare(connection)
+        except ChannelPreconditionFailed as error:
+            raise PermanentError(
+                f"RabbitMQ has a queue or exchange of the same name with other settings: {error.args[-1] if error.args else ''}"
+                " Delete it when it is empty, or choose another broker.prefix",
+                code="broker_mismatch",
+            ) from error
+        except ChannelAccessRefused as error:
+            raise PermanentError(
+                f"RabbitMQ does not let this user declare queues that begin with {self.topology.prefix}",
+                code="broker_refused",
+            ) from error
+        except BaseException:
+            self._doubted = True
+            raise
 
     def _forget(self, connection: AbstractConnection | None) -> None:
         """The next use connects again."""

@@ -20,17 +20,28 @@ START = 30.0
 """Seconds; a stream takes its time to elect a leader after its node was killed."""
 
 
+class StreamDeletedError(Exception):
+    """Whatever is of that name next begins anew."""
+
+
+_Arrived = asyncio.Queue[DeliveredMessage | StreamDeletedError | None]
+
+
 async def stream_messages(
     channel: AbstractChannel, stream: str, offset: Any, *, follow: bool
 ) -> AsyncGenerator[DeliveredMessage]:
     """Messages from ``offset`` (``x-stream-offset``) on, until the channel is closed, or, without ``follow``, until none comes.
 
+    Raises:
+        StreamDeletedError: somebody deleted it meanwhile.
+
     ``channel`` has a prefetch of :data:`PREFETCH`, and no other use. The library's own consumer would cost more for each message
     than everything that is done with it.
     """
-    arrived: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+    arrived: _Arrived = asyncio.Queue()
     channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
     consuming = cast("Channel", await channel.get_underlay_channel())
+    consuming.on_consumer_cancel_callbacks.add(lambda _frame: arrived.put_nowait(StreamDeletedError()))
     await consuming.basic_consume(stream, arrived.put, arguments={"x-stream-offset": offset}, timeout=START)
     unacknowledged, tag = 0, 0
     while True:
@@ -43,6 +54,8 @@ async def stream_messages(
         else:
             if message is None:
                 return
+            if isinstance(message, StreamDeletedError):
+                raise message
             yield message
             unacknowledged += 1
             tag = message.delivery_tag or tag
@@ -51,7 +64,7 @@ async def stream_messages(
             unacknowledged = 0
 
 
-async def _next(arrived: asyncio.Queue[DeliveredMessage | None], patience: float | None) -> DeliveredMessage | None:
+async def _next(arrived: _Arrived, patience: float | None) -> DeliveredMessage | StreamDeletedError | None:
     """Raises ``TimeoutError``."""
     if not arrived.empty():
         return arrived.get_nowait()

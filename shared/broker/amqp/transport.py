@@ -16,11 +16,12 @@ from aio_pika.abc import AbstractChannel
 from shared.broker.amqp.claims import AmqpClaims
 from shared.broker.amqp.dead_letters import AmqpDeadLetters
 from shared.broker.amqp.link import AmqpLink
-from shared.broker.amqp.stream import PREFETCH, START, stream_messages, stream_offset
+from shared.broker.amqp.stream import PREFETCH, START, StreamDeletedError, stream_messages, stream_offset
 from shared.broker.amqp.topology import RETRY_STEPS, Topology
 from shared.broker.amqp.work import AmqpTaken, subscription
 from shared.broker.api import BrokerStats
 from shared.broker.event_stream import CLOCK_SKEW, EventReading
+from shared.broker.transport import unavailable
 from shared.broker.wire import WireMessage, encode_events
 from shared.errors import TransientError
 from shared.events import ConversionEvent
@@ -56,6 +57,7 @@ class AmqpEvents(EventReading):
             try:
                 return await self._publish(message)
             except TransientError as error:
+                self._declared = None  # it may be that somebody deleted it
                 if monotonic() + pause - began > self._link.timeout:
                     raise
                 _log.info("an event is published again: %s", error.message)
@@ -87,6 +89,11 @@ class AmqpEvents(EventReading):
                             yield message.body
                 if not follow:
                     return
+            except StreamDeletedError as error:
+                if not follow:
+                    raise unavailable(f"RabbitMQ: the stream {self._name} was deleted while it was read") from error
+                offset = "first"
+                _log.warning("RabbitMQ: the stream %s was deleted; declaring it again", self._name)
             except TransientError as error:
                 if not follow:
                     raise

@@ -9,8 +9,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import cast
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aiormq import Channel
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
@@ -30,7 +32,11 @@ class _Room:
     """Stands among the messages that arrive where a backfill has ended."""
 
 
-_Arrived = asyncio.Queue[AbstractIncomingMessage | _Room | None]
+class _Cancelled:
+    """The broker sends nothing more: somebody deleted the queue. What was handed out can still be settled."""
+
+
+_Arrived = asyncio.Queue[AbstractIncomingMessage | _Room | _Cancelled | None]
 
 
 class AmqpTaken:
@@ -104,6 +110,7 @@ class _Subscription:
             except TransientError as error:
                 pause = RECONNECT[min(failures, len(RECONNECT) - 1)]
                 failures += 1
+                self._link.declare_again()
                 _log.warning("%s; trying again in %.1f s", error.message, pause)
                 await asyncio.sleep(pause)
 
@@ -114,6 +121,8 @@ class _Subscription:
         channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
         try:
             async with asyncio.timeout(self._link.timeout):
+                underlay = cast("Channel", await channel.get_underlay_channel())
+                underlay.on_consumer_cancel_callbacks.add(lambda _frame: arrived.put_nowait(_Cancelled()))
                 tag = await live.consume(arrived.put)
         except Exception as error:
             await attempted(channel.close(), self._link.timeout)
@@ -131,7 +140,7 @@ class _Subscription:
             while True:
                 if not self._slots.backfills:
                     await self._slots.wait_free()
-                incoming: AbstractIncomingMessage | _Room | None
+                incoming: AbstractIncomingMessage | _Room | _Cancelled | None
                 try:
                     async with asyncio.timeout(pause):
                         incoming = await arrived.get()
@@ -144,6 +153,8 @@ class _Subscription:
                         pause = 0
                         yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
                     continue
+                if isinstance(incoming, _Cancelled):
+                    raise unavailable("RabbitMQ ended our subscription: the work queue was deleted")
                 if incoming is None:
                     raise unavailable("RabbitMQ: the channel was closed")
                 self._slots.recall()
@@ -169,5 +180,5 @@ class _Subscription:
             await queue.cancel(tag)
             while not arrived.empty():
                 unseen = arrived.get_nowait()
-                if unseen is not None and not isinstance(unseen, _Room):
+                if unseen is not None and not isinstance(unseen, _Room | _Cancelled):
                     await unseen.nack(requeue=True)
