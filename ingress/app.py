@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from ingress.acceld.convert import create_convert_router
 from ingress.acceld.refusal import answer_in_accelds_words
 from ingress.acceld.tasks import create_task_router
+from ingress.api_page.page import create_api_page
 from ingress.backfill.api import create_backfill_router
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
@@ -51,6 +52,8 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
         title="Image conversion service",
         version=service_version(),
         description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
         lifespan=lifespan,
     )
     app.state.status = status
@@ -122,6 +125,7 @@ def create_app(settings: Settings, broker: Broker, *, metrics: Metrics, tracing:
     app.include_router(create_status_router(status))
     app.include_router(create_dead_letter_router(status))
     app.include_router(create_backfill_router(status.access, status.backfills, backfills))
+    app.include_router(create_api_page(app.openapi))
     if settings.console.enabled:
         app.include_router(create_console(status, backfills))
 

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from ingress.backfill.api import BackfillView
 from ingress.backfill.record import BackfillRecord
 from ingress.backfill.runner import BackfillRunner
+from ingress.console.assets import HEADERS
 from ingress.console.form import read_form
-from ingress.console.pages import HEADERS, Renderer
+from ingress.console.pages import Renderer
 from ingress.status.service import Status
 from shared.backfill.events import BackfillPlan
 from shared.errors import PermanentError

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
+from ingress.console.assets import HEADERS
 from ingress.console.form import read_form
-from ingress.console.pages import HEADERS, Renderer, form_filter
+from ingress.console.pages import Renderer, form_filter
 from ingress.status.cancelling import (
     NotCancellableError,
     by_status,

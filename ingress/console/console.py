@@ -13,10 +13,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from ingress.backfill.runner import BackfillRunner
+from ingress.console.assets import HEADERS, create_asset_router
 from ingress.console.backfill_pages import create_backfill_router
 from ingress.console.cancel_pages import create_cancel_router
 from ingress.console.dead_letter_pages import create_dead_letter_router
-from ingress.console.pages import HEADERS, Renderer, create_pages_router
+from ingress.console.pages import Renderer, create_pages_router
 from ingress.problem import HttpProblem
 from ingress.status.service import Status
 from shared.errors import IcsError
@@ -27,6 +28,7 @@ def create_console(status: Status, backfills: BackfillRunner) -> APIRouter:
     renderer = Renderer(status)
     pages = _route_class(renderer)
     router = APIRouter()
+    router.include_router(create_asset_router("/console"))
     router.include_router(create_dead_letter_router(status, renderer, pages))
     router.include_router(create_cancel_router(status, renderer, pages))
     router.include_router(create_backfill_router(status, backfills, renderer, pages))

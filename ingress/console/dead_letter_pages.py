@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
+from ingress.console.assets import HEADERS
 from ingress.console.form import SELECTION, read_form
-from ingress.console.pages import HEADERS, Renderer
+from ingress.console.pages import Renderer
 from ingress.status.service import Status
 from shared.broker.api import DeadLetterFilter
 from shared.dead_letter_operations import Operation

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ingress.console import presentation
+from ingress.console.assets import HEADERS
 from ingress.console.charts import hour_columns, waterfall
 from ingress.status.cancelling import cancellable_filter
 from ingress.status.conversion import STATUSES
@@ -24,22 +25,6 @@ from shared.explanations import explain
 from shared.request_filter import RequestFilter
 
 _HERE = Path(__file__).parent
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-_ASSETS = {
-    "console.css": "text/css",
-    "console.js": "text/javascript",
-    "theme.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-}
 PAGE = 50
 
 
@@ -92,7 +77,7 @@ class Renderer:
 
 
 def create_pages_router(status: Status, renderer: Renderer, route_class: type[APIRoute]) -> APIRouter:
-    """Reading: overview, conversions, queue. Everything is behind ``console.credential`` but the style sheet and scripts."""
+    """Reading: overview, conversions, queue. Everything is behind ``console.credential``."""
     router = APIRouter(prefix="/console", route_class=route_class, include_in_schema=False)
     protected = APIRouter(route_class=route_class, dependencies=[Depends(status.access.read)])
     views = status.views
@@ -167,13 +152,6 @@ def create_pages_router(status: Status, renderer: Renderer, route_class: type[AP
     @router.get("")
     async def without_slash() -> RedirectResponse:
         return RedirectResponse("console/", 307)
-
-    @router.get("/static/{name}")
-    async def asset(name: str) -> Response:
-        if name not in _ASSETS:
-            raise HTTPException(404)
-        headers = {**HEADERS, "Cache-Control": "public, max-age=300"}
-        return FileResponse(_HERE / "static" / name, media_type=_ASSETS[name], headers=headers)
 
     @protected.get("/{page:path}")
     async def nothing(page: str) -> Response:

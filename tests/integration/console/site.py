@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from ingress.acceld.tasks import create_task_router
+from ingress.api_page.page import create_api_page
 from ingress.backfill.runner import BackfillRunner
 from ingress.console.console import create_console
 from ingress.problem import HttpProblem
@@ -247,7 +248,7 @@ def site(prefix: str = "") -> Iterator[Site]:
             broker = QueueBroker(transport, delivery_limit=10)
             await fill(broker)
             status = create_status(settings(), broker, Metrics(), Tracing(TracerProvider()))
-            app = FastAPI()
+            app = FastAPI(docs_url=None)
 
             @app.exception_handler(HttpProblem)
             async def problem(_request: Request, error: HttpProblem) -> Response:
@@ -255,6 +256,7 @@ def site(prefix: str = "") -> Iterator[Site]:
 
             app.include_router(create_status_router(status, heartbeat=1))
             app.include_router(create_task_router(status))
+            app.include_router(create_api_page(app.openapi))
             reporter = EventReporter(broker.events, status.metrics, ())
             runner = BackfillRunner(settings(), broker, status.backfills, tracing=status.tracing, reporter=reporter)
             app.include_router(create_console(status, runner))

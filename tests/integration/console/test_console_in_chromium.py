@@ -158,6 +158,23 @@ def test_focus_survives_a_live_update(console: Site, operator: Page) -> None:
     assert operator.evaluate("document.activeElement.getAttribute('href')") == href
 
 
+def test_the_apis_description_is_a_page_that_axe_finds_nothing_in_and_that_asks_no_other_host(
+    console: Site, chromium: Browser, problems: list[str]
+) -> None:
+    context = chromium.new_context()
+    page = watched(context, problems)
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto(f"{console.url}/docs")
+    page.locator("summary").filter(has_text="GET /api/v1/status/conversions").first.click()
+    page.get_by_role("link", name="ConversionPage", exact=True).click()
+    expect(page.get_by_role("heading", name="ConversionPage", exact=True)).to_be_in_viewport()
+    assert _violations(page) == []
+    assert {url for url in asked if not url.startswith(console.url)} == set()
+    assert problems == []
+    context.close()
+
+
 @pytest.mark.parametrize("name", VIEWS)
 def test_every_view_is_readable_without_javascript_and_below_a_path_prefix(
     prefixed: Site, chromium: Browser, problems: list[str], name: str

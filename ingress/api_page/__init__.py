@@ -1,0 +1,1 @@
+"""``/docs``: what the API's description (``/openapi.json``) says, as a page."""
