@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from cli import backfill, cancel, check, config, convert, drivers, harbor, services, version
+from cli import backfill, cancel, check, config, convert, drivers, services, version
 from cli.dead_letters import commands as dead_letters
 from cli.errors import Exit
+from cli.harbor import commands as harbor
 
 app = typer.Typer(
     name="ics",

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from cli.harbor_intent import Intent, Outcome
-from cli.harbor_setup import HarborSetup
+from cli.harbor.intent import Intent, Outcome
+from cli.harbor.setup import HarborSetup
 from shared.errors import PermanentError, TransientError
 from shared.oci.reference import parse_reference
 from shared.outgoing.harbor_api import HarborApi

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
-from cli.harbor_intent import Intent, Rights
-from cli.harbor_steps import reworded, step
+from cli.harbor.intent import Intent, Rights
+from cli.harbor.steps import reworded, step
 from shared.errors import IcsError, PermanentError
 from shared.outgoing.harbor_api import HarborApi
 

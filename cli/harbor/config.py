@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from yarl import URL
 
-from cli.harbor_intent import Intent, Outcome
+from cli.harbor.intent import Intent, Outcome
 from cli.options import Output, print_json
 from shared.errors import PermanentError
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from cli.harbor_intent import Intent, Outcome, PayloadFormat
-from cli.harbor_robot import HarborRobot, told_rights
-from cli.harbor_steps import reworded, step
+from cli.harbor.intent import Intent, Outcome, PayloadFormat
+from cli.harbor.robot import HarborRobot, told_rights
+from cli.harbor.steps import reworded, step
 from shared.errors import IcsError, PermanentError
 from shared.outgoing.harbor_api import HarborApi
 

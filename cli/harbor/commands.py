@@ -1,4 +1,4 @@
-"""``ics harbor``: point Harbor projects at ICS."""
+"""``ics harbor ...``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 from pydantic import SecretStr
 from yarl import URL
 
-from cli.harbor_config import Handover, authorization_in, prepare
-from cli.harbor_intent import Intent, Outcome, PayloadFormat
-from cli.harbor_setup import HarborSetup
+from cli.harbor.config import Handover, authorization_in, prepare
+from cli.harbor.intent import Intent, Outcome, PayloadFormat
+from cli.harbor.setup import HarborSetup
 from cli.options import Output, OutputOption, print_json
 from cli.running import running
 from shared.errors import PermanentError

@@ -1,0 +1,1 @@
+"""``ics harbor``: point Harbor projects at ICS."""
