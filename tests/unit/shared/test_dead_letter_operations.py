@@ -185,6 +185,12 @@ async def test_filters(where: DeadLetterFilter, found: int) -> None:
         assert (await work.broker.dead_letters.get("letter-9")) is None
 
 
+@pytest.mark.parametrize(("text", "found"), [("letter-1", 1), ("library/app", 0)])
+async def test_what_was_no_request_is_found_by_what_it_has(text: str, found: int) -> None:
+    async with desk(letter(1, request=False)) as work:
+        assert len(await work.operations.find(DeadLetterFilter(text=text))) == found
+
+
 async def test_one_is_got_and_all_are_counted() -> None:
     async with desk(letter(1), letter(2)) as work:
         assert (await work.broker.dead_letters.get("letter-2")) == (await work.operations.find(DeadLetterFilter()))[1]
