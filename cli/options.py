@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,3 +120,12 @@ def key_values(pairs: list[str]) -> dict[str, Any]:
 
 def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
+
+
+def ago(moment: datetime) -> str:
+    """How long it is past, in the largest unit of which there are two: ``3h``."""
+    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from cli.dead_letters.work import with_letters
 from cli.errors import Exit, told
 from cli.filters import ConditionOptions
 from cli.option_groups import grouped
-from cli.options import ConfigOption, Output, OutputOption, console, print_json
+from cli.options import ConfigOption, Output, OutputOption, ago, console, print_json
 from shared.broker.api import DeadLetterFilter
 from shared.errors import PermanentError
 from shared.explanations import explain
@@ -47,7 +46,7 @@ def list_(
     table.add_column("attempts", justify="right")
     for letter in found:
         image = str(letter.request.source) if letter.request else "(not a request)"
-        age = _ago(letter.died_at)
+        age = ago(letter.died_at)
         table.add_row(letter.id, age, image.partition("@")[0], letter.failure.code, str(len(letter.attempts)))
     out = console()
     out.print(table if found else "no dead letters" + (" match" if where != DeadLetterFilter() else ""))
@@ -81,7 +80,7 @@ def show(
         table.add_row("rule", request.rule)
     else:
         table.add_row("message", letter.raw[:2000])
-    table.add_row("died", f"{letter.died_at:%Y-%m-%d %H:%M:%S} UTC ({_ago(letter.died_at)} ago) at {letter.consumer}")
+    table.add_row("died", f"{letter.died_at:%Y-%m-%d %H:%M:%S} UTC ({ago(letter.died_at)} ago) at {letter.consumer}")
     table.add_row("error", f"{letter.failure.code} ({letter.failure.kind}): {letter.failure.message}")
     for key, value in letter.failure.details.items():
         table.add_row("", f"{key}: {value}")
@@ -130,11 +129,3 @@ def export(
         except OSError as error:
             raise PermanentError(f"cannot write {to}: {error.strerror}", code="cannot_write") from None
     print(f"{len(found)} exported to {to}", file=sys.stderr)
-
-
-def _ago(moment: datetime) -> str:
-    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"

@@ -133,3 +133,21 @@ def test_a_bad_night(config: Path, tmp_path: Path) -> None:
     ics(config, "purge", "--yes")
     assert listed(config) == []
     assert "no dead letters" in ics(config, "list")
+
+
+def test_the_summary_tells_what_there_is_most_of_and_what_to_do(config: Path) -> None:
+    assert "no dead letters" in ics(config, "summary")
+    bury(
+        config,
+        died(1, code="denied", minutes=60),
+        *(died(number, code="registry_timeout", minutes=number) for number in range(2, 5)),
+        died(6, code="malformed_message", request=False),
+    )
+    text = ics(config, "summary")
+    assert text.index("registry_timeout") < text.index("denied")
+    assert "Check that the registry is up" in " ".join(text.split())
+    found = orjson.loads(ics(config, "summary", "--output", "json", "--older-than", "90s"))
+    assert [(group["code"], group["count"]) for group in found] == [("registry_timeout", 3), ("denied", 1)]
+    assert found[0]["repositories"] == {"harbor.example.com/library/app": 3}
+    assert found[0]["oldest"] < found[0]["newest"]
+    assert "no dead letters match" in ics(config, "summary", "--code", "nothing")
