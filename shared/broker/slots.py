@@ -38,6 +38,10 @@ class Slots:
         return max(0, self.total - len(self._held))
 
     @property
+    def live(self) -> int:
+        return len(self._held) - self.backfills
+
+    @property
     def backfills(self) -> int:
         return sum(slot.lane == "backfill" for slot in self._held)
 

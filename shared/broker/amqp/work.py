@@ -1,6 +1,10 @@
 """The work queues: live messages are pushed to us up to the prefetch, backfill is fetched only when nothing live waits.
 
-What is fetched does not count against the channel's prefetch, so a live message arrives also while backfills hold the slots.
+Backfill is fetched on a channel of its own: so it neither counts against the prefetch nor keeps the live one from being closed.
+
+Where somebody deletes the live queue and it is declared again within some 20 ms, RabbitMQ 3 was seen to tell its consumers nothing,
+and to count what is published as delivered to them, while nothing arrives: no question shows that (a passive declare tells none
+ready and a consumer). Closing the channel hands it all back. So whoever hears nothing for a while subscribes anew.
 """
 
 from __future__ import annotations
@@ -9,10 +13,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import cast
+from time import monotonic
 
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aiormq import Channel
+from aio_pika import IncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aiormq.abc import AbstractChannel as AbstractBareChannel
+from aiormq.abc import DeliveredMessage
 
 from shared.broker.amqp.link import AmqpLink
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
@@ -24,6 +30,8 @@ from shared.messages import Priority
 
 IDLE = 0.25
 """Seconds without a live message before backfill is looked for; as long as there is any, not after one that has ended."""
+RENEW = 60.0
+"""Seconds without a live message, and with none in hand, after which a subscription is made anew."""
 RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)
 _log = logging.getLogger(__name__)
 
@@ -84,8 +92,8 @@ def _text(value: bytes | str) -> str:
 
 @asynccontextmanager
 async def subscription(link: AmqpLink, prefetch: int) -> AsyncIterator[AsyncIterator[AmqpTaken]]:
-    """Deliveries over any number of connections. Channels stay open until the link closes, so that what was handed out can
-    still be settled after leaving.
+    """Deliveries over any number of connections. A channel of which something was handed out stays open until the link closes, so
+    that it can still be settled after leaving.
     """
     async with aclosing(_Subscription(link, prefetch).messages()) as messages:
         yield messages
@@ -96,13 +104,14 @@ class _Subscription:
         self._link = link
         self._prefetch = prefetch
         self._slots = Slots(prefetch)
+        self._fetching: AbstractChannel | None = None
 
     async def messages(self) -> AsyncGenerator[AmqpTaken]:
         failures = 0
         while True:
             try:
                 with honouring_cancellation():
-                    channel = await self._link.open_channel(prefetch=self._prefetch)
+                    channel = await self._link.open_bare_channel(self._link.timeout)
                     async with aclosing(self._from(channel)) as taken:
                         async for each in taken:
                             failures = 0
@@ -114,19 +123,23 @@ class _Subscription:
                 _log.warning("%s; trying again in %.1f s", error.message, pause)
                 await asyncio.sleep(pause)
 
-    async def _from(self, channel: AbstractChannel) -> AsyncGenerator[AmqpTaken]:
+    async def _from(self, channel: AbstractBareChannel) -> AsyncGenerator[AmqpTaken]:
+        """Until the subscription is to be made anew."""
         arrived: _Arrived = asyncio.Queue()
-        live = await channel.get_queue(self._link.topology.lane("live"), ensure=False)
-        backfill = await channel.get_queue(self._link.topology.lane("backfill"), ensure=False)
-        channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
+
+        async def note(message: DeliveredMessage) -> None:
+            arrived.put_nowait(IncomingMessage(message))
+
+        channel.closing.add_done_callback(lambda _: arrived.put_nowait(None))
+        channel.on_consumer_cancel_callbacks.add(lambda _frame: arrived.put_nowait(_Cancelled()))
         try:
             async with asyncio.timeout(self._link.timeout):
-                underlay = cast("Channel", await channel.get_underlay_channel())
-                underlay.on_consumer_cancel_callbacks.add(lambda _frame: arrived.put_nowait(_Cancelled()))
-                tag = await live.consume(arrived.put)
+                await channel.basic_qos(prefetch_count=self._prefetch)
+                consuming = await channel.basic_consume(self._link.topology.lane("live"), note)
         except Exception as error:
             await attempted(channel.close(), self._link.timeout)
             raise unavailable("RabbitMQ: cannot subscribe") from error
+        heard = monotonic()
         # Not one that ended before a live message was taken: the next live one may be on its way to the slot of that.
         ended, pause = False, IDLE
 
@@ -145,11 +158,14 @@ class _Subscription:
                     async with asyncio.timeout(pause):
                         incoming = await arrived.get()
                 except TimeoutError:
+                    if not self._slots.live and monotonic() - heard >= RENEW:
+                        _log.debug("RabbitMQ: nothing heard for %.0f s; subscribing again", RENEW)
+                        return
                     incoming, ended = _Room(), True
                 pause = IDLE
                 if isinstance(incoming, _Room):
                     room = ended and arrived.empty() and self._slots.backfill_fits
-                    if room and (waiting := await self._fetched(backfill)) is not None:
+                    if room and (waiting := await self._fetched()) is not None:
                         pause = 0
                         yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
                     continue
@@ -157,6 +173,7 @@ class _Subscription:
                     raise unavailable("RabbitMQ ended our subscription: the work queue was deleted")
                 if incoming is None:
                     raise unavailable("RabbitMQ: the channel was closed")
+                heard = monotonic()
                 self._slots.recall()
                 try:
                     await self._slots.wait_free()
@@ -166,19 +183,28 @@ class _Subscription:
                 ended = False
                 yield AmqpTaken(incoming, "live", self._slots, self._link.timeout)
         finally:
-            await attempted(self._leave(live, tag, arrived), self._link.timeout)
+            await attempted(self._leave(channel, consuming.consumer_tag or "", arrived), self._link.timeout)
 
-    async def _fetched(self, queue: AbstractQueue) -> AbstractIncomingMessage | None:
+    async def _fetched(self) -> AbstractIncomingMessage | None:
+        if self._fetching is None:
+            self._fetching = await self._link.open_channel()
+        channel = self._fetching
         try:
+            queue = await channel.get_queue(self._link.topology.lane("backfill"), ensure=False)
             return await cancellable(queue.get(fail=False, timeout=self._link.timeout))
         except Exception as error:
+            self._fetching = None
+            if not self._slots.backfills:
+                await attempted(channel.close(), self._link.timeout)
             raise unavailable("RabbitMQ: the channel was closed") from error
 
-    async def _leave(self, queue: AbstractQueue, tag: str, arrived: _Arrived) -> None:
+    async def _leave(self, channel: AbstractBareChannel, tag: str, arrived: _Arrived) -> None:
         """Take no more, and hand back what nobody has seen."""
         async with asyncio.timeout(self._link.timeout):
-            await queue.cancel(tag)
+            await channel.basic_cancel(tag)
             while not arrived.empty():
                 unseen = arrived.get_nowait()
                 if unseen is not None and not isinstance(unseen, _Room | _Cancelled):
                     await unseen.nack(requeue=True)
+            if not self._slots.live:
+                await channel.close()

@@ -10,6 +10,8 @@ from pathlib import Path
 import aio_pika
 import pytest
 
+from shared.broker.amqp import work as amqp_work
+from shared.broker.amqp.topology import Topology
 from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.events import conversion_event
@@ -49,6 +51,26 @@ async def test_a_consumer_goes_on_with_a_work_queue_that_was_deleted(broker: Bro
         await broker.publish(request(2, priority=lane))
         second = await waiting
         assert (first.request.id, second.request.id) == (request(1).id, request(2).id)
+        await second.ack()
+
+
+@pytest.mark.parametrize("lane", ["live", "backfill"])
+async def test_a_consumer_goes_on_with_a_work_queue_that_was_declared_again_before_it_was_told(
+    broker: Broker, url: str, tmp_path: Path, lane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amqp_work, "RENEW", 1.0)
+    chosen = settings_for(url, PREFIX, tmp_path).broker
+    topology = Topology(PREFIX, chosen.delivery_limit, chosen.events_max_age)
+    async with await aio_pika.connect(url) as connection, broker.deliveries(5) as deliveries:
+        channel = await connection.channel()
+        await broker.publish(request(1, priority=lane))
+        await (await anext(deliveries)).ack()
+        waiting = asyncio.ensure_future(anext(deliveries))
+        await channel.queue_delete(topology.lane("live" if lane == "live" else "backfill"))
+        await topology.declare(connection)
+        await broker.publish(request(2, priority=lane))
+        second = await waiting
+        assert second.request.id == request(2).id
         await second.ack()
 
 
