@@ -26,6 +26,7 @@ from aiormq import Channel
 from aiormq.abc import AbstractChannel as AbstractBareChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, PublishError
 
+from shared.broker.amqp.connection import Connection
 from shared.broker.amqp.publisher import Publisher
 from shared.broker.amqp.topology import Topology
 from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
@@ -172,8 +173,12 @@ class AmqpLink:
                 with honouring_cancellation():
                     connection = await self._connected()
                     channel = await connection.channel(publisher_confirms=True)
-                    if prefetch:
-                        await channel.set_qos(prefetch_count=prefetch)
+                    try:
+                        if prefetch:
+                            await channel.set_qos(prefetch_count=prefetch)
+                    except BaseException:
+                        await attempted(channel.close(), self.timeout)
+                        raise
                     return channel
 
     async def open_bare_channel(self, patience: float) -> AbstractBareChannel:
@@ -278,7 +283,11 @@ class AmqpLink:
     async def _declare(self, connection: AbstractConnection) -> None:
         self._doubted = False
         try:
-            await self.topology.declare(connection)
+            channel = await connection.channel()
+            try:
+                await self.topology.declare(channel)
+            finally:
+                await attempted(channel.close(), self.timeout)
         except ChannelPreconditionFailed as error:
             raise PermanentError(
                 f"RabbitMQ has a queue or exchange of the same name with other settings: {error.args[-1] if error.args else ''}"
@@ -317,7 +326,9 @@ class AmqpLink:
         url = server if "heartbeat=" in server else f"{server}{'&' if '?' in server else '?'}heartbeat={HEARTBEAT}"
         try:
             # A server that hangs leaves the others their share of the time.
-            return await aio_pika.connect(url, timeout=self.timeout / len(self._urls), ssl_context=context)
+            return await aio_pika.connect(
+                url, timeout=self.timeout / len(self._urls), ssl_context=context, connection_class=Connection
+            )
         except (AuthenticationError, ProbableAuthenticationError) as error:
             raise PermanentError(
                 "RabbitMQ refuses the user or password of broker.url", code="broker_refused"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aio_pika.abc import AbstractChannel, AbstractConnection, ExchangeType
+from aio_pika.abc import AbstractChannel, ExchangeType
 from pamqp.common import FieldValue
 
 from shared.messages import Priority
@@ -58,16 +58,17 @@ class Topology:
     def claim(self, key: str) -> str:
         return f"{self.prefix}.claim.{key}"
 
-    async def declare(self, connection: AbstractConnection) -> None:
+    async def declare(self, channel: AbstractChannel) -> None:
         """Idempotent. Raises ``ChannelPreconditionFailed`` where something of the name is different."""
-        channel = await connection.channel()
         quorum: Table = {"x-queue-type": "quorum"}
         if self.replicas > 1:
             quorum["x-quorum-initial-group-size"] = self.replicas
         # At-least-once needs reject-publish: then neither a full nor a lost dead-letter queue costs a message.
         careful: Table = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         exchange = await channel.declare_exchange(self.dead_exchange, ExchangeType.FANOUT, durable=True)
-        dead = await channel.declare_queue(self.dead, durable=True, arguments={**quorum, **self._unlimited(connection)})
+        dead = await channel.declare_queue(
+            self.dead, durable=True, arguments={**quorum, **_unlimited(await _version(channel))}
+        )
         await dead.bind(exchange)
         for name in (self.lane("live"), self.lane("backfill")):
             await channel.declare_queue(
@@ -92,7 +93,6 @@ class Topology:
                         "x-dead-letter-routing-key": name,
                     },
                 )
-        await channel.close()
 
     async def declare_stream(self, channel: AbstractChannel, name: str) -> None:
         """``events`` or ``cancellations``, apart from the work: conversions do not wait for their history."""
@@ -102,12 +102,15 @@ class Topology:
             arguments["x-stream-max-segment-size-bytes"] = _SMALL_SEGMENT
         await channel.declare_queue(name, durable=True, arguments=arguments)
 
-    @staticmethod
-    def _unlimited(connection: AbstractConnection) -> Table:
-        """Looking at dead letters hands them back, which counts as a delivery; from 4.0 on, queues have a limit by default."""
-        transport = getattr(connection, "transport", None)
-        properties = getattr(getattr(transport, "connection", None), "server_properties", None) or {}
-        version = properties.get("version", b"")
-        text = version.decode() if isinstance(version, bytes) else str(version)
-        major = text.partition(".")[0]
-        return {"x-delivery-limit": -1} if major.isdigit() and int(major) >= 4 else {}
+
+async def _version(channel: AbstractChannel) -> str:
+    """RabbitMQ's, as in ``3.10.8``; empty where it does not tell."""
+    underlay = await channel.get_underlay_channel()
+    told = underlay.connection.server_properties.get("version", b"")
+    return told.decode() if isinstance(told, bytes) else str(told)
+
+
+def _unlimited(version: str) -> Table:
+    """Looking at dead letters hands them back, which counts as a delivery; from 4.0 on, queues have a limit by default."""
+    major = version.partition(".")[0]
+    return {"x-delivery-limit": -1} if major.isdigit() and int(major) >= 4 else {}

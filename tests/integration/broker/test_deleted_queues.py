@@ -67,7 +67,7 @@ async def test_a_consumer_goes_on_with_a_work_queue_that_was_declared_again_befo
         await (await anext(deliveries)).ack()
         waiting = asyncio.ensure_future(anext(deliveries))
         await channel.queue_delete(topology.lane("live" if lane == "live" else "backfill"))
-        await topology.declare(connection)
+        await topology.declare(channel)
         await broker.publish(request(2, priority=lane))
         second = await waiting
         assert second.request.id == request(2).id
