@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -28,16 +28,25 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+def tell(message: str, code: str) -> None:
+    """A failure in plain text, for people."""
+    print(f"ics: {message} [{code}]", file=sys.stderr)
+
+
 @contextmanager
-def told() -> Iterator[None]:
-    """Known errors become a line on standard error and an exit code; unknown ones stay what they are."""
+def told(write: Callable[[str, str], None] = tell) -> Iterator[None]:
+    """Known errors become a line on standard error and an exit code; unknown ones stay what they are.
+
+    Args:
+        write: says a failure's message and code.
+    """
     try:
         yield
     except TransientError as error:
-        _tell(error.message, error.code)
+        write(error.message, error.code)
         raise typer.Exit(Exit.TRANSIENT) from None
     except PermanentError as error:
-        _tell(error.message, error.code)
+        write(error.message, error.code)
         raise typer.Exit(Exit.PERMANENT) from None
     except SkippedError as error:
         print(f"nothing to do: {error.reason}", file=sys.stderr)
@@ -48,7 +57,3 @@ def told() -> Iterator[None]:
     except KeyboardInterrupt:
         print("ics: interrupted", file=sys.stderr)
         raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def _tell(message: str, code: str) -> None:
-    print(f"ics: {message} [{code}]", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import told
+from cli.last_words import told_as_its_log
 from cli.options import ConfigOption, console
 from cli.process import run_process
 from cli.running import running
@@ -26,7 +26,7 @@ def up(config: ConfigOption = None) -> None:
     """
     from cli.parts import run_everything  # noqa: PLC0415
 
-    with told():
+    with told_as_its_log(config, "up"):
         run_process(settings_for(config), "up", run_everything)
 
 
@@ -39,7 +39,7 @@ def ingress(config: ConfigOption = None) -> None:
     """
     from cli.parts import run_ingress  # noqa: PLC0415
 
-    with told():
+    with told_as_its_log(config, "ingress"):
         run_process(settings_for(config), "ingress", run_ingress)
 
 
@@ -52,7 +52,7 @@ def consumer(config: ConfigOption = None) -> None:
     """
     from cli.parts import run_consumer_alone  # noqa: PLC0415
 
-    with told():
+    with told_as_its_log(config, "consumer"):
         run_process(settings_for(config), "consumer", run_consumer_alone)
 
 

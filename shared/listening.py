@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -27,4 +28,16 @@ def listening_socket(host: str, port: int, key: str) -> socket.socket:
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number and number > 0 else "no address of this machine"
-        raise PermanentError(f"{key}: cannot listen on {host}:{port}: {reason}", code="address_unavailable") from None
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise PermanentError(
+            f"{key}: cannot listen on {where}: {reason}; {_what_to_do(number, key)}", code="address_unavailable"
+        ) from None
+
+
+def _what_to_do(number: int | None, key: str) -> str:
+    variable = f"ICS_{key.upper().replace('.', '__')}"
+    if number == errno.EADDRINUSE:
+        return f"another process listens there: end it, or set {key} ({variable}) to another port"
+    if number == errno.EACCES:
+        return f"this user may not take that port: set {key} ({variable}) to one from 1024 on"
+    return "hostname (ICS_HOSTNAME) must be an address or a name of this machine"

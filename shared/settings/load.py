@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from shared.settings.broker_url import without_credentials
 from shared.settings.check import check
 from shared.settings.environment import PREFIX, overrides
-from shared.settings.model import Settings
+from shared.settings.model import Log, Settings
 from shared.settings.problems import ConfigError, Problem, from_validation, join
 
 
@@ -44,6 +44,17 @@ def load_settings(
         problems = [_with_variable(problem, from_environment) for problem in problems]
         raise ConfigError(_without_index(problems, single_rule=single_rule))
     return _with_secret_files(settings)
+
+
+def log_settings(path: Path | None, *, environ: Mapping[str, str]) -> Log:
+    """How to log, of a configuration that may be wrong in any other place; the default where it cannot be told."""
+    try:
+        data = _read(path) if path is not None else {}
+    except ConfigError:
+        data = {}
+    from_environment, _ = overrides(environ)
+    settings, _ = _validated({"log": _merged(data, from_environment).get("log", {})})
+    return Log() if settings is None else settings.log
 
 
 def render_settings(settings: Settings) -> str:

@@ -7,6 +7,7 @@ import socket
 import ssl
 from pathlib import Path
 
+import orjson
 import pytest
 import yaml
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
@@ -57,13 +58,15 @@ async def test_https_is_served_http_is_redirected_and_sigterm_ends_both(tmp_path
 
 
 @pytest.mark.parametrize(("role", "key"), [("ingress", "http"), ("up", "http"), ("consumer", "metric")])
-async def test_an_occupied_port_is_one_clear_line(role: str, key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_an_occupied_port_is_one_clear_line(role: str, key: str, form: str, tmp_path: Path) -> None:
     config = tmp_path / "config.yml"
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
         document = {
             "hostname": "127.0.0.1",
             key: {"port": port},
+            "log": {"format": form},
             "broker": {"url": "memory:"},
             "work_dir": str(tmp_path / "work"),
         }
@@ -76,7 +79,13 @@ async def test_an_occupied_port_is_one_clear_line(role: str, key: str, tmp_path:
             await service.stop()
     said = (tmp_path / "log").read_text()
     assert service.exit_code == 1, said
-    assert said.strip().splitlines()[-1] == (
-        f"ics: {key}.port: cannot listen on 127.0.0.1:{port}: Address already in use [address_unavailable]"
-    )
+    last = said.strip().splitlines()[-1]
+    where = f"{key}.port: cannot listen on 127.0.0.1:{port}: Address already in use; "
+    if form == "json":
+        line = orjson.loads(last)
+        assert line["message"].startswith(where)
+        assert (line["level"], line["service"], line["code"]) == ("critical", role, "address_unavailable")
+    else:
+        assert last.startswith(f"ics: {where}")
+        assert last.endswith("[address_unavailable]")
     assert "Traceback" not in said

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from drivers.api import DriverOptions
-from shared.settings.load import load_settings, render_settings
+from shared.settings.load import load_settings, log_settings, render_settings
 from shared.settings.model import Settings
 from shared.settings.problems import ConfigError
 
@@ -358,6 +358,7 @@ def test_whatever_the_file_holds_the_answer_is_settings_or_a_list_of_problems(da
         path.write_text(yaml.safe_dump(data))
         with contextlib.suppress(ConfigError):
             load_settings(path, environ={}, option_models=MODELS)
+        assert log_settings(path, environ={}).format in {"json", "text"}
 
 
 @pytest.mark.parametrize(
