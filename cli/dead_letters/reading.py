@@ -34,7 +34,10 @@ def list_(
     Example: `ics dead-letters list --code denied --newer-than 1d`
     """
     where = DeadLetterFilter(**which.conditions())
-    found = with_letters(config, lambda work: work.operations.find(where, limit=limit or None))
+    # One more than is shown tells whether there are more.
+    found = with_letters(config, lambda work: work.operations.find(where, limit=limit + 1 if limit else None))
+    more = 0 < limit < len(found)
+    found = found[:limit] if more else found
     if output is Output.JSON:
         print_json([letter.model_dump(mode="json") for letter in found])
         return
@@ -50,8 +53,8 @@ def list_(
         table.add_row(letter.id, age, image.partition("@")[0], letter.failure.code, str(len(letter.attempts)))
     out = console()
     out.print(table if found else "no dead letters" + (" match" if where != DeadLetterFilter() else ""))
-    if limit and len(found) == limit:
-        out.print(f"the oldest {limit}; --limit 0 lists all")
+    if more:
+        out.print(f"the oldest {limit}, and there are more; --limit 0 lists all")
 
 
 def show(

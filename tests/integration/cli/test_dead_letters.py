@@ -104,6 +104,9 @@ def test_a_bad_night(config: Path, tmp_path: Path) -> None:
     assert "harbor.example.com/library/app:v1" in table
     assert "5h" in table
     assert "(not a request)" in table
+    for limit, shown_ids, more in [(2, everything[:2], True), (4, everything, False), (5, everything, False)]:
+        assert listed(config, "--limit", str(limit)) == shown_ids
+        assert (f"the oldest {limit}, and there are more" in ics(config, "list", "-n", str(limit))) is more
 
     shown = ics(config, "show", "letter-1")
     assert "denied (permanent): no" in shown
