@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import Exit, told
-from cli.options import ConfigOption, console, key_table, print_json
+from cli.options import ConfigOption, key_list, print_json
 from cli.running import running
 from cli.settings import config_path, settings_for
 from drivers.catalogue import option_models
@@ -110,7 +110,7 @@ def keys(
     elif output is Shape.JSON:
         print_json(found)
     else:
-        console().print(key_table(found))
+        print(key_list(found))
 
 
 def _below(path: str, prefix: str) -> bool:

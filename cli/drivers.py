@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import told
-from cli.options import Output, OutputOption, console, key_table, print_json
+from cli.options import Output, OutputOption, key_list, print_json
 from drivers.catalogue import driver_types
 from shared.errors import PermanentError
 from shared.settings.reference import options
@@ -19,7 +19,7 @@ def drivers(
 ) -> None:
     """List the drivers (formats) with their options, which go under `driver.config`.
 
-    Example: `ics drivers nydus`
+    Example: `ics drivers nydus`, or `ics drivers --output json` for programs
     """
     with told():
         types = driver_types()
@@ -31,4 +31,4 @@ def drivers(
         return
     for kind, driver in found.items():
         print(f"{kind} (version {driver.version})")
-        console().print(key_table(options(driver.options)))
+        print(key_list(options(driver.options)))

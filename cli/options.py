@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,7 +15,6 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from cli.errors import Exit
 from shared.errors import PermanentError
@@ -38,6 +39,8 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first."
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Speak plain HTTP to the registries named on this command line.")
 ]
+_LINE = 100
+"""Columns of text that is read, on wider terminals and in pipes too."""
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -82,13 +85,16 @@ def confirm(question: str) -> None:
         raise typer.Exit(Exit.DECLINED)
 
 
-def key_table(keys: Sequence[Key]) -> Table:
-    """Keys of the configuration, or options of a driver, for people."""
-    table = Table("key", "default", "allowed", "about", box=None)
+def key_list(keys: Sequence[Key]) -> str:
+    """Keys of the configuration, or options of a driver, for people: a line each, and what it is about folded below it."""
+    width = min(_LINE, shutil.get_terminal_size((_LINE, 0)).columns)
+    lines: list[str] = []
     for key in keys:
         kind, about = (text.replace("`", "").replace("**", "") for text in (key.type, key.about))
-        table.add_row(key.path, key.default or "must be given", kind, about)
-    return table
+        default = f"default {key.default}" if key.default else "must be given"
+        lines.append("; ".join(filter(None, (f"  {key.path}: {kind}", default, key.variable))))
+        lines += textwrap.wrap(about, width, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
 
 
 def allowing(settings: Settings, *hosts: str, insecure: bool) -> Settings:

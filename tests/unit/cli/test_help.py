@@ -59,6 +59,17 @@ def test_drivers_tell_their_options() -> None:
     assert CliRunner().invoke(app, ["drivers", "zip"]).exit_code == 1
 
 
+@pytest.mark.parametrize(("columns", "widest"), [("", 100), ("72", 72), ("300", 100)])
+@pytest.mark.parametrize("command", [("drivers",), ("config", "keys", "rules")])
+def test_options_are_text_of_a_width_that_can_be_read(
+    command: tuple[str, ...], columns: str, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    folded = [line for line in CliRunner().invoke(app, command).output.splitlines() if line.startswith("      ")]
+    assert folded
+    assert max(map(len, folded)) <= widest
+
+
 def test_version_names_the_drivers() -> None:
     assert "estargz" in CliRunner().invoke(app, ["version"]).output
 
@@ -68,6 +79,7 @@ def test_keys_are_listed_as_they_are_written() -> None:
     assert result.exit_code == 0
     assert "rules[].target_repository" in result.output
     assert "[registry/]path" in result.output
+    assert "  broker.url: text, secret; default embedded:; ICS_BROKER__URL\n" in result.output
     below = CliRunner().invoke(app, ["config", "keys", "timeouts"]).output
     assert "timeouts.drain" in below
     assert "broker" not in below
