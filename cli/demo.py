@@ -22,8 +22,8 @@ from cli.demo_image import DemoLayer, push_demo_image, python_layers, total_size
 from cli.devregistry.server import DevRegistry, serve_registry
 from consumer.main import run_consumer
 from drivers.catalogue import option_models
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
 from drivers.estargz.reader import read_file, read_toc
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST
 from ingress.app import create_app
 from ingress.server import serve
 from shared.broker.api import Broker

@@ -6,13 +6,12 @@ data before them. Header bytes pass through as they came. Where the cuts lie dep
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import orjson
 
-from drivers.estargz.batch import BATCH_SIZE, Batch, Chunk
+from drivers.estargz.batch import GzipBatch
 from drivers.estargz.layout import (
     LANDMARK_CONTENT,
     NO_PREFETCH_LANDMARK,
@@ -20,18 +19,16 @@ from drivers.estargz.layout import (
     RESERVED_NAMES,
     regular_header,
 )
-from drivers.estargz.lines import EMPTY_DIGEST, LineWriter
-from drivers.estargz.packing import DIGEST_SIZE
 from drivers.estargz.planner import Planner
 from drivers.estargz.priorities import Prioritized
-from drivers.estargz.toc import Names
 from drivers.inflate import Inflater
 from drivers.limits import LayerLimits
+from drivers.stargz.batch import BATCH_SIZE, HEADERS_SIZE, Chunk
+from drivers.stargz.lines import EMPTY_DIGEST, LineWriter
+from drivers.stargz.names import Names
 from drivers.tar.entry import GLOBAL_PAX, HARD_LINK, NO_XATTRS, REGULAR, TarEntry, clean
 from drivers.tar.parser import TarParser
 
-HEADERS_SIZE: Final = 1 << 20
-"""Bytes of headers without any file data between after which a member of headers begins: memory stays bounded."""
 _PADDING: Final = [bytes(-size % 512) for size in range(512)]
 
 
@@ -62,9 +59,9 @@ class Cutter:
         self._prioritized = prioritized
         self._moved: Mapping[str, object] = {clean(item.entry.name): None for item in prioritized or ()}
         self._lines = LineWriter()
-        self._batch = Batch()
+        self._batch = GzipBatch()
         self._batch.begin(0)
-        self._full: list[Batch] = []
+        self._full: list[GzipBatch] = []
         self._headers_from = 0  # where the current member's headers begin in the batch
         self._file_left = 0
         self._chunk_left = 0
@@ -73,7 +70,7 @@ class Cutter:
         self._skipping = False
         self._source = 0  # where in the source's tar the next byte stands that is taken or skipped
 
-    def start(self) -> Iterator[Batch]:
+    def start(self) -> Iterator[GzipBatch]:
         """Prioritised files and the landmark; once, before the first :meth:`feed`."""
         for item in self._prioritized or ():
             self._entry(item.entry, clean(item.entry.name))
@@ -85,7 +82,7 @@ class Cutter:
         self._batch.source = -self._batch.size
         self._source = 0
 
-    def feed(self, data: bytes) -> Iterator[Batch]:
+    def feed(self, data: bytes) -> Iterator[GzipBatch]:
         """Compressed bytes; batches come as they fill. Exhaust it before the next call.
 
         Raises:
@@ -95,7 +92,7 @@ class Cutter:
         for piece in self._inflater.feed(data):
             yield from self._tar(piece)
 
-    def finish(self) -> Iterator[Batch]:
+    def finish(self) -> Iterator[GzipBatch]:
         """After the last byte."""
         for piece in self._inflater.finish():
             yield from self._tar(piece)
@@ -104,7 +101,7 @@ class Cutter:
             self._close()
             yield from self._filled()
 
-    def _tar(self, piece: bytes) -> Iterator[Batch]:
+    def _tar(self, piece: bytes) -> Iterator[GzipBatch]:
         full = self._full
         behind_archive = self._parser.ended  # a name of its own: the type checker would take it for false to the end
         if behind_archive:
@@ -136,7 +133,7 @@ class Cutter:
             self._close()  # now, for matches of what follows are forgotten
             yield from self._filled()
 
-    def _filled(self) -> Iterator[Batch]:
+    def _filled(self) -> Iterator[GzipBatch]:
         yield from self._full
         self._full.clear()
 
@@ -201,7 +198,7 @@ class Cutter:
         """Begin a member, in the next batch when this one is full."""
         if self._batch.size >= BATCH_SIZE:
             self._close()
-            self._batch = Batch(source=self._source)
+            self._batch = GzipBatch(source=self._source)
         self._batch.begin(payload, head)
         self._headers_from = self._batch.size + payload
 
@@ -228,59 +225,3 @@ class Cutter:
         # As the reference builder writes it: no owner, mode or time.
         self._file(entry, b'{"name":"%b","type":"reg","size":%d' % (name.encode("ascii"), size))
         self._payload(memoryview(LANDMARK_CONTENT))
-
-
-class Assembler:
-    """Takes the compressed batches in order; knows offsets, digests and the diff ID.
-
-    Attributes:
-        offset: bytes of the blob so far.
-        uncompressed: bytes of the layer's tar so far.
-        diff: sha256 of them.
-    """
-
-    def __init__(self) -> None:
-        self.offset = 0
-        self.uncompressed = 0
-        self.diff = hashlib.sha256()
-        self._file = hashlib.sha256()
-        self._file_head = b""
-        self._chunks: list[bytes] = []
-
-    def take(self, batch: Batch) -> tuple[bytes, list[bytes]]:
-        """The batch's part of the blob, and the table's lines that are complete with it."""
-        data = batch.data
-        self.diff.update(data)
-        self.uncompressed += len(data)
-        offset = self.offset
-        lines: list[bytes] = []
-        chunks, following, digests = batch.chunks, batch.lines, batch.digests
-        for index, (head, size) in enumerate(zip(batch.heads, batch.sizes, strict=True)):
-            if index in chunks:
-                payload = memoryview(data)[batch.starts[index] :][: batch.payloads[index]]
-                lines += self._chunk(chunks[index], head, batch.digest(index), payload, offset)
-            elif head:
-                hexed = digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]
-                lines.append(
-                    b'%b,"offset":%d,"digest":"sha256:%b","chunkDigest":"sha256:%b"}' % (head, offset, hexed, hexed)
-                )
-            if index in following:
-                lines += following[index]
-            offset += size
-        self.offset = offset
-        return batch.members, lines
-
-    def _chunk(self, chunk: Chunk, head: bytes, digest: bytes, payload: memoryview, offset: int) -> list[bytes]:
-        """One of several chunks. The file's digest stands in its first line, so its lines come with the last chunk."""
-        size = b"" if chunk.last else b',"chunkSize":%d' % len(payload)
-        tail = b'%b,"chunkDigest":"sha256:%b"}' % (size, digest)
-        if head:
-            self._file = hashlib.sha256()
-            self._file_head = b'%b,"offset":%d,"digest":"sha256:%%b"%b' % (head.replace(b"%", b"%%"), offset, tail)
-            self._chunks = []
-        else:
-            self._chunks.append(
-                b'{"type":"chunk","name":%b,"offset":%d,"chunkOffset":%d%b' % (chunk.name, offset, chunk.position, tail)
-            )
-        self._file.update(payload)
-        return [self._file_head % self._file.hexdigest().encode("ascii"), *self._chunks] if chunk.last else []

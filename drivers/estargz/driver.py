@@ -9,13 +9,14 @@ import orjson
 
 from drivers.api import BlobWriter, ConvertedLayer, DriverOptions, OpenBlob, OptionsModel
 from drivers.checking import CheckReport, Original
-from drivers.estargz.check import check_image
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE
+from drivers.estargz.check import ESTARGZ, is_estargz
+from drivers.estargz.conversion import build, inflate
 from drivers.estargz.options import EstargzOptions
-from drivers.estargz.pipeline import build, inflate
 from drivers.estargz.workers import Workers
 from drivers.layerwise import LayerwiseDriver
 from drivers.limits import LayerLimits
+from drivers.stargz.check import check_image
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.reference import Reference
@@ -56,10 +57,10 @@ class EstargzDriver(LayerwiseDriver):
         return hashlib.sha256(orjson.dumps(told)).hexdigest()
 
     def recognises_layer(self, layer: Descriptor) -> bool:
-        return ANNOTATION_TOC_DIGEST in layer.annotations
+        return is_estargz(layer)
 
     async def check(self, store: ImageStore, reference: Reference, original: Original | None) -> CheckReport:
-        return await check_image(store, reference, original=original, limits=self._limits)
+        return await check_image(ESTARGZ, store, reference, original=original, limits=self._limits)
 
     async def convert_layer(
         self,

@@ -14,9 +14,6 @@ RESERVED_NAMES: Final = frozenset((TOC_NAME, PREFETCH_LANDMARK, NO_PREFETCH_LAND
 """Dropped from a source: converting twice must not nest them."""
 LANDMARK_CONTENT: Final = b"\x0f"
 
-ANNOTATION_TOC_DIGEST: Final = "containerd.io/snapshot/stargz/toc.digest"
-ANNOTATION_UNCOMPRESSED_SIZE: Final = "io.containers.estargz.uncompressed-size"
-
 FOOTER_SIZE: Final = 51
 _FOOTER_HEAD: Final = bytes.fromhex("1f8b08040000000000ff 1a00 5347 1600")
 _FOOTER_TAIL: Final = b"STARGZ" + bytes.fromhex("010000ffff 0000000000000000")

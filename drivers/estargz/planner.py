@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import islice, starmap
 from typing import Final
 
-from drivers.estargz.batch import Batch
+from drivers.estargz.batch import GzipBatch
 from drivers.estargz.levels import ADAPTIVE, Levels, go_size
 from drivers.reencoding.gzip_stream import GzipMatches, Matches
 from drivers.reencoding.members import MemberEncoder
@@ -46,7 +46,7 @@ class Planner:
         self._allowed = 0  # and as the Go builder makes them, nearly, which is what compression anew keeps to
         self._seen = 0  # batches with matches
 
-    def plan(self, batch: Batch) -> None:
+    def plan(self, batch: GzipBatch) -> None:
         """Set its matches, or its levels."""
         matches = self._matches(batch)
         if matches:
@@ -63,13 +63,13 @@ class Planner:
         if self.stream:
             self.stream.forget(end)
 
-    def _matches(self, batch: Batch) -> Matches | None:
+    def _matches(self, batch: GzipBatch) -> Matches | None:
         if self.stream is None or batch.source is None or batch.size < _TINY * len(batch.starts):
             return None
         matches = self.stream.matches(batch.source, batch.source + batch.size)
         return matches if matches.records else None
 
-    def _sample(self, batch: Batch, matches: Matches) -> None:
+    def _sample(self, batch: GzipBatch, matches: Matches) -> None:
         starts, ends = batch.starts, (*batch.starts[1:], batch.size)
         count = next((index for index, end in enumerate(ends, 1) if end >= _SAMPLE), len(ends))
         starts = starts[:count]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST
 from shared.oci.manifest import ImageManifest
 from shared.oci.reference import parse_reference
 from tests.e2e.system import BrokerKind, System, running_system

@@ -14,7 +14,7 @@ import pytest
 
 from drivers.api import ConvertedLayer
 from drivers.estargz import EstargzOptions
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST
 from tests.integration.estargz.oracle import ask
 from tests.unit.drivers.layer_blobs import convert, gz, member, tar, zst
 

@@ -14,9 +14,9 @@ import zstandard
 from drivers.api import ConvertedLayer, OpenBlob
 from drivers.estargz.driver import EstargzDriver
 from drivers.estargz.options import EstargzOptions
-from drivers.estargz.reader import ReadRange
 from drivers.estargz.workers import Workers
 from drivers.limits import LayerLimits
+from drivers.stargz.reader import ReadRange
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 

@@ -37,7 +37,7 @@ OF_REGISTRIES = {
 NEVER_OF_A_CONVERSION = {
     *("address_unavailable", "broker_mismatch", "broker_missing", "broker_refused", "broker_unavailable"),
     *("cannot_read", "invalid_broker_url", "invalid_driver", "peer_refused", "peer_unavailable"),
-    *("not_estargz", "not_nydus", "source_differs"),  # of a check
+    *("not_nydus", "source_differs"),  # of a check
 }
 
 

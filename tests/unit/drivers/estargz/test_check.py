@@ -15,9 +15,11 @@ import pytest
 from drivers.api import ANNOTATION_SOURCE_REPOSITORY
 from drivers.checking import CheckReport, Original
 from drivers.estargz import EstargzDriver
-from drivers.estargz.check import check_image
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, FOOTER_SIZE, TOC_NAME, footer, parse_footer
+from drivers.estargz.check import ESTARGZ
+from drivers.estargz.layout import FOOTER_SIZE, TOC_NAME, footer, parse_footer
 from drivers.estargz.options import EstargzOptions
+from drivers.stargz.check import check_image
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST
 from drivers.testing.content import MemoryContent, Repository
 from drivers.testing.images import Tar, add_image, add_index, as_source
 from drivers.testing.store import MemoryStore
@@ -55,7 +57,7 @@ async def check(
     source: Repository, target: Repository, root: ImageManifest | Index, original: Original | None = None
 ) -> CheckReport:
     target.tags["1"] = target.add_manifest(root).digest
-    return await check_image(store_of(source, target), TARGET, original=original)
+    return await check_image(ESTARGZ, store_of(source, target), TARGET, original=original)
 
 
 def store_of(source: Repository, target: Repository) -> MemoryStore:
@@ -189,7 +191,9 @@ async def test_an_annotation_makes_nobody_contact_a_registry_that_is_not_allowed
         marks = {**root.annotations, ANNOTATION_SOURCE_REPOSITORY: recorded}
         changed = encode_manifest({**root.data, "annotations": marks})
         target.tags["1"] = target.add_manifest(changed).digest
-        report = await check_image(Guarded({"registry.test/source": source, "registry.test/target": target}), TARGET)
+        report = await check_image(
+            ESTARGZ, Guarded({"registry.test/source": source, "registry.test/target": target}), TARGET
+        )
         assert report.ok
         assert not report.compared
         assert said in report.not_compared[0]

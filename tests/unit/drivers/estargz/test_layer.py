@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from drivers.api import UnconvertibleLayerError
 from drivers.estargz import EstargzDriver, EstargzOptions
 from drivers.estargz.cutter import Cutter
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE, parse_footer
+from drivers.estargz.layout import parse_footer
 from drivers.estargz.planner import Planner
 from drivers.estargz.reader import read_file, validate
-from drivers.estargz.toc import Names
 from drivers.estargz.workers import Workers
 from drivers.limits import LayerLimits
 from drivers.reencoding.members import MemberEncoder
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED_SIZE
+from drivers.stargz.names import Names
 from shared.errors import CorruptLayerError, LimitExceededError
 from shared.oci import media_types
 from tests.unit.drivers.layer_blobs import ANY_LAYER, MemoryWriter, convert, gz, member, ranges, source, tar, zst

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from drivers.estargz.batch import Batch
+from drivers.estargz.batch import GzipBatch
 from drivers.estargz.cutter import Cutter
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST
 from drivers.estargz.levels import ADAPTIVE
 from drivers.estargz.packing import pack
 from drivers.estargz.planner import Planner
 from drivers.estargz.priorities import Prioritized
 from drivers.estargz.reader import read_file, validate
-from drivers.estargz.toc import Names
 from drivers.limits import LayerLimits
 from drivers.reencoding.gzip_stream import GzipMatches
 from drivers.reencoding.members import MemberEncoder
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST
+from drivers.stargz.names import Names
 from drivers.tar.parser import TarParser
 from tests.unit.drivers.layer_blobs import convert, member, ranges, tar, zst
 
@@ -44,7 +44,7 @@ def planned(
     level: int = ADAPTIVE,
     feed: int = 100_000,
     prioritized: Sequence[Prioritized] | None = None,
-) -> tuple[list[Batch], Planner]:
+) -> tuple[list[GzipBatch], Planner]:
     """The batches that a layer is cut into, their members made."""
     planner = Planner(level, MemberEncoder())
     cutter = Cutter(4 << 20, LayerLimits(), Names(), prioritized, planner)
@@ -60,12 +60,12 @@ def planned(
     return made, planner
 
 
-def reused(batches: Sequence[Batch]) -> set[bool]:
+def reused(batches: Sequence[GzipBatch]) -> set[bool]:
     """Whether they are made of matches."""
     return {not batch.levels for batch in batches}
 
 
-def total(batches: Sequence[Batch]) -> int:
+def total(batches: Sequence[GzipBatch]) -> int:
     return sum(len(batch.members) for batch in batches)
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.estargz.layout import ANNOTATION_TOC_DIGEST, FOOTER_SIZE, footer, parse_footer
+from drivers.estargz.layout import FOOTER_SIZE, footer, parse_footer
 from drivers.estargz.reader import read_file, read_toc, validate
+from drivers.stargz.layout import ANNOTATION_TOC_DIGEST
 from shared.errors import CorruptLayerError
 from tests.unit.drivers.layer_blobs import convert, member, ranges, tar
 

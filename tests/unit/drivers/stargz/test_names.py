@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drivers.estargz.toc import Names
+from drivers.stargz.names import Names
 
 
 def test_of_a_hundred_thousand_names_only_those_that_occur_twice_are_looked_at_again() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from drivers.estargz.layout import RESERVED_NAMES
-from drivers.estargz.reader import Toc, TocEntry
+from drivers.stargz.reader import Toc, TocEntry
 from drivers.tar import entry as kinds
 from drivers.tar.entry import TarEntry, clean
 
@@ -57,8 +57,16 @@ def differences(expected: Mapping[str, Attributes], found: Mapping[str, Attribut
         yield path, "is not in the source"
 
 
-def against_table(entries: Mapping[str, Attributes], toc: Toc) -> Iterator[tuple[str, str]]:
-    """What the tar has and the table of contents, which lazy readers go by, tells otherwise."""
+def against_table(
+    entries: Mapping[str, Attributes], toc: Toc, reserved: AbstractSet[str] = frozenset()
+) -> Iterator[tuple[str, str]]:
+    """What the tar has and the table of contents, which lazy readers go by, tells otherwise.
+
+    Args:
+        entries: of the tar, without those of ``reserved`` names.
+        toc: the table.
+        reserved: names that are the format's own.
+    """
     names = dict(_owners_names(toc))
     for path, in_tar in entries.items():
         row = toc.entries.get(path)
@@ -74,7 +82,7 @@ def against_table(entries: Mapping[str, Attributes], toc: Toc) -> Iterator[tuple
         for field, one, other in zip(FIELDS, in_table, in_tar, strict=True):
             if one != other:
                 yield path, f"{field} is {str(one)[:200]} in the table of contents, the tar has {str(other)[:200]}"
-    for path in toc.entries.keys() - entries.keys() - RESERVED_NAMES:
+    for path in toc.entries.keys() - entries.keys() - reserved:
         if toc.entries[path].type != "dir":  # parents that the tar only implies
             yield path, "is in the table of contents and not in the tar"
 
