@@ -204,8 +204,7 @@ class _Conversion:
         manifests: list[dict[str, Any]] = []
         for child in index.manifests:
             if child.digest in new:
-                pushed = new[child.digest]
-                changed = replace(child, media_type=pushed.media_type, digest=pushed.digest, size=pushed.size)
+                changed = child.pointing_at(new[child.digest])
                 manifests.append(replace(changed, artifact_type=None).to_json())
             elif child.digest in kept:
                 manifests.append(child.to_json())
@@ -257,9 +256,7 @@ class _Conversion:
         new = {
             **{key: value for key, value in manifest.data.items() if key not in {"subject", "artifactType"}},
             "mediaType": media_types.OCI_MANIFEST,
-            "config": replace(
-                manifest.config, media_type=pushed.media_type, digest=pushed.digest, size=pushed.size
-            ).to_json(),
+            "config": manifest.config.pointing_at(pushed).to_json(),
             "layers": [layer.descriptor.to_json() for layer in layers],
             **({"subject": manifest.descriptor.to_json()} if self._refers else {}),
             "annotations": {**manifest.annotations, **self._marks(manifest.digest)},

@@ -9,6 +9,9 @@ from typing import Any
 from shared.errors import PermanentError
 from shared.oci.digest import Digest
 
+_OF_CONTENT = frozenset({"data", "urls"})
+"""Keys that hold the content itself, or say where it is too (descriptor.md, section Properties)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -113,6 +116,11 @@ class Descriptor:
         if self.artifact_type:
             data["artifactType"] = self.artifact_type
         return data | dict(self.extra)
+
+    def pointing_at(self, other: Descriptor) -> Descriptor:
+        """``other`` where this one stands: its annotations, platform and unknown keys, but nothing that was of its own content."""
+        extra = {key: value for key, value in self.extra.items() if key not in _OF_CONTENT}
+        return replace(self, media_type=other.media_type, digest=other.digest, size=other.size, extra=extra)
 
     def with_annotations(self, **annotations: str) -> Descriptor:
         return replace(self, annotations={**self.annotations, **annotations})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +105,23 @@ async def test_unknown_keys_and_their_order_survive_in_manifest_config_and_layer
     assert root.data["x-vendor"] == [1]
     assert root.annotations["org.example"] == "kept"
     assert all(layer.annotations["mine"] == "kept" for layer in root.layers)
+
+
+async def test_what_a_descriptor_embeds_goes_with_the_content_that_it_was() -> None:
+    """A reader takes ``data`` for the blob: the old one beside the new digest makes the image unreadable."""
+    store = WatchedStore()
+    image = small_image(1)
+    await push_image(store, source("child"), image)
+    embedded = {"data": base64.b64encode(b"what was there").decode(), "urls": ["https://x"], "x-vendor": 1}
+    changed = {**image.manifest.data, "config": {**image.manifest.config.to_json(), **embedded}}
+    child = await put(store, changed, source("child"))
+    listed = {**child.descriptor.to_json(), "platform": AMD.to_json(), **embedded}
+    await put(store, {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [listed]})
+    root = (await convert(store)).root
+    assert isinstance(root, Index)
+    made = await store.manifest(target().with_digest(root.manifests[0].digest))
+    assert isinstance(made, ImageManifest)
+    assert [root.manifests[0].extra, made.config.extra] == [{"x-vendor": 1}] * 2
 
 
 async def test_diff_ids_are_those_of_the_converted_layers() -> None:
