@@ -14,6 +14,8 @@ from shared.oci.digest import Digest
 
 MAXIMUM_CONFIG_SIZE = 8 << 20
 """Bytes; registries refuse manifests over 4 MiB, and configs are of the same order."""
+_PLATFORM = ("os", "architecture", "variant", "os.version", "os.features")
+"""What a config has in common with a descriptor's platform (config.md and image-index.md)."""
 
 
 @dataclass(frozen=True)
@@ -46,4 +48,5 @@ def parse_config(raw: bytes, layers: int) -> Config:
         raise PermanentError("the image config has no list rootfs.diff_ids", code="invalid_config")
     if len(found) != layers:
         raise PermanentError(f"the image config has {len(found)} diff IDs for {layers} layers", code="invalid_config")
-    return Config(data, tuple(Digest(diff_id) for diff_id in found), Platform.from_json(data))
+    platform = Platform.from_json({key: data[key] for key in _PLATFORM if key in data})
+    return Config(data, tuple(Digest(diff_id) for diff_id in found), platform)

@@ -82,7 +82,7 @@ async def test_a_single_image_becomes_an_index_of_two() -> None:
     repository = Repository()
     source = add_image(repository, [BASE], docker=True)
     index = index_of(await convert(MemoryContent(repository), source, NydusOptions(multi_platform=True)))
-    assert [str(child.platform) for child in index.manifests] == ["linux/amd64"] * 2
+    assert [child["platform"] for child in index.data["manifests"]] == [{"architecture": "amd64", "os": "linux"}] * 2
 
 
 async def test_harbor_takes_every_platforms_image_for_an_accessory_of_its_source() -> None:
