@@ -19,6 +19,10 @@ from shared.oci.digest import Digest
 
 MAXIMUM_MANIFEST_SIZE = 4 * 1024 * 1024
 """Bytes; what registries are asked to accept (distribution spec, section Pushing Manifests)."""
+SCHEMA_1_REFUSED = (
+    "the manifest is of Docker's schema 1, which has no config to convert; push the image again with a client of today, or copy it"
+    " onto itself with skopeo copy --format v2s2"
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def parse_manifest(raw: bytes, media_type: str | None = None, digest: Digest | N
         kind = str(data.get("mediaType") or kind)
     if not kind or kind == "application/json":
         kind = media_types.OCI_INDEX if "manifests" in data else media_types.OCI_MANIFEST
+    if kind in media_types.SCHEMA_1 or data.get("schemaVersion") == 1:
+        raise PermanentError(SCHEMA_1_REFUSED, code="unsupported_media_type")
     digest = digest or Digest.of(raw)
     _refuse_ambiguity(data, kind)
     if kind in media_types.IMAGE_MANIFESTS:

@@ -8,7 +8,7 @@ from shared.errors import PermanentError
 from shared.oci import media_types
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
-from shared.oci.manifest import MAXIMUM_MANIFEST_SIZE, ImageManifest, Index, parse_manifest
+from shared.oci.manifest import MAXIMUM_MANIFEST_SIZE, SCHEMA_1_REFUSED, ImageManifest, Index, parse_manifest
 from shared.oci.reference import Reference
 from shared.registry.errors import Operation
 from shared.registry.retry import repeated
@@ -43,7 +43,7 @@ async def resolve(transport: Transport, reference: Reference) -> Descriptor | No
         return None
     announced = reference.digest or _announced(answer)
     length = answer.headers.get("Content-Length", "")
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    kind = _kind(answer)
     if announced is None or not length.isdigit() or not kind:
         try:
             return (await get(transport, reference)).descriptor
@@ -72,6 +72,8 @@ async def get(transport: Transport, reference: Reference) -> ImageManifest | Ind
         actual = _digest_of(answer.body, expected)
         if expected is None or actual == expected:
             break
+        if _kind(answer) in media_types.SCHEMA_1:  # whose digest leaves its signatures out
+            raise operation.permanent(SCHEMA_1_REFUSED, code="unsupported_media_type")
         if last:  # twice the same way: it is the registry's content, not the way here, that is damaged
             raise operation.permanent(f"the content's digest is {actual}, not {expected}", code="digest_mismatch")
     return parsed(operation, answer.body, answer.headers.get("Content-Type"), actual)
@@ -141,6 +143,10 @@ def _announced(answer: Answer) -> Digest | None:
         return None if header is None else Digest(header)
     except PermanentError:
         return None
+
+
+def _kind(answer: Answer) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def _digest_of(body: bytes, expected: Digest | None) -> Digest:

@@ -207,6 +207,21 @@ async def test_a_head_that_says_little_and_a_get_that_is_denied(
     assert caught.value.code == "denied"
 
 
+async def test_a_signed_schema_1_manifest_is_called_what_it_is(open_client: OpenClient) -> None:
+    """Its digest is that of its payload, and what comes is not damaged."""
+    payload = b'{"schemaVersion": 1, "fsLayers": []'
+    headers = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+
+    async def signed(_request: web.Request) -> web.Response:
+        return web.Response(body=payload + b', "signatures": [{}]}', headers=headers)
+
+    async with scripted_server(signed) as host:
+        client = await open_client(host)
+        with pytest.raises(PermanentError, match=r"schema 1.*push the image again") as caught:
+            await client.manifest(parse_reference(f"{host}/old/app:1").with_digest(Digest.of(payload + b"}")))
+    assert caught.value.code == "unsupported_media_type"
+
+
 async def test_a_manifest_whose_digest_is_refused_is_put_again(
     development: Development, client: RegistryClient, repository: Reference
 ) -> None:

@@ -84,6 +84,7 @@ def test_an_index_without_a_media_type_is_known_by_its_list() -> None:
         (orjson.dumps({"manifests": [], "config": CONFIG}), None, "invalid_manifest"),
         (b"[" * 100_000, None, "invalid_manifest"),
         (b'{"mediaType": "application/vnd.docker.distribution.manifest.v1+prettyjws"}', None, "unsupported_media_type"),
+        (b'{"schemaVersion": 1, "fsLayers": []}', "application/json", "unsupported_media_type"),
     ],
 )
 def test_another_shape_is_refused_with_its_reason(raw: bytes, media_type: str | None, code: str) -> None:
