@@ -252,7 +252,7 @@ class Driver(Protocol):
         """Convert the selected platforms.
 
         Raises:
-            SkippedError: nothing to convert (already in the format, no image layers, no platform selected).
+            SkippedError: nothing to convert (already in the format, no image in it, no platform selected).
             PermanentError, TransientError: classified where they arise.
         """
         ...

@@ -12,6 +12,8 @@ from shared.oci.manifest import ImageManifest, Index
 
 ATTESTATION_TYPE = "vnd.docker.reference.type"
 ATTESTATION_SUBJECT = "vnd.docker.reference.digest"
+_EMPTY_CONFIG = len(b"{}\r\n")
+"""Bytes; artifacts have such a config, under whatever media type: Open Policy Agent's bundles under that of an image."""
 
 
 def is_attestation(descriptor: Descriptor) -> bool:
@@ -24,6 +26,7 @@ def is_image(manifest: ImageManifest) -> bool:
     """An image with a config and layers, and not a signature, chart, SBOM or other artifact."""
     return (
         manifest.config.media_type in media_types.IMAGE_CONFIGS
+        and manifest.config.size > _EMPTY_CONFIG
         and manifest.artifact_type in {None, "", manifest.config.media_type}
         and bool(manifest.layers)
     )
@@ -69,12 +72,16 @@ async def select(
     chosen: list[tuple[Descriptor, ImageManifest]] = []
     in_format: list[tuple[Descriptor, ImageManifest]] = []
     left_out: list[str] = []
+    unselected = False
     for child in index.manifests:
         if is_attestation(child):
             continue
-        if child.media_type not in media_types.IMAGE_MANIFESTS:
+        if child.media_type in media_types.INDEXES:
+            left_out.append(f"{named(child)}: an index in an index is not converted")
+        elif child.media_type not in media_types.IMAGE_MANIFESTS:
             left_out.append(f"{named(child)}: {child.media_type} is not an image")
         elif child.platform is not None and not selected(child.platform, platforms):
+            unselected = True
             left_out.append(f"{named(child)}: platform not selected")
         else:
             manifest = await read(child)
@@ -83,5 +90,10 @@ async def select(
             else:
                 (in_format if recognises(manifest) else chosen).append((child, manifest))
     if not chosen:
-        raise SkippedError("already in the format" if in_format else "no selected platform")
+        if in_format:
+            raise SkippedError("already in the format")
+        if unselected:
+            raise SkippedError("no selected platform")
+        nested = any(child.media_type in media_types.INDEXES for child in index.manifests)
+        raise SkippedError("an index of indexes" if nested else "not a container image")
     return Selection(chosen, in_format, left_out)

@@ -123,7 +123,9 @@ def encode_manifest(data: Mapping[str, Any]) -> ImageManifest | Index:
 
 
 def _descriptors(data: Mapping[str, Any], key: str) -> tuple[Descriptor, ...]:
-    value = data.get(key)
+    value = data.get(key, "")
+    if value is None:  # Go's encoder writes an empty list so
+        return ()
     if not isinstance(value, list):
         raise PermanentError(f"the manifest has no list of {key}", code="invalid_manifest")
     return tuple(Descriptor.from_json(item) for item in value)

@@ -243,6 +243,30 @@ async def test_a_platform_selection_holds_for_a_single_image_too() -> None:
     assert (await convert(store, platforms=("linux/amd64",))).platforms == ("linux/amd64",)
 
 
+async def test_an_artifact_with_an_images_media_types_and_an_empty_config_is_no_image() -> None:
+    store = WatchedStore()
+    image = small_image(1)
+    await push_image(store, source(), image)
+    empty = Descriptor(media_types.OCI_CONFIG, await blob(store, b"{}"), 2).to_json()
+    await put(store, {**image.manifest.data, "config": empty})
+    with pytest.raises(SkippedError, match="not a container image"):
+        await convert(store)
+
+
+async def test_an_index_without_an_image_says_what_it_is() -> None:
+    store = WatchedStore()
+    empty = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
+    inner = await put(store, empty)
+    with pytest.raises(SkippedError, match="not a container image"):
+        await convert(store)
+    await put(store, {**empty, "manifests": [inner.descriptor.to_json()]})
+    with pytest.raises(SkippedError, match="an index of indexes"):
+        await convert(store)
+    amd = await variant(store, 1, AMD)
+    await put(store, {**empty, "manifests": [inner.descriptor.to_json(), amd.to_json()]})
+    assert any("an index in an index" in reason for reason in (await convert(store)).left_out)
+
+
 async def test_attestations_of_converted_images_are_left_out_with_the_reason() -> None:
     store = WatchedStore()
     amd = await variant(store, 1, AMD)
@@ -342,7 +366,7 @@ async def test_a_layer_of_no_known_type_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [b"{", b"[]", b"{}", b'{"rootfs": {"diff_ids": "x"}}', b'{"rootfs": {"diff_ids": []}}']
+    "config", [b'{"os": ', b"[1, 2]", b'{"os": 1}', b'{"rootfs": {"diff_ids": "x"}}', b'{"rootfs": {"diff_ids": []}}']
 )
 async def test_a_config_that_lies_is_permanent(config: bytes) -> None:
     store = WatchedStore()

@@ -93,6 +93,12 @@ def test_another_shape_is_refused_with_its_reason(raw: bytes, media_type: str | 
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("data", [IMAGE | {"layers": None}, {"schemaVersion": 2, "manifests": None}])
+def test_a_list_that_is_null_is_empty(data: dict[str, Any]) -> None:
+    manifest = parse_manifest(orjson.dumps(data))
+    assert (manifest.layers if isinstance(manifest, ImageManifest) else manifest.manifests) == ()
+
+
 def test_annotations_that_are_no_object_are_none() -> None:
     assert parse_manifest(orjson.dumps(IMAGE | {"annotations": [1]})).annotations == {}
 
