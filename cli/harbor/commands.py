@@ -20,6 +20,7 @@ from cli.running import running
 from shared.errors import PermanentError
 from shared.outgoing.harbor_api import HarborApi
 from shared.outgoing.http import create_session
+from shared.settings.check import PROXY, is_proxy
 from shared.settings.model import HarborSettings
 
 app = typer.Typer(no_args_is_help=True, help="Set up Harbor projects for conversion.")
@@ -46,6 +47,14 @@ def setup(
         Path | None, typer.Option(help="Its password, in a file; else $HARBOR_PASSWORD, else asked for on a terminal.")
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM bundle of Harbor's certificate authority.")] = None,
+    proxy: Annotated[
+        str,
+        typer.Option(
+            "--proxy",
+            envvar="HARBOR_PROXY",
+            help="URL of a proxy that leads to Harbor, now and for conversions; in the variable where it holds a password.",
+        ),
+    ] = "",
     robot: Annotated[str, typer.Option("--robot", help="Name of the robot account.")] = "ics",
     policy: Annotated[str, typer.Option("--policy", help="Name of the webhook policy.")] = "ics",
     label: Annotated[
@@ -87,7 +96,15 @@ def setup(
         url = _http("--harbor", harbor, "https://harbor.example.com")
         if not remove:
             _http("--webhook-url", webhook_url, "https://ics.example.com/conversion")
-        settings = HarborSettings(url=harbor, username=username, password=SecretStr(_password(password_file)), ca=ca)
+        if proxy and not is_proxy(proxy):
+            raise PermanentError(f"--proxy wants {PROXY}", code="invalid_options")
+        settings = HarborSettings(
+            url=harbor,
+            username=username,
+            password=SecretStr(_password(password_file)),
+            ca=ca,
+            proxy=SecretStr(proxy) if proxy else None,
+        )
         intent = Intent(project, robot, policy, label, backfill)
         authorization = ""
         if not (remove or dry_run):
@@ -95,7 +112,7 @@ def setup(
             authorization = authorization_in(secrets_dir)
         if new_auth_header:
             authorization = f"Bearer {secrets.token_urlsafe(32)}"
-        hand_over = Handover(url, intent, ca, secrets_dir, output)
+        hand_over = Handover(url, intent, settings, secrets_dir, output)
 
         async def run() -> Outcome:
             async with create_session() as session:

@@ -15,6 +15,7 @@ from yarl import URL
 from cli.harbor.intent import Intent, Outcome
 from cli.options import Output, print_json
 from shared.errors import PermanentError
+from shared.settings.model import HarborSettings
 
 AUTH_HEADER, ROBOT, ROBOT_PASSWORD = "auth_header", "robot", "robot_password"
 """Files of a secrets folder: the webhook's ``Authorization``, base64 of ``robot:secret``, the secret alone."""
@@ -26,15 +27,18 @@ class Handover:
     Args:
         harbor: where Harbor is.
         intent: what was set up.
-        ca: bundle to trust.
+        reached: how it was reached: what the configuration needs of that, too.
         folder: for the secrets; None prints them.
         output: YAML for people, or one JSON document.
     """
 
-    def __init__(self, harbor: URL, intent: Intent, ca: Path | None, folder: Path | None, output: Output) -> None:
+    def __init__(
+        self, harbor: URL, intent: Intent, reached: HarborSettings, folder: Path | None, output: Output
+    ) -> None:
         self._url = harbor
         self._intent = intent
-        self._ca = ca
+        self._ca = reached.ca
+        self._proxy = "" if reached.proxy is None else reached.proxy.get_secret_value()
         self._folder = folder
         self._output = output
 
@@ -51,6 +55,8 @@ class Handover:
                 print_json({"dry_run": False, "done": outcome.done, "robot": outcome.robot_name, "config": document})
             else:
                 print("\n".join(outcome.done), file=sys.stderr)
+                if "@" in self._proxy:
+                    print("the proxy's URL holds a password: keep the configuration to its owner", file=sys.stderr)
                 if "auths" not in document:
                     print(
                         f"# auths.{_host(self._url)}: as it was; Harbor shows a robot's secret once (--new-robot-secret)"
@@ -79,6 +85,8 @@ class Handover:
                 registry["insecure"] = True
             if self._ca is not None:
                 registry["ca"] = api["ca"] = str(self._ca)
+            if self._proxy:
+                registry["proxy"] = api["proxy"] = self._proxy
             document["auths"] = {host: registry}
             if self._intent.label:
                 api["label"] = self._intent.label

@@ -23,6 +23,7 @@ from shared.settings.model import Auth, DriverSettings, Rule, Settings
 from shared.settings.problems import Problem, from_validation, join
 
 BROKER_SCHEMES = ("embedded", "memory", "nats", "tls", "amqp", "amqps")
+PROXY = "http://[user:password@]HOST[:PORT]"
 _SUFFIX = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _TEMPLATE = (
     "must be [registry/]path in lower case, with {registry}, {repository}, {project}, {name} where they are wanted"
@@ -201,10 +202,20 @@ def _peers(settings: Settings) -> Iterator[Problem]:
 
 
 def _proxy(path: str, proxy: SecretStr | None) -> Iterator[Problem]:
-    if proxy is not None:
-        parts = _split(proxy.get_secret_value())
-        if parts is None or parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-            yield Problem(f"{path}.proxy", "must be http://[user:password@]HOST[:PORT]")
+    if proxy is not None and not is_proxy(proxy.get_secret_value()):
+        yield Problem(f"{path}.proxy", f"must be {PROXY}")
+
+
+def is_proxy(text: str) -> bool:
+    """Whether a proxy's URL is one that outgoing requests can go through."""
+    parts = _split(text)
+    return (
+        parts is not None
+        and parts.scheme == "http"
+        and bool(parts.hostname)
+        and not parts.path.strip("/")
+        and not parts.query
+    )
 
 
 def _is_base64(text: str) -> bool:

@@ -16,17 +16,18 @@ from cli.main import app
 from drivers.catalogue import option_models
 from shared.settings.load import load_settings
 from tests.servers.certificates import certificate_authority
+from tests.servers.forward_proxy import ForwardProxy, forward_proxy
 from tests.servers.harbor import PASSWORD, Harbor, running_harbor
 
 HOOK = "https://ics.example.com/conversion"
 
 
-async def ics(harbor: Harbor, *arguments: str, url: str = "", password: str = PASSWORD) -> Result:
+async def ics(harbor: Harbor, *arguments: str, url: str = "", password: str = PASSWORD, **more: str) -> Result:
     """In a thread: the command brings its own loop."""
     command = ["harbor", "setup", "--harbor", url or harbor.url, "--project", "library", *arguments]
     if "--remove" not in arguments:
         command += ["--webhook-url", HOOK]
-    environment = {"HARBOR_PASSWORD": password}
+    environment = {"HARBOR_PASSWORD": password, **more}
     return await asyncio.to_thread(lambda: CliRunner().invoke(app, command, catch_exceptions=False, env=environment))
 
 
@@ -47,6 +48,40 @@ async def test_standard_output_is_a_configuration_that_loads(tmp_path: Path) -> 
     api = settings.harbor[harbor.host]
     assert (api.url, api.username, api.label) == (harbor.url, "robot$library+ics", "lazy")
     assert "robot account ics: created, may create artifact-label, list label" in result.stderr
+
+
+async def test_harbor_behind_a_proxy_is_reached_through_it_and_the_configuration_names_it(tmp_path: Path) -> None:
+    async with (
+        running_harbor() as harbor,
+        forward_proxy(ForwardProxy({"harbor.test": harbor.host}, "ics:pr0xy-s3cret")) as proxy,
+    ):
+        for way in ("option", "variable"):
+            harbor.robots.clear()
+            harbor.policies.clear()
+            arguments = ("--proxy", proxy.url) if way == "option" else ()
+            result = await ics(
+                harbor, "--backfill", *arguments, url="http://harbor.test", HARBOR_PROXY="" if arguments else proxy.url
+            )
+            assert result.exit_code == 0, result.output
+            assert set(proxy.seen) == {"harbor.test"}
+            config = tmp_path / "config.yml"
+            config.write_text(result.stdout)
+            settings = load_settings(config, environ={}, option_models=option_models())
+            for known in (settings.auths["harbor.test"].proxy, settings.harbor["harbor.test"].proxy):
+                assert known is not None
+                assert known.get_secret_value() == proxy.url
+            assert "keep the configuration to its owner" in result.stderr
+            assert "pr0xy-s3cret" not in result.stderr
+
+
+async def test_a_proxy_that_is_none_is_refused_before_anything_is_done() -> None:
+    async with running_harbor() as harbor:
+        for wrong in ("proxy.example.com:3128", "https://proxy.example.com", "http://us:canary@proxy/path"):
+            result = await ics(harbor, "--proxy", wrong)
+            assert result.exit_code == 1
+            assert "--proxy wants http://[user:password@]HOST[:PORT]" in result.stderr
+            assert "canary" not in result.output
+        assert harbor.writes == []
 
 
 async def test_json_is_the_only_thing_on_standard_output() -> None:
