@@ -26,7 +26,7 @@ from drivers.limits import LayerLimits
 from drivers.stargz.batch import BATCH_SIZE, HEADERS_SIZE, Chunk
 from drivers.stargz.lines import EMPTY_DIGEST, LineWriter
 from drivers.stargz.names import Names
-from drivers.tar.entry import GLOBAL_PAX, HARD_LINK, NO_XATTRS, REGULAR, TarEntry, clean
+from drivers.tar.entry import DIRECTORY, GLOBAL_PAX, HARD_LINK, NO_XATTRS, REGULAR, TarEntry, clean
 from drivers.tar.parser import TarParser
 
 _PADDING: Final = [bytes(-size % 512) for size in range(512)]
@@ -145,7 +145,7 @@ class Cutter:
             self._head(entry)
             return
         head = self._lines.head(entry)
-        self._names.add(path)
+        self._names.add(path, directory=kind == DIRECTORY)
         self._head(entry)
         if kind == REGULAR and size:
             self._file(entry, head)
@@ -220,7 +220,7 @@ class Cutter:
         entry = TarEntry(
             REGULAR, name, "", size, 0, 0, 0, "", "", 0, 0, 0, 0, NO_XATTRS, sparse=None, raw=header, offset=0
         )
-        self._names.add(name)
+        self._names.add(name, directory=False)
         self._batch.append(header)
         # As the reference builder writes it: no owner, mode or time.
         self._file(entry, b'{"name":"%b","type":"reg","size":%d' % (name.encode("ascii"), size))

@@ -14,6 +14,7 @@ import orjson
 from drivers.api import UnconvertibleLayerError
 from drivers.stargz.names import Names
 from drivers.tar.entry import clean
+from shared.errors import CorruptLayerError
 
 SEGMENT: Final = 1 << 20
 """Bytes of text in each, about."""
@@ -57,8 +58,11 @@ class TocWriter:
         """Close the table: its compressed segments, and how many bytes of JSON they hold together.
 
         Raises:
+            CorruptLayerError: a hard link to a directory, which no file system has and no runtime unpacks.
             UnconvertibleLayerError: links or duplicates that the format cannot hold.
         """
+        if linked := self._names.linked_directories():
+            raise self._corrupt(linked)
         suspects = self._names.suspects()
         if suspects:
             superseded = self._superseded(suspects)
@@ -73,6 +77,14 @@ class TocWriter:
             if not line.startswith(_CHUNK_LINE):
                 number += 1
             yield number, line
+
+    def _corrupt(self, linked: set[int]) -> CorruptLayerError:
+        for _, line in self._lines():
+            if not line.startswith(_CHUNK_LINE):
+                entry = orjson.loads(line)
+                if entry["type"] == "hardlink" and hash(clean(entry["linkName"])) in linked:
+                    return CorruptLayerError(f"{entry['name'][:200]!r} is a hard link to a directory")
+        raise AssertionError("a link's target without the link")
 
     def _superseded(self, suspects: dict[int, int]) -> set[int]:
         """Numbers of the entries that a later one of the same path replaces."""

@@ -256,6 +256,38 @@ async def test_long_runs_of_headers_are_cut_into_members_of_their_own() -> None:
     assert max(batch.size for batch in batches) < 2_200_000
 
 
+TO_DIRECTORY = member("l", kind=tarfile.LNKTYPE, linkname="./d")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [member("d/", kind=tarfile.DIRTYPE), TO_DIRECTORY],
+        [member("d/", kind=tarfile.DIRTYPE), member("d/f", b"1"), TO_DIRECTORY, member("l", b"2")],
+        [
+            member("./", kind=tarfile.DIRTYPE),
+            member("d", kind=tarfile.DIRTYPE),
+            member("d/", kind=tarfile.DIRTYPE),
+            TO_DIRECTORY,
+        ],
+        [member("./", kind=tarfile.DIRTYPE), member("l", kind=tarfile.LNKTYPE, linkname=".")],
+    ],
+)
+async def test_a_hard_link_to_a_directory_is_damage_and_is_named(
+    entries: list[tuple[tarfile.TarInfo, bytes]],
+) -> None:
+    writer = MemoryWriter()
+    with pytest.raises(CorruptLayerError, match="'l' is a hard link to a directory"):
+        await convert(gz(tar([member("before", b"x" * 3 * CHUNK), *entries])), writer=writer)
+    assert not writer.committed
+
+
+async def test_a_hard_link_to_what_was_a_file_leaves_the_layer_as_it_is() -> None:
+    link = member("l", kind=tarfile.LNKTYPE, linkname="f")
+    with pytest.raises(UnconvertibleLayerError, match="target of a hard link"):
+        await convert(tar([member("f", b"1"), link, member("f/", kind=tarfile.DIRTYPE)]))
+
+
 BAD_NAME = b"n\xff".decode("utf-8", "surrogateescape")
 
 
