@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.errors import Exit
-from cli.options import ConfigOption, InsecureOption, Output, OutputOption, allowing, print_json
+from cli.options import ConfigOption, InsecureOption, Output, OutputOption, print_json
+from cli.registries import allowing, knows
 from cli.running import running
 from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
@@ -26,7 +27,10 @@ from shared.settings.model import Settings
 nydus = typer.Typer(no_args_is_help=True, help="Nydus images.")
 
 ReferenceArgument = Annotated[
-    str, typer.Argument(metavar="REFERENCE", help="A registry reference, an oci: layout or a docker-archive:.")
+    str,
+    typer.Argument(
+        metavar="REFERENCE", help="A registry reference, oci: layout or docker-archive:, as for `ics convert`."
+    ),
 ]
 SourceOption = Annotated[
     str, typer.Option("--source", help="Where the source image is. Default: as the image says, or its own repository.")
@@ -72,10 +76,11 @@ def _check(
     reference: str, source: str, driver: str | None, *, insecure: bool, config: ConfigOption, output: Output
 ) -> None:
     with running() as runner:
-        place = parse_location(reference)
-        origin = parse_location(source) if source else None
+        settings = settings_for(config)
+        place = parse_location(reference, knows(settings))
+        origin = parse_location(source, knows(settings)) if source else None
         hosts = [each.reference.registry for each in (place, origin) if each and each.kind == "registry"]
-        settings = allowing(settings_for(config), *hosts, insecure=insecure)
+        settings = allowing(settings, *hosts, insecure=insecure)
         report = runner.run(_run(settings, place, origin, driver))
     if output is Output.JSON:
         print_json({"reference": str(place), "ok": report.ok, **asdict(report)})

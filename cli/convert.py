@@ -20,12 +20,12 @@ from cli.options import (
     InsecureOption,
     Output,
     OutputOption,
-    allowing,
     console,
     key_values,
     megabytes,
     print_json,
 )
+from cli.registries import allowing, knows
 from cli.running import running
 from cli.settings import settings_for
 from cli.stores.location import Location, parse_location
@@ -88,6 +88,9 @@ def convert(
     archives (`docker-archive:FILE[:NAME:TAG]`), in any combination. Without TARGET the result goes beside the source, under
     the tag that the configured rule names (`app:1_esgz`).
 
+    `team/app:1` is an image of Docker Hub, as everywhere, unless the configuration (`auths`, `endpoints`) or Docker's own knows a
+    registry by the name `team`; then it is that registry's `app`. `docker.io/team/app:1` is always Docker Hub's.
+
     A docker archive stays lazy for readers of the OCI layout inside it (ICS, Docker with its containerd store). skopeo reads the
     older tables beside it and compresses the layers anew: give it an `oci:` layout instead.
 
@@ -136,8 +139,8 @@ def _order(
             Platform.parse(text)
         except ValueError as error:
             raise PermanentError(str(error), code="invalid_options") from None
-    origin = parse_location(source)
-    goal = parse_location(target) if target else _beside(origin, rule, kind)
+    origin = parse_location(source, knows(settings))
+    goal = parse_location(target, knows(settings)) if target else _beside(origin, rule, kind)
     if _same_place(origin, goal) and not replace:
         raise PermanentError(f"{goal} is the source: --replace says that it may go", code="target_not_ours")
     return _Order(

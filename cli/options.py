@@ -18,7 +18,6 @@ from rich.console import Console
 
 from cli.errors import Exit
 from shared.errors import PermanentError
-from shared.settings.model import Auth, Settings
 from shared.settings.reference import Key
 
 
@@ -95,15 +94,6 @@ def key_list(keys: Sequence[Key]) -> str:
         lines.append("; ".join(filter(None, (f"  {key.path}: {kind}", default, key.variable))))
         lines += textwrap.wrap(about, width, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
-
-
-def allowing(settings: Settings, *hosts: str, insecure: bool) -> Settings:
-    """Registries that a person names on the command line may be contacted, with what ``auths`` or Docker's config know of them."""
-    auths = dict(settings.auths)
-    for host in hosts:
-        known = auths.get(host, Auth())
-        auths[host] = known.model_copy(update={"insecure": True}) if insecure else known
-    return settings.model_copy(update={"auths": auths})
 
 
 def key_values(pairs: list[str]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from shared.errors import PermanentError
-from shared.oci.reference import Reference, is_tag, parse_reference
+from shared.oci.reference import Reference, is_host_to_people, is_tag, parse_reference, parse_written
 
 Kind = Literal["registry", "oci", "docker-archive"]
 LOCAL = "localhost"
@@ -32,8 +33,12 @@ class Location:
         return f"{self.kind}:{self.path}" + (f":{self.name}" if self.name else "")
 
 
-def parse_location(text: str) -> Location:
+def parse_location(text: str, known: Callable[[str], bool] = lambda _name: False) -> Location:
     """Read one location.
+
+    Args:
+        text: as people write it.
+        known: whether there is a registry of this name; asked for first parts that are Docker Hub's without one.
 
     Raises:
         PermanentError: ``invalid_reference``.
@@ -49,7 +54,9 @@ def parse_location(text: str) -> Location:
     if colon and scheme in {"docker-daemon", "containers-storage", "dir", "oci-archive", "docker"}:
         hint = "leave docker:// out" if scheme == "docker" else "use a registry reference, oci: or docker-archive:"
         raise PermanentError(f"{scheme}: is not supported: {hint}", code="invalid_reference")
-    return Location("registry", parse_reference(text))
+    first, slash, _ = text.partition("/")
+    parse = parse_written if slash and not is_host_to_people(first) and known(first) else parse_reference
+    return Location("registry", parse(text))
 
 
 def _stand_in(name: str) -> Reference:

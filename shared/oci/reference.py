@@ -87,7 +87,7 @@ def parse_reference(text: str, *, default_tag: str | None = "latest") -> Referen
         text = f"{legacy[1]}@{legacy[2]}"
     name, _, digest_text = text.partition("@")
     head, slash, rest = name.partition("/")
-    if slash and _is_host_to_people(head):
+    if slash and is_host_to_people(head):
         registry, remainder = head, rest
     else:
         registry, remainder = DOCKER_HUB, name
@@ -119,12 +119,12 @@ def parse_written(text: str, *, default_tag: str | None = "latest") -> Reference
         PermanentError: code ``invalid_reference``.
     """
     head, slash, rest = text.partition("/")
-    if not slash or _is_host_to_people(head) or not is_registry(head):
+    if not slash or is_host_to_people(head) or not is_registry(head):
         return parse_reference(text, default_tag=default_tag)
     return replace(parse_reference(f"any.host/{rest}", default_tag=default_tag), registry=head)
 
 
-def _is_host_to_people(head: str) -> bool:
+def is_host_to_people(head: str) -> bool:
     """Docker's rule for the first part of a name that has more."""
     return "." in head or ":" in head or head == "localhost" or head.lower() != head
 

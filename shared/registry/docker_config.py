@@ -62,6 +62,15 @@ class DockerConfig:
         self._kept[registry] = (self.clock() + _KEPT, found)
         return found
 
+    def registries(self) -> frozenset[str]:
+        """Those that it names.
+
+        Raises:
+            PermanentError: ``invalid_docker_config``.
+        """
+        config = self._read()
+        return frozenset(normal_host(host) for key in ("auths", "credHelpers") for host in _object(config, key))
+
     async def _look_up(self, registry: str) -> Credential | None:
         config = await asyncio.to_thread(self._read)
         server = _HUB_SERVER if registry == DOCKER_HUB else registry

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -67,6 +68,22 @@ def test_from_registry_to_registry_beside_the_source(registry: RegistryServer, l
     assert checked["ok"]
     assert checked["compared"]
     assert checked["entries"] == 47
+
+
+@pytest.mark.parametrize("named", [("auths", "endpoints"), ("endpoints",)])
+def test_a_name_without_a_dot_is_a_registrys_where_the_configuration_knows_one(
+    named: tuple[str, ...], layout: str, tmp_path: Path
+) -> None:
+    with docker_registry(tmp_path / "registry", credential=("ics", "s3cret")) as guarded:
+        auth = {"insecure": True, "auth": guarded.basic}
+        document = {"auths": {"team" if "auths" in named else guarded.host: auth}, "endpoints": {"team": guarded.host}}
+        (tmp_path / "config.yml").write_text(yaml.safe_dump(document))
+        made = ics("convert", f"oci:{layout}", "team/app:1_esgz")
+        assert made["target"] == "team/app:1_esgz"
+        again = ics("convert", "--driver", "nydus", f"oci:{layout}", "team/app:1_nydus")
+        assert again["target_digest"] != made["target_digest"]
+        for target in (made["target"], again["target"]):
+            assert ics("check", target, "--source", f"oci:{layout}")["compared"]
 
 
 def test_archive_to_layout_to_archive_to_registry(registry: RegistryServer, layout: str, tmp_path: Path) -> None:

@@ -272,3 +272,26 @@ def test_what_is_no_location_is_refused(text: str) -> None:
 def test_locations_are_told_as_they_were_written() -> None:
     for text in ("oci:some/path", "oci:path:tag", "docker-archive:file.tar:name:tag", "harbor.example.com/a/b:1"):
         assert str(parse_location(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("team/app:1", "team/app:1"),
+        ("team/group/app", "team/group/app:latest"),
+        ("other/app:1", "docker.io/other/app:1"),
+        ("team", "docker.io/library/team:latest"),
+        ("docker.io/team/app:1", "docker.io/team/app:1"),
+        ("harbor.example.com/app:1", "harbor.example.com/app:1"),
+    ],
+)
+def test_a_name_without_a_dot_is_docker_hubs_unless_a_registry_is_known_by_it(text: str, meant: str) -> None:
+    asked: list[str] = []
+
+    def known(name: str) -> bool:
+        asked.append(name)
+        return name == "team"
+
+    assert str(parse_location(text, known)) == meant
+    assert set(asked) <= {"team", "other"}
+    assert str(parse_location("team/app:1")) == "docker.io/team/app:1"
