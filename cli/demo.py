@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shlex
+import shutil
 import socket
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 import orjson
+import yaml
 from aiohttp import ClientSession, ClientTimeout
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +45,7 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 
 AUTHORIZATION = "Bearer demo"
+LOG = "demo.log"
 TIMEOUT = 300.0
 """Seconds for the conversion of the demo image; it takes a few."""
 
@@ -61,9 +65,10 @@ async def run_demo(console: Console, *, keep: bool) -> None:
     began = perf_counter()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ics-demo-")))
-        log = stack.enter_context((folder / "demo.log").open("w"))
+        log = stack.enter_context((folder / LOG).open("w"))
         registry_host = await stack.enter_async_context(serve_registry(DevRegistry(folder / "registry")))
-        settings = _settings(folder, registry_host)
+        config = _configuration(folder, registry_host)
+        settings = load_settings(config, environ={}, option_models=option_models())
         stack.enter_context(configure_logging(settings.log, "demo", stream=log))
         console.print(f"[bold]1[/] development registry at {registry_host}, embedded NATS JetStream, ingress, consumer")
         broker = await stack.enter_async_context(open_broker(settings))
@@ -84,7 +89,7 @@ async def run_demo(console: Console, *, keep: bool) -> None:
         seconds = perf_counter() - began
         _summary(console, source=source, target=target, event=event, proof=proof, seconds=seconds)
         if keep:
-            await _keep(console, settings, registry_host)
+            await _keep(console, settings, config, source)
 
 
 @asynccontextmanager
@@ -215,16 +220,29 @@ def _by_stage(event: ConversionEvent) -> dict[str, float]:
     return {name: end - begin for name, (begin, end) in sorted(spans.items(), key=lambda item: item[1][0])}
 
 
-async def _keep(console: Console, settings: Settings, registry_host: str) -> None:
+async def _keep(console: Console, settings: Settings, config: Path, source: Reference) -> None:
     base = f"http://127.0.0.1:{settings.http.port}"
     console.print(
         "\nStill running; Ctrl-C ends it.\n"
-        f"  console   {base}/console/ (to replay and discard: demo, demo)\n  API       {base}/docs\n  metrics   {base}/metrics"
+        f"  console   {base}/console/ (to replay and discard: demo, demo)\n"
+        f"  API       {base}/docs\n"
+        f"  metrics   {base}/metrics\n"
+        f"  registry  http://{source.registry}/v2/_catalog\n"
+        f"  log       {config.with_name(LOG)}\n"
+        "The command line, with its broker and registry:"
     )
-    console.print(f"  registry  http://{registry_host}/v2/_catalog\nPush an image to {registry_host} and announce it:")
+    for command in (
+        "dead-letters list",
+        "config show",
+        f"convert --driver nydus {source}",
+        f"check {source}_esgz",
+        f"backfill {source.registry} --dry-run",
+    ):
+        print(f"  ICS_CONFIG={shlex.quote(str(config))} {_program()} {command}")
+    console.print(f"Push an image to {source.registry} and announce it:")
     body = (
         '{"type":"PUSH_ARTIFACT","event_data":{"resources":[{"resource_url":"'
-        + registry_host
+        + source.registry
         + '/demo/python:latest"}]}}'
     )
     print(f"  curl -H 'Authorization: {AUTHORIZATION}' -d '{body}' {base}{settings.endpoint}", flush=True)
@@ -234,18 +252,28 @@ async def _keep(console: Console, settings: Settings, registry_host: str) -> Non
         print(file=sys.stderr)
 
 
-def _settings(folder: Path, registry_host: str) -> Settings:
-    environ = {
-        "ICS_HOSTNAME": "127.0.0.1",
-        "ICS_HTTP__PORT": str(_free_port()),
-        "ICS_AUTH_HEADER": AUTHORIZATION,
-        "ICS_AUTHS": orjson.dumps({registry_host: {"insecure": True}}).decode(),
-        "ICS_BROKER__URL": "embedded:",
-        "ICS_BROKER__DATA_DIR": str(folder / "broker"),
-        "ICS_WORK_DIR": str(folder / "work"),
-        "ICS_CONSOLE__OPERATOR_CREDENTIAL": "demo:demo",
+def _program() -> str:
+    """``ics`` as a shell that stands here finds it."""
+    if shutil.which("ics"):
+        return "ics"
+    beside = Path(sys.executable).with_name("ics")
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))
+
+
+def _configuration(folder: Path, registry_host: str) -> Path:
+    """A file, so that other commands can be given it."""
+    config = folder / "config.yml"
+    document = {
+        "hostname": "127.0.0.1",
+        "http": {"port": _free_port()},
+        "auth_header": AUTHORIZATION,
+        "auths": {registry_host: {"insecure": True}},
+        "broker": {"url": "embedded:", "data_dir": str(folder / "broker")},
+        "work_dir": str(folder / "work"),
+        "console": {"operator_credential": "demo:demo"},
     }
-    return load_settings(None, environ=environ, option_models=option_models())
+    config.write_text(yaml.safe_dump(document, sort_keys=False))
+    return config
 
 
 def _webhook(source: Reference, digest: Digest) -> bytes:
