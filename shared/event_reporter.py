@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import chain, repeat
 
 from shared.background import beside
 from shared.broker.api import EventStream
-from shared.errors import IcsError
+from shared.errors import IcsError, TransientError
 from shared.events import ConversionEvent
 from shared.telemetry.metrics import Metrics
 
@@ -20,7 +21,10 @@ TOGETHER = 500
 PACE = 0.05
 """Seconds from one publish to the next: what is told meanwhile goes together, at a small part of the cost."""
 PAUSES = (0.5, 2.0, 5.0)
-"""Seconds between the tries; then the events are dropped and counted."""
+"""Seconds between the tries, the last of them again and again."""
+KEPT = 3600.0
+"""Seconds for which events are tried again; then they are dropped and counted. A broker with an alarm takes no event, and yet the
+acknowledgements of conversions, whose end nobody would ever hear of."""
 FLUSH = 5.0
 """Seconds that the last events get, of a conversion and of a process."""
 _log = logging.getLogger(__name__)
@@ -102,13 +106,17 @@ class EventReporter:
             self._passed.notify_all()
 
     async def _publish(self, events: Sequence[ConversionEvent]) -> None:
-        for pause in (0, *PAUSES):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for pause in chain((0, *PAUSES), repeat(PAUSES[-1])):
             await asyncio.sleep(pause)
             try:
                 await self._stream.publish(*events)
-            except IcsError:
+            except IcsError as error:
                 self._failing = True
                 await self._tell_waiting()
+                if not isinstance(error, TransientError) or loop.time() - began > KEPT:
+                    break
                 events = [event for event in events if event.kind != "progress"]
                 if not events:
                     return

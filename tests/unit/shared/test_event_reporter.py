@@ -9,6 +9,7 @@ import pytest
 
 from shared import event_reporter
 from shared.broker.transport import unavailable
+from shared.errors import PermanentError
 from shared.event_reporter import EventReporter
 from shared.events import ConversionEvent, conversion_event
 from shared.messages import ConversionRequest, DriverChoice
@@ -72,6 +73,35 @@ async def test_a_stream_that_comes_back_in_the_last_pause_gets_everything(monkey
     async with EventReporter(stream, Metrics(), ()).running() as reporter:
         reporter.tell(event)
     assert stream.told == [(event,)]
+
+
+async def test_an_outage_of_any_length_costs_no_event_but_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ with an alarm takes acknowledgements and no events: the conversion would seem to run for ever."""
+    monkeypatch.setattr(event_reporter, "PAUSES", (0, 0, 0))
+    stream, (event,) = Stream(failures=50), events(1)
+    async with EventReporter(stream, Metrics(), ()).running() as reporter:
+        reporter.tell(event)
+    assert stream.told == [(event,)]
+
+
+async def test_what_the_stream_refuses_or_does_not_take_for_too_long_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Refusing(Stream):
+        async def publish(self, *events: ConversionEvent) -> None:
+            if events == (refused,):
+                raise PermanentError("not this one", code="broker_refused")
+            await super().publish(*events)
+
+    monkeypatch.setattr(event_reporter, "KEPT", -1)
+    monkeypatch.setattr(event_reporter, "TOGETHER", 1)
+    stream, (refused, late, event) = Refusing(failures=1), events(3)
+    metrics = Metrics()
+    async with EventReporter(stream, metrics, ()).running() as reporter:
+        for each in (refused, late, event):
+            reporter.tell(each)
+    assert stream.told == [(event,)]
+    assert b"ics_events_dropped_total 2.0" in metrics.render("")[0]
 
 
 async def test_who_waits_goes_on_as_soon_as_the_stream_has_what_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
