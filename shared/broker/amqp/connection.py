@@ -29,6 +29,18 @@ class _Protocol(aiormq.Connection):
         await self.connected.wait()
         return await super().channel(self._next() if channel_number is None else channel_number, **options)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether RabbitMQ reads nothing of it: an alarm of memory or disk is set, and something was published."""
+        waiting = self.ready()
+        try:
+            waiting.send(None)  # nobody waits here: what is ready ends in its first step
+        except StopIteration:
+            return False
+        finally:
+            waiting.close()
+        return True
+
     def _next(self) -> int:
         """The free number that was not in use for the longest time. Raises ConnectionError: there is none."""
         highest = self.connection_tune.channel_max or HIGHEST
@@ -55,6 +67,12 @@ class _Transport(UnderlayConnection):
 
 class Connection(aio_pika.Connection):
     """For ``aio_pika.connect(connection_class=...)``."""
+
+    @property
+    def blocked(self) -> bool:
+        """See :attr:`_Protocol.blocked`."""
+        protocol = None if self.transport is None else self.transport.connection
+        return isinstance(protocol, _Protocol) and not protocol.is_closed and protocol.blocked
 
     async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109  as above
         self.transport = await _Transport.connect(self.url, self._on_connection_close, timeout=timeout, **self.kwargs)

@@ -91,12 +91,32 @@ class AmqpLink:
 
     def _reason(self, error: BaseException) -> str:
         """Where and why, without the URL, which aio-pika puts into some messages."""
+        if self._blocked:
+            return self._alarm
         if isinstance(error, TimeoutError):
             return f"no answer from RabbitMQ at {self._where} in time"
         # The library puts the numbers of other errors into its own, and these would read as the system's.
         while isinstance(error, AMQPError) and isinstance(error.__cause__, OSError):
             error = error.__cause__
         return f"RabbitMQ at {self._where}: {why(error)}"
+
+    @property
+    def _blocked(self) -> bool:
+        return isinstance(self._connection, Connection) and self._connection.blocked
+
+    @property
+    def _alarm(self) -> str:
+        what = "takes no messages: an alarm is set, see its disk and memory (rabbitmq-diagnostics alarms)"
+        return f"RabbitMQ at {self._where} {what}"
+
+    def refuse_if_blocked(self) -> None:
+        """Nothing is sent on a blocked connection, and nothing is gained by another one: it goes on when the alarm is over.
+
+        Raises:
+            TransientError: ``broker_unavailable``.
+        """
+        if self._blocked:
+            raise unavailable(self._alarm)
 
     async def close(self) -> None:
         self.closed = True
@@ -133,6 +153,7 @@ class AmqpLink:
         return await self._once(use)
 
     async def _once(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
+        self.refuse_if_blocked()
         shared: _SharedChannel | None = None
         try:
             with self._limit():
@@ -148,7 +169,10 @@ class AmqpLink:
                 shared.refused = True
             raise unavailable("it does not take the message (a queue is full or missing)") from error
         except RuntimeError as error:  # what the library raises on a connection whose end it has not noticed
-            self._forget(self._connection)
+            if shared is not None and self._blocked:
+                shared.refused = True
+            else:
+                self._forget(self._connection)
             raise unavailable(self._reason(error)) from error
         except _LOST as error:
             raise unavailable(self._reason(error)) from error
@@ -262,6 +286,7 @@ class AmqpLink:
     async def _connected(self) -> AbstractConnection:
         async with self._lock:
             if self._alive and self._connection is not None:
+                self.refuse_if_blocked()
                 if self._doubted:
                     await self._declare(self._connection)
                 return self._connection

@@ -43,6 +43,10 @@ class AmqpEvents(EventReading):
         self._declared: object = None
         """The connection on which the stream was declared."""
 
+    def refuse_if_blocked(self) -> None:
+        """See :meth:`AmqpLink.refuse_if_blocked`: an alarm is known to who publishes, which a consumer does here first."""
+        self._link.refuse_if_blocked()
+
     async def publish(self, *events: ConversionEvent) -> None:
         for body in encode_events(events):
             kind = "application/cloudevents-batch+json" if body.startswith(b"[") else "application/cloudevents+json"
@@ -149,6 +153,7 @@ class AmqpTransport:
             await channel.declare_queue(self._link.topology.lane("live"), passive=True)
 
         await self._link.call(declared)
+        self.events.refuse_if_blocked()
 
 
 @asynccontextmanager
