@@ -78,6 +78,10 @@ class AmqpLink:
         self._shared: _SharedChannel | None = None
         self._locking: AbstractConnection | None = None
         self._doubted = False
+        self._declared = 0
+        """How often, on this connection and the ones before."""
+        self._told_at = -1
+        """The same number, when a queue was last said to be missing."""
         self._lock = asyncio.Lock()
         self.closed = False
 
@@ -142,15 +146,23 @@ class AmqpLink:
 
     async def _with_channel(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
         """Once more where a queue was missing: what came back is nowhere, so that no message is doubled."""
+        before = self._declared
         try:
             return await self._once(use)
         except TransientError as error:
             if not isinstance(error.__cause__, _MISSING):
                 raise
-            _log.warning("RabbitMQ: a queue is missing; declaring all of them again")
-            self.declare_again()
+            if before == self._declared:  # not since we tried
+                self._tell_missing()
+                self.declare_again()
         await asyncio.sleep(DELETED)
         return await self._once(use)
+
+    def _tell_missing(self) -> None:
+        """Once a loss: everybody who publishes meanwhile finds it missing."""
+        if self._told_at != self._declared:
+            self._told_at = self._declared
+            _log.warning("RabbitMQ: a queue is missing; declaring all of them again")
 
     async def _once(self, use: Callable[[_SharedChannel], Awaitable[T]]) -> T:
         self.refuse_if_blocked()
@@ -311,6 +323,7 @@ class AmqpLink:
             channel = await connection.channel()
             try:
                 await self.topology.declare(channel)
+                self._declared += 1
             finally:
                 await attempted(channel.close(), self.timeout)
         except ChannelPreconditionFailed as error:

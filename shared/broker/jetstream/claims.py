@@ -41,6 +41,7 @@ class JetStreamClaims:
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
+        self._declaring = asyncio.Lock()
 
     async def acquire(self, key: str, patience: float) -> _HeldClaim | None:
         subject = self._link.names.claim(key)
@@ -51,29 +52,36 @@ class JetStreamClaims:
         while True:
             try:
                 async with permitted(self._link):
-                    sequence = await self._first(subject, uid)
+                    sequence = await self.put(subject, 0, uid)
             except _FAILURES as error:
                 if _err_code(error) in _NO_ROOM or clock() - answered > ELECTION:
                     raise
             else:
                 if sequence is not None:
-                    return _HeldClaim(self._link, subject, sequence)
+                    return _HeldClaim(self, self._link, subject, sequence)
                 answered = clock()
                 if answered >= until:
                     return None
             pause = random.uniform(LOOK, 2 * LOOK)  # noqa: S311  the jitter needs no secrecy
             await asyncio.sleep(min(pause, max(LOOK / 4, until - clock())))
 
-    async def _first(self, subject: str, uid: str) -> int | None:
+    async def put(self, subject: str, expected: int, uid: str) -> int | None:
+        """See :func:`put`. Where the stream is missing it is declared: one in memory goes with its server."""
         try:
-            return await put(self._link, subject, 0, uid)
-        except nats.js.errors.NoStreamResponseError:  # a stream in memory goes with its server
-            await cancellable(declare_claims(self._link.js, self._link.names, self._link.retention))
-            return await put(self._link, subject, 0, uid)
+            return await put(self._link, subject, expected, uid)
+        except nats.js.errors.NoStreamResponseError:
+            async with self._declaring:
+                try:
+                    return await put(self._link, subject, expected, uid)  # declared for another meanwhile
+                except nats.js.errors.NoStreamResponseError:
+                    if await cancellable(declare_claims(self._link.js, self._link.names, self._link.retention)):
+                        _log.info("NATS: declared stream %s", self._link.names.claims)
+            return await put(self._link, subject, expected, uid)
 
 
 class _HeldClaim:
-    def __init__(self, link: NatsLink, subject: str, sequence: int) -> None:
+    def __init__(self, store: JetStreamClaims, link: NatsLink, subject: str, sequence: int) -> None:
+        self._store = store
         self._link = link
         self._subject = subject
         self._refreshing = asyncio.create_task(self._refresh(sequence), name="claim")
@@ -98,7 +106,10 @@ class _HeldClaim:
         while True:
             try:
                 async with permitted(self._link):
-                    return await put(self._link, self._subject, sequence, uid)
+                    extended = await self._store.put(self._subject, sequence, uid)
+                    if extended is None:  # gone with its stream, perhaps: ours again where nobody has taken it
+                        extended = await self._store.put(self._subject, 0, uid)
+                    return extended
             except _FAILURES as error:
                 _log.debug("a claim could not be extended: %s", type(error).__name__)
                 await asyncio.sleep(LOOK)

@@ -19,6 +19,7 @@ from nats.js.client import JetStreamContext
 from shared.background import beside
 from shared.broker.cancellation import cancellable
 from shared.broker.jetstream.client import StrictClient
+from shared.broker.jetstream.missing import missing
 from shared.broker.jetstream.permissions import Permissions
 from shared.broker.jetstream.topology import Names, Retention, declare
 from shared.broker.transport import unavailable
@@ -30,6 +31,10 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _NOT_PERMITTED = "permissions violation"
+REST = 0.5
+"""Seconds between two looks for what is missing, at least: where a cluster elects a leader, everything seems to be."""
+_NUMBERED = (2, 10)
+"""The first nats-server that lets a stream begin at a given sequence."""
 _FAILURES = (nats.errors.Error, TimeoutError, OSError, asyncio.IncompleteReadError)
 
 
@@ -50,6 +55,9 @@ class NatsLink:
         self.client: Client = StrictClient()
         self.permissions = Permissions()
         self._ready = asyncio.Event()
+        self._missed = asyncio.Event()
+        self._declared = False
+        """Once at least, so that what is not there was deleted."""
         self._problem = "not connected yet"
         self._refused: PermanentError | None = None
         self._closing = False
@@ -71,7 +79,10 @@ class NatsLink:
         up to the time-out, and from then on in the background.
         """
         try:
-            async with beside(self._connect(), "connecting to NATS"):
+            async with (
+                beside(self._connect(), "connecting to NATS"),
+                beside(self._declare_missed(), "declaring again what NATS has lost"),
+            ):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(self.timeout, 5)):
                         await self._ready.wait()
@@ -85,7 +96,8 @@ class NatsLink:
                     await self.client.close()
 
     async def call(self, operation: Callable[[JetStreamContext], Awaitable[_Result]]) -> _Result:
-        """Run ``operation`` once connected, again where the server was not ready for it, within the time-out.
+        """Run ``operation`` once connected, again where the server was not ready for it or a stream or consumer was missing,
+        within the time-out.
 
         Raises:
             TransientError: ``broker_unavailable``.
@@ -96,12 +108,12 @@ class NatsLink:
                     await self.connected()
                     try:
                         return await cancellable(operation(self.js))
-                    except (
-                        nats.errors.NoRespondersError,
-                        nats.js.errors.NoStreamResponseError,
-                        nats.js.errors.ServiceUnavailableError,
-                    ):
-                        await asyncio.sleep(0.05)
+                    except nats.errors.Error as error:
+                        if missing(error):
+                            self.missed()
+                        elif not isinstance(error, nats.js.errors.ServiceUnavailableError):
+                            raise
+                    await asyncio.sleep(0.05)
         except nats.js.errors.APIError:
             raise
         except TimeoutError as error:
@@ -116,9 +128,15 @@ class NatsLink:
             raise self._refused
         return self.client
 
+    def missed(self) -> None:
+        """Somebody may have deleted a stream or a consumer: all of them are declared again soon, once for all that miss one."""
+        if self._ready.is_set() and not self._missed.is_set():  # each new connection declares them anyway
+            self._problem = "nobody answers for a stream or consumer"
+            self._missed.set()
+
     def late(self) -> TransientError:
         """What to raise when an operation took longer than the time-out."""
-        reason = self._problem if not self._ready.is_set() else "no answer"
+        reason = "no answer" if self._ready.is_set() and not self._missed.is_set() else self._problem
         return unavailable(f"NATS at {self._where}: {reason} within {self.timeout:g} s")
 
     async def check(self) -> None:
@@ -158,6 +176,14 @@ class NatsLink:
     def _connected_to(self) -> None:
         self._logged.clear()
         _log.info("NATS: connected")
+        version = self.client.connected_server_version
+        if (0, 0) < (version.major, version.minor) < _NUMBERED:
+            _log.warning(
+                "NATS at %s: nats-server %s is older than 2.10; where a stream is deleted under running processes, an"
+                " acknowledgement may hit another message: upgrade it",
+                self._where,
+                f"{version.major}.{version.minor}.{version.patch}",
+            )
 
     async def _on_error(self, error: Exception) -> None:
         unauthorized = isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
@@ -166,9 +192,7 @@ class NatsLink:
             self._problem = str(error).removeprefix("nats: ")
             if self.permissions.refused(self._problem):
                 return
-        if self._problem not in self._logged:
-            self._logged.add(self._problem)
-            _log.warning("NATS at %s: %s; trying on", self._where, self._problem)
+        self._warn_of_problem()
         if unauthorized and not self.client.is_connected and not self._ready.is_set():
             self._refused = PermanentError(
                 "NATS refuses our credentials: check the user, password or token in broker.url",
@@ -191,7 +215,7 @@ class NatsLink:
     async def _declare_until_done(self) -> None:
         while self.client.is_connected:
             try:
-                await declare(self.js, self.names, self.retention)
+                await self._declare()
             except PermanentError as error:
                 self._refused = error
                 self._ready.set()
@@ -205,3 +229,35 @@ class NatsLink:
             else:
                 self._ready.set()
                 return
+
+    async def _declare_missed(self) -> None:
+        """Operations try on meanwhile, within their own time-out: none of them waits for an answer that a lost leader owes us."""
+        while True:
+            await self._missed.wait()
+            await self._ready.wait()
+            try:
+                await self._declare()
+            except (PermanentError, TransientError) as error:
+                self._problem = error.message
+                self._warn_of_problem()
+            except _FAILURES as error:
+                self._problem = f"JetStream is not ready ({type(error).__name__})"
+            else:
+                self._missed.clear()
+                self._logged.clear()
+            await asyncio.sleep(REST)
+
+    async def _declare(self) -> None:
+        made = await cancellable(declare(self.js, self.names, self.retention))
+        if made and self._declared:
+            _log.warning(
+                "NATS at %s: missing, and declared again without what they held: %s", self._where, ", ".join(made)
+            )
+        elif made:
+            _log.info("NATS at %s: declared %s", self._where, ", ".join(made))
+        self._declared = True
+
+    def _warn_of_problem(self) -> None:
+        if self._problem not in self._logged:
+            self._logged.add(self._problem)
+            _log.warning("NATS at %s: %s; trying on", self._where, self._problem)

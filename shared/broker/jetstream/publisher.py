@@ -45,6 +45,8 @@ class Publisher:
                     answer = await self._ask(subject, body, dict(headers))
                     if _confirms(answer):
                         return
+                    if not answer.data:  # nobody listens on the subject; ``Status: 503`` says so
+                        self._link.missed()
                     await asyncio.sleep(_NOT_READY)
         except TimeoutError as error:
             raise self._link.late() from error
@@ -78,7 +80,7 @@ class Publisher:
 def _confirms(answer: Msg) -> bool:
     """False where it is too early to ask."""
     if not answer.data:
-        return False  # nobody listens on the subject; ``Status: 503`` says so
+        return False
     try:
         told: dict[str, Any] = orjson.loads(answer.data)
     except orjson.JSONDecodeError as error:

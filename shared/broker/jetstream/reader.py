@@ -9,7 +9,7 @@ from datetime import datetime
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamInfo
 
 from shared.broker.jetstream.link import NatsLink
 from shared.broker.jetstream.pull import Puller
@@ -29,8 +29,13 @@ async def messages_of(
         TransientError: ``broker_unavailable``; never with ``follow``.
     """
     last = 0
+    made: datetime | None = None
     while True:
         try:
+            kept = await _info(link, stream)
+            if made not in {None, kept.created}:
+                last = 0  # somebody deleted it, and nothing of this one was read
+            made, last = kept.created, min(last, kept.state.last_seq)  # less than it had: its server lost the newest
             info = await _ephemeral(link, stream, after=last, since=since)
         except TransientError:
             if not follow:
@@ -60,6 +65,13 @@ async def messages_of(
             await puller.close()
         if not follow:
             raise unavailable("NATS: the connection was lost while reading")
+
+
+async def _info(link: NatsLink, stream: str) -> StreamInfo:
+    try:
+        return await link.call(lambda js: js.stream_info(stream))
+    except nats.js.errors.APIError as error:
+        raise unavailable(f"JetStream: {error.description}") from error
 
 
 async def _ephemeral(link: NatsLink, stream: str, *, after: int, since: datetime | None) -> ConsumerInfo:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import nats.js.errors
 from nats.js.api import (
@@ -15,6 +17,7 @@ from nats.js.api import (
 )
 from nats.js.client import JetStreamContext
 
+from shared.broker.jetstream.missing import missing
 from shared.broker.transport import unavailable
 from shared.errors import PermanentError, TransientError
 
@@ -81,16 +84,15 @@ class Retention:
     replicas: int
 
 
-async def declare(js: JetStreamContext, names: Names, retention: Retention) -> None:
-    """Idempotent.
+async def declare(js: JetStreamContext, names: Names, retention: Retention) -> Sequence[str]:
+    """Idempotent. Returns what was not there.
 
     Raises:
         PermanentError: ``broker_mismatch``.
         TransientError: ``broker_unavailable``; beside it what the client raises.
     """
     replicas = retention.replicas
-    await _stream(
-        js,
+    streams = [
         StreamConfig(
             name=names.work,
             subjects=[names.lane("live"), names.lane("backfill"), names.retry("live"), names.retry("backfill")],
@@ -100,9 +102,6 @@ async def declare(js: JetStreamContext, names: Names, retention: Retention) -> N
             duplicate_window=DUPLICATE_WINDOW,
             discard=DiscardPolicy.NEW,
         ),
-    )
-    await _stream(
-        js,
         StreamConfig(
             name=names.dead,
             subjects=[names.letter("*")],
@@ -110,42 +109,44 @@ async def declare(js: JetStreamContext, names: Names, retention: Retention) -> N
             num_replicas=replicas,
             discard=DiscardPolicy.NEW,
         ),
-    )
+    ]
     for name, subject in ((names.events, names.event), (names.cancellations, names.cancellation)):
-        await _stream(
-            js,
+        streams.append(
             StreamConfig(
                 name=name,
                 subjects=[subject],
                 storage=StorageType.FILE,
                 num_replicas=replicas,
                 max_age=retention.events_max_age,
-            ),
+            )
         )
-    for durable, subject in (
-        ("live", names.lane("live")),
-        ("backfill", names.lane("backfill")),
-        ("retry", names.retry("*")),
-    ):
-        await _consumer(
-            js,
-            names.work,
-            ConsumerConfig(
-                durable_name=durable,
-                filter_subject=subject,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT,
-                # No max_deliver: it would strand a message instead of moving it; the limit is kept by QueueBroker.
-                # No max_ack_pending: consumers pull only as much as they have slots, and waiting retries count as pending.
-                max_ack_pending=-1,
-                num_replicas=replicas,
-            ),
+    consumers = [
+        ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT,
+            # No max_deliver: it would strand a message instead of moving it; the limit is kept by QueueBroker.
+            # No max_ack_pending: consumers pull only as much as they have slots, and waiting retries count as pending.
+            max_ack_pending=-1,
+            num_replicas=replicas,
         )
+        for durable, subject in (
+            ("live", names.lane("live")),
+            ("backfill", names.lane("backfill")),
+            ("retry", names.retry("*")),
+        )
+    ]
+    made = [f"stream {stream.name}" for stream in streams if await _stream(js, stream)]
+    made += [f"consumer {each.durable_name}" for each in consumers if await _consumer(js, names.work, each)]
+    return made
 
 
-async def declare_claims(js: JetStreamContext, names: Names, retention: Retention) -> None:
-    """The claims' stream, apart from the rest: where it may not be, work goes on without. Raises what :func:`declare` raises."""
-    await _stream(
+async def declare_claims(js: JetStreamContext, names: Names, retention: Retention) -> bool:
+    """The claims' stream, apart from the rest: where it may not be, work goes on without. Returns whether it was not there.
+    Raises what :func:`declare` raises.
+    """
+    return await _stream(
         js,
         StreamConfig(
             name=names.claims,
@@ -159,25 +160,48 @@ async def declare_claims(js: JetStreamContext, names: Names, retention: Retentio
     )
 
 
-async def _stream(js: JetStreamContext, config: StreamConfig) -> None:
+async def _stream(js: JetStreamContext, config: StreamConfig) -> bool:
+    """Whether it was not there.
+
+    A stream that takes the place of a deleted one goes on with higher sequences than any of that: readers remember where they
+    were, acknowledgements and removals name a message by its sequence, and a due retry's id is made of it.
+    """
+    absent = True
     try:
-        await js.add_stream(config)
+        first = (await js.stream_info(config.name or "")).config.first_seq
+        absent = False
+    except nats.js.errors.NotFoundError:
+        first = time.time_ns() // 1000
+    try:
+        await js.add_stream(replace(config, first_seq=first))
     except nats.js.errors.APIError as error:
         if error.err_code not in _ALREADY_EXISTS:
             raise _declined(error, f"stream {config.name}") from error
+        if absent:
+            raise unavailable(f"JetStream: another process has made stream {config.name} this moment") from error
         try:  # it exists with other settings: retention age and replicas may be changed in place
-            await js.update_stream(config)
+            await js.update_stream(replace(config, first_seq=first))
         except nats.js.errors.APIError as refusal:
             raise _mismatched(refusal, f"stream {config.name}") from refusal
+    return absent
 
 
-async def _consumer(js: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
+async def _consumer(js: JetStreamContext, stream: str, config: ConsumerConfig) -> bool:
+    """Whether it was not there."""
+    absent = False
+    try:
+        await js.consumer_info(stream, config.durable_name or "")
+    except nats.js.errors.NotFoundError:
+        absent = True
     try:
         await js.add_consumer(stream, config)
     except nats.js.errors.APIError as error:
+        if missing(error):
+            raise unavailable(f"JetStream: stream {stream} was deleted this moment") from error
         if error.err_code not in _ALREADY_EXISTS:
             raise _declined(error, f"consumer {config.durable_name}") from error
         raise _mismatched(error, f"consumer {config.durable_name} of stream {stream}") from error
+    return absent
 
 
 def _mismatched(error: nats.js.errors.APIError, what: str) -> PermanentError | TransientError:

@@ -123,6 +123,7 @@ async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots
         elif not slots.free:
             await slots.wait_free(_FULL_POLL)
         elif "503" in (live.last_status, backfill.last_status) or not link.client.is_connected:
+            link.missed()
             await asyncio.sleep(0.1)  # the server restarts, or has not loaded its streams yet
 
 
@@ -150,6 +151,7 @@ async def _return_due_retries(link: NatsLink) -> None:
                 if message is not None:
                     await finish(_return_if_due(link, message))  # a copy without its acknowledgement comes again
                 elif puller.last_status == "503" or not link.client.is_connected:
+                    link.missed()
                     await asyncio.sleep(0.1)
             except (nats.errors.Error, IcsError) as error:
                 _log.warning("NATS: cannot return a retry, it stays queued: %s", type(error).__name__)

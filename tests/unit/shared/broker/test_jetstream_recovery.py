@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import nats.js.errors
 import pytest
 from nats.aio.client import Client
-from nats.js.api import StreamConfig
+from nats.js.api import StreamConfig, StreamInfo, StreamState
 from nats.js.client import JetStreamContext
 
 from shared.broker.jetstream.link import NatsLink
@@ -27,12 +27,18 @@ async def test_streams_that_cannot_be_declared_yet_are_declared_later(monkeypatc
         if (error := next(answers, None)) is not None:
             raise error
 
+    async def kept(_self: JetStreamContext, name: str) -> StreamInfo:
+        state = StreamState(messages=0, bytes=0, first_seq=1, last_seq=0, consumer_count=0)
+        return StreamInfo(StreamConfig(name=name), state)
+
     async def add_consumer(_self: JetStreamContext, _stream: str, _config: object) -> None:
         pass
 
     monkeypatch.setattr(Client, "is_connected", True)
     monkeypatch.setattr(JetStreamContext, "add_stream", answered)
     monkeypatch.setattr(JetStreamContext, "update_stream", answered)
+    monkeypatch.setattr(JetStreamContext, "stream_info", kept)
+    monkeypatch.setattr(JetStreamContext, "consumer_info", add_consumer)
     monkeypatch.setattr(JetStreamContext, "add_consumer", add_consumer)
     link = NatsLink("nats://127.0.0.1:1", Names("ics"), Retention(events_max_age=60, replicas=3), timeout=2)
     await link._on_reconnect()
