@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import nats.js.errors
@@ -18,6 +18,8 @@ from shared.errors import TransientError
 
 _BATCH = 500
 _WAIT = 5.0
+_TICK = timedelta(microseconds=1)
+"""By which our clock is coarser than the server's."""
 
 
 async def messages_of(
@@ -30,12 +32,15 @@ async def messages_of(
     """
     last = 0
     made: datetime | None = None
+    read = datetime.min.replace(tzinfo=UTC)
     while True:
         try:
             kept = await _info(link, stream)
             if made not in {None, kept.created}:
                 last = 0  # somebody deleted it, and nothing of this one was read
-            made, last = kept.created, min(last, kept.state.last_seq)  # less than it had: its server lost the newest
+            elif last > kept.state.last_seq:
+                last, since = 0, read + _TICK  # its server lost the newest, and gives out their numbers again
+            made = kept.created
             info = await _ephemeral(link, stream, after=last, since=since)
         except TransientError:
             if not follow:
@@ -53,7 +58,7 @@ async def messages_of(
                 if message is None:
                     continue
                 metadata = message.metadata
-                last = metadata.sequence.stream
+                last, read = metadata.sequence.stream, metadata.timestamp
                 pending -= 1
                 yield message
                 if not follow and (pending <= 0 or not metadata.num_pending):

@@ -10,6 +10,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
+from shared.broker.amqp import link
 from shared.broker.amqp import work as amqp_work
 from shared.broker.amqp.topology import Topology
 from shared.broker.api import Broker
@@ -82,6 +83,18 @@ async def test_a_message_to_a_queue_that_was_deleted_is_kept(broker: Broker, url
     delivery = await one(broker)
     assert delivery.request.id == request(3).id
     await delivery.ack()
+
+
+async def test_a_loss_is_told_once_however_many_publish_meanwhile(
+    broker: Broker, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await broker.check_health()
+    await _delete(url, "conversions")
+    await asyncio.gather(*(broker.publish(request(number)) for number in range(20)))
+    async with broker.deliveries(20) as deliveries:
+        for _ in range(20):
+            await (await anext(deliveries)).ack()
+    assert [record.name for record in caplog.records if "a queue is missing" in record.getMessage()] == [link.__name__]
 
 
 async def test_a_dead_letter_outlives_that_the_queue_was_deleted(broker: Broker, url: str) -> None:
