@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import nats.js.errors
 import pytest
-from nats.aio.client import Client
+from nats.aio.client import Client, ServerVersion
 from nats.js.api import StreamConfig, StreamInfo, StreamState
 from nats.js.client import JetStreamContext
 
@@ -43,3 +43,12 @@ async def test_streams_that_cannot_be_declared_yet_are_declared_later(monkeypatc
     link = NatsLink("nats://127.0.0.1:1", Names("ics"), Retention(events_max_age=60, replicas=3), timeout=2)
     await link._on_reconnect()
     await link.check()
+
+
+@pytest.mark.parametrize(("version", "warned"), [("2.9.25", True), ("2.10.0", False), ("2.15.1", False)])
+def test_a_server_that_numbers_every_stream_from_1_is_warned_of(
+    version: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Client, "connected_server_version", ServerVersion(version))
+    NatsLink("nats://127.0.0.1:1", Names("ics"), Retention(events_max_age=60, replicas=3), timeout=2)._connected_to()
+    assert (f"nats-server {version} is older than 2.10" in caplog.text) is warned
