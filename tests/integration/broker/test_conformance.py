@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -532,6 +534,19 @@ async def test_everything_survives_a_broker_that_is_killed(kind: Kind) -> None:
         assert await listed(broker) == ids
 
 
+def stopped(group: int | None, pid: int) -> bool:
+    """Whether every thread is: of the process, or of all in its group."""
+    found = [int(each.name) for each in Path("/proc").iterdir() if group and each.name.isdigit()] or [pid]
+    for each in found:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if group and os.getpgid(each) != group:
+                continue
+            for stat in Path(f"/proc/{each}/task").glob("*/stat"):
+                if stat.read_text().rpartition(")")[2].split()[0] not in {"T", "Z"}:
+                    return False
+    return True
+
+
 @REAL
 async def test_a_broker_that_hangs_does_not_hold_the_publisher(kind: Kind) -> None:
     assert kind.server is not None
@@ -542,7 +557,7 @@ async def test_a_broker_that_hangs_does_not_hold_the_publisher(kind: Kind) -> No
         pause, go_on = signal.SIGSTOP, signal.SIGCONT
         os.killpg(group, pause) if group else os.kill(process.pid, pause)
         try:
-            await asyncio.sleep(0.3)  # a signal takes its time to stop every thread
+            await until(lambda: stopped(group, process.pid))  # a signal takes its time to stop every thread
             with pytest.raises(TransientError) as error:
                 async with asyncio.timeout(PATIENCE):
                     await broker.publish(request(2))

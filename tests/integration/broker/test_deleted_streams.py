@@ -28,7 +28,7 @@ from shared.broker.queue import QueueBroker
 from shared.events import ConversionEvent, conversion_event
 from tests.dead_letters import dead
 from tests.integration.broker.conftest import DELIVERY_LIMIT, Server, settings_for
-from tests.integration.broker.test_conformance import NO, attempt, one, request, taking
+from tests.integration.broker.test_conformance import NO, attempt, one, request, stopped, taking
 from tests.servers.nats import NatsServer
 from tests.servers.nats import nats as nats_server
 from tests.waiting import PATIENCE, until
@@ -365,6 +365,8 @@ async def test_everything_goes_on_where_an_embedded_server_loses_its_store(tmp_p
     def lose() -> None:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGSTOP)  # so that it is gone when the store is, and not before
+        while not stopped(None, server.pid):
+            time.sleep(0.02)
         shutil.rmtree(tmp_path / "jetstream")
         os.kill(server.pid, signal.SIGKILL)
 
