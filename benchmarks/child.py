@@ -19,6 +19,8 @@ TASKS = {
     "load": "webhook_load",
     "raw": "raw_publish",
     "history": "status_history",
+    "dead_letters_fill": "dead_letter_uses",
+    "dead_letters_use": "dead_letter_uses",
 }
 """Task → the module that has a function of that name; only that one is imported."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import concurrency, estargz_layer, image_conversion, ingest, nydus_layer, observing, scaling
+from benchmarks import concurrency, dead_letters, estargz_layer, image_conversion, ingest, nydus_layer, observing, scaling
 from benchmarks.bench import Bench
 from benchmarks.charts import Chart
 
@@ -37,5 +37,6 @@ PARTS: Mapping[str, Part] = {
     "scaling_images": Part("Growth with images on a common base", scaling.measure_images, scaling.render_images),
     "tracing": Part("What tracing costs", observing.measure_tracing, observing.render_tracing),
     "history": Part("The read model of 100,000 conversions", observing.measure_history, observing.render_history),
+    "dead_letters": Part("Dead letters on RabbitMQ in numbers", dead_letters.measure, dead_letters.render),
     "ingest": Part("Webhooks, from request to confirmed message", ingest.measure, ingest.render),
 }
