@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import concurrency, dead_letters, estargz_layer, image_conversion, ingest, nydus_layer, observing, scaling
+from benchmarks import (
+    concurrency,
+    dead_letters,
+    estargz_layer,
+    image_conversion,
+    ingest,
+    nydus_layer,
+    observing,
+    scaling,
+)
 from benchmarks.bench import Bench
 from benchmarks.charts import Chart
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 from shared.broker.api import DeadLetterFilter, Headers
@@ -11,6 +12,9 @@ from shared.broker.wire import Queued, encode, encode_dead_letter
 from shared.errors import PermanentError
 from shared.messages import ConversionRequest, DeadLetter
 from shared.request_filter import matcher
+
+_TURN = 100
+"""Letters that are given in one turn of the loop."""
 
 
 class _Died:
@@ -43,9 +47,14 @@ class DeadLetterBox:
     async def list(self, where: DeadLetterFilter | None = None) -> AsyncIterator[DeadLetter]:
         wanted = where or DeadLetterFilter()
         matches = matcher(wanted)
-        for letter, _message in await self._transport.dead.snapshot():
-            if (not wanted.ids or letter.id in wanted.ids) and matches(_Died(letter)):
-                yield letter
+
+        def fits(letter: DeadLetter) -> bool:
+            return (not wanted.ids or letter.id in wanted.ids) and matches(_Died(letter))
+
+        for number, letter in enumerate(await self._transport.dead.snapshot(fits), 1):
+            yield letter
+            if number % _TURN == 0:  # making tens of thousands of letters would hold the loop for seconds
+                await asyncio.sleep(0)
 
     async def get(self, dead_letter_id: str) -> DeadLetter | None:
         async for letter in self.list(DeadLetterFilter(ids=frozenset({dead_letter_id}))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -200,7 +200,6 @@ class MemoryTransport:
 class _MemoryLetter:
     server: MemoryServer
     letter: DeadLetter
-    message: WireMessage
     token: str
 
     async def remove(self) -> bool:
@@ -217,16 +216,17 @@ class _MemoryDeadLetters:
         self._server.check()
         self._server.bury(letter.id, message)
 
-    async def snapshot(self) -> Sequence[tuple[DeadLetter, WireMessage]]:
+    async def snapshot(self, wanted: Callable[[DeadLetter], bool]) -> Sequence[DeadLetter]:
         self._server.check()
-        return [(_read(message), message) for message, _token in self._server.dead.values()]
+        letters = [_read(message) for message, _token in self._server.dead.values()]
+        return [letter for letter in letters if wanted(letter)]
 
     @asynccontextmanager
     async def take(self, dead_letter_id: str) -> AsyncIterator[_MemoryLetter | None]:
         async with self._lock:
             self._server.check()
             entry = self._server.dead.get(dead_letter_id)
-            yield None if entry is None else _MemoryLetter(self._server, _read(entry[0]), *entry)
+            yield None if entry is None else _MemoryLetter(self._server, _read(entry[0]), entry[1])
 
 
 def _read(message: WireMessage) -> DeadLetter:

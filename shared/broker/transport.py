@@ -7,7 +7,7 @@ bytes: publish with confirm, hand out with a bound, keep dead letters, keep even
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -54,8 +54,8 @@ class DeadLetterStore(Protocol):
         """Confirmed; a letter whose id is there already stays one."""
         ...
 
-    async def snapshot(self) -> Sequence[tuple[DeadLetter, WireMessage]]:
-        """All, oldest first, without taking any."""
+    async def snapshot(self, wanted: Callable[[DeadLetter], bool]) -> Iterable[DeadLetter]:
+        """Those that are ``wanted``, oldest first, without taking any. What it gives may make each letter when its turn comes."""
         ...
 
     def take(self, dead_letter_id: str) -> AbstractAsyncContextManager[TakenLetter | None]:
@@ -68,8 +68,6 @@ class DeadLetterStore(Protocol):
 class TakenLetter(Protocol):
     @property
     def letter(self) -> DeadLetter: ...
-    @property
-    def message(self) -> WireMessage: ...
     @property
     def token(self) -> str:
         """Names this very entry of the store; the same for every process that sees it."""

@@ -9,13 +9,16 @@ at a time. See docs/adr/0005-dead-letters-on-rabbitmq.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import AbstractChannel as AbstractBareChannel
+from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelLockedResource
 
 from shared.broker.amqp.link import AmqpLink
@@ -40,21 +43,63 @@ _BY_BROKER = Failure(
 )
 
 
-@dataclass
+_Kept = tuple[datetime, Mapping[str, str], bytes]
+"""When it died, its headers, its body compressed: a tenth of the memory of a letter, and little for the garbage collector."""
+_ENVELOPE: Mapping[str, str] = {DEAD_LETTER_ID: ""}
+"""The headers that matter of a body that is a letter."""
+
+
+def _unpacked(kept: _Kept) -> DeadLetter:
+    died_at, headers, body = kept
+    return decode_dead_letter(WireMessage(zlib.decompress(body), headers), fallback=_BY_BROKER, died_at=died_at)
+
+
+@dataclass(slots=True)
 class _Look:
-    """Everything that was in the queue, held on a channel of its own."""
+    """Everything that was in the queue, held on a channel of its own: delivery tags, and what is wanted of the letters."""
 
-    channel: AbstractChannel
-    entries: dict[str, list[AbstractIncomingMessage]] = field(default_factory=dict)
-    letters: dict[str, tuple[DeadLetter, WireMessage]] = field(default_factory=dict)
-    fresh: bool = True
+    channel: AbstractBareChannel
+    wanted: Callable[[DeadLetter], bool]
+    tags: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, list[int]] = field(default_factory=dict)
+    """Delivery tags of letters that were there twice (a consumer died between copy and settlement)."""
+    kept: dict[str, _Kept] = field(default_factory=dict)
+
+    def note(self, incoming: DeliveredMessage) -> None:
+        properties = incoming.header.properties
+        headers = properties.headers or {}
+        died_at = properties.timestamp or datetime.now(UTC)
+        if isinstance(deaths := headers.get("x-death"), list) and deaths and isinstance(deaths[0], dict):
+            when = deaths[0].get("time")
+            died_at = when if isinstance(when, datetime) else died_at
+        if died_at.tzinfo is None:
+            died_at = died_at.replace(tzinfo=UTC)
+        message = wire(headers, incoming.body)
+        letter = decode_dead_letter(message, fallback=_BY_BROKER, died_at=died_at)
+        tag = incoming.delivery_tag or 0
+        if self.tags.setdefault(letter.id, tag) != tag:
+            self.copies.setdefault(letter.id, []).append(tag)
+        elif self.wanted(letter):
+            plain = message.headers.get(DEAD_LETTER_ID) == letter.id
+            self.kept[letter.id] = (
+                letter.died_at,
+                _ENVELOPE if plain else message.headers,
+                zlib.compress(message.body, 1),
+            )
+
+    def letters(self) -> Iterator[DeadLetter]:
+        """In the order of their deaths: what several consumers hand back comes again in another."""
+        yield from map(_unpacked, sorted(self.kept.values(), key=lambda kept: kept[0].timestamp()))
+
+    async def settle_copies(self, dead_letter_id: str) -> None:
+        for tag in self.copies.pop(dead_letter_id, ()):
+            await self.channel.basic_ack(tag)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _TakenLetter:
     store: AmqpDeadLetters
     letter: DeadLetter
-    message: WireMessage
     token: str
 
     async def remove(self) -> bool:
@@ -84,11 +129,11 @@ class AmqpDeadLetters:
             lambda channel: channel.default_exchange.publish(outgoing, name, mandatory=True, timeout=self._link.timeout)
         )
 
-    async def snapshot(self) -> Sequence[tuple[DeadLetter, WireMessage]]:
+    async def snapshot(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
         async with self._lock:
             await self._close_look()
             try:
-                return list((await self._open_look()).letters.values())
+                return (await self._open_look(wanted)).letters()
             finally:
                 await self._close_look()
 
@@ -99,39 +144,39 @@ class AmqpDeadLetters:
             queue = await channel.declare_queue(self._link.topology.dead, passive=True)
             return queue.declaration_result.message_count or 0
 
-        held = sum(len(each) for each in self._look.entries.values()) if self._look else 0
+        held = len(self._look.tags) if self._look else 0
         return await self._link.call(declared) + held
 
     @asynccontextmanager
     async def take(self, dead_letter_id: str) -> AsyncIterator[_TakenLetter | None]:
         async with self._lock:
             self._keep_no_longer()
-            if self._look is not None and (self._look.channel.is_closed or dead_letter_id not in self._look.letters):
+            if self._look is not None and (self._look.channel.is_closed or dead_letter_id not in self._look.kept):
                 await self._close_look()
-            look = self._look or await self._open_look()
+            look = self._look or await self._open_look(lambda _letter: True)
             try:
-                found = look.letters.get(dead_letter_id)
+                found = look.kept.get(dead_letter_id)
                 if found is None:
                     yield None
                 else:
                     # Who holds the look holds the letter: there is no second taker that a token would have to tell apart.
-                    token = f"{dead_letter_id}-{found[0].died_at.timestamp()}"
-                    yield _TakenLetter(self, found[0], found[1], token)
+                    letter = _unpacked(found)
+                    yield _TakenLetter(self, letter, f"{dead_letter_id}-{letter.died_at.timestamp()}")
             finally:
                 self._expiry = asyncio.create_task(self._expire(), name="dead-letter-look")
 
     async def remove(self, dead_letter_id: str) -> bool:
         """Of the current look; the caller holds it."""
         look = self._look
-        if look is None or dead_letter_id not in look.letters:
+        if look is None or dead_letter_id not in look.kept:
             return False
         try:
             async with asyncio.timeout(self._link.timeout):
-                for copy in look.entries[dead_letter_id]:
-                    await copy.ack()
+                await look.settle_copies(dead_letter_id)
+                await look.channel.basic_ack(look.tags[dead_letter_id])
         except Exception as error:  # every way in which the channel may be gone means the same
             raise unavailable("the connection was lost while a dead letter was removed") from error
-        del look.letters[dead_letter_id], look.entries[dead_letter_id]
+        del look.kept[dead_letter_id], look.tags[dead_letter_id]
         return True
 
     async def close(self) -> None:
@@ -139,7 +184,7 @@ class AmqpDeadLetters:
             self._keep_no_longer()
             await self._close_look()
 
-    async def _open_look(self) -> _Look:
+    async def _open_look(self, wanted: Callable[[DeadLetter], bool]) -> _Look:
         """Hold everything that is in the queue. The caller holds the in-process lock."""
         await self.ready()  # which declares a queue that was deleted
         try:
@@ -149,13 +194,11 @@ class AmqpDeadLetters:
             raise unavailable("another process has been looking at the dead letters for too long") from None
         except (AMQPError, OSError) as error:
             raise unavailable("the connection was lost before the dead letters were read") from error
-        look = _Look(channel)
+        look = _Look(channel, wanted)
         try:
             await self._fill(look)
-            # A letter that was there twice (a consumer died between copy and settlement) stays once.
-            for copies in look.entries.values():
-                while len(copies) > 1:
-                    await copies.pop().ack()
+            for dead_letter_id in list(look.copies):
+                await look.settle_copies(dead_letter_id)
         except BaseException as error:
             # With its connection, whose lock keeps others out: what the channel holds, nobody else sees.
             await self._hand_back(look)
@@ -167,50 +210,38 @@ class AmqpDeadLetters:
 
     async def _fill(self, look: _Look) -> None:
         """As a consumer that acknowledges nothing, which costs half of asking for each."""
-        queue = await look.channel.declare_queue(self._link.topology.dead, passive=True)
-        await look.channel.set_qos(prefetch_count=PREFETCH, timeout=self._link.timeout)
-        total, seen, asked_for = queue.declaration_result.message_count or 0, 0, 0
+        name, channel, timeout = self._link.topology.dead, look.channel, self._link.timeout
+        declared = await channel.queue_declare(name, passive=True, timeout=timeout)
+        await channel.basic_qos(prefetch_count=PREFETCH, timeout=timeout)
+        total, seen, asked_for = declared.message_count or 0, 0, 0
         arrived = asyncio.Event()
 
-        async def note(incoming: AbstractIncomingMessage) -> None:
+        async def note(incoming: DeliveredMessage) -> None:
             nonlocal seen
-            self._note(look, incoming)
+            look.note(incoming)
             seen += 1
             arrived.set()
 
         while seen < total:
             if seen >= asked_for:  # the prefetch is each consumer's own
-                await queue.consume(note, timeout=self._link.timeout)
+                await channel.basic_consume(name, note, timeout=timeout)
                 asked_for += PREFETCH
             async with asyncio.timeout(SILENCE):
                 await arrived.wait()
             arrived.clear()
         # A server that has just started counts less than there is; what it is asked for it has.
-        while (incoming := await queue.get(fail=False, timeout=self._link.timeout)) is not None:
-            self._note(look, incoming)
-        # What several consumers hand back comes again in another order.
-        look.letters = dict(sorted(look.letters.items(), key=lambda each: each[1][0].died_at))
+        while (incoming := await channel.basic_get(name, timeout=timeout)).delivery_tag is not None:
+            look.note(incoming)
 
-    @staticmethod
-    def _note(look: _Look, incoming: AbstractIncomingMessage) -> None:
-        message = wire(incoming)
-        died_at = incoming.timestamp or datetime.now(UTC)
-        if isinstance(deaths := incoming.headers.get("x-death"), list) and deaths and isinstance(deaths[0], dict):
-            when = deaths[0].get("time")
-            died_at = when if isinstance(when, datetime) else died_at
-        if died_at.tzinfo is None:
-            died_at = died_at.replace(tzinfo=UTC)
-        letter = decode_dead_letter(message, fallback=_BY_BROKER, died_at=died_at)
-        look.entries.setdefault(letter.id, []).append(incoming)
-        look.letters.setdefault(letter.id, (letter, message))
-
-    async def _locked_channel(self) -> AbstractChannel:
-        """A channel of a connection that owns the lock queue."""
+    async def _locked_channel(self) -> AbstractBareChannel:
+        """A channel of a connection that owns the lock queue: the protocol library's, whose messages are half as dear."""
         while True:
             connection = await self._link.lock_connection()
-            channel = await connection.channel()
+            if connection.transport is None:
+                raise ConnectionError("lost this moment")
+            channel = await connection.transport.connection.channel(publisher_confirms=False)
             try:
-                await channel.declare_queue(self._link.topology.dead_lock, exclusive=True, auto_delete=True)
+                await channel.queue_declare(self._link.topology.dead_lock, exclusive=True, auto_delete=True)
             except ChannelLockedResource:
                 await asyncio.sleep(0.1)
                 continue

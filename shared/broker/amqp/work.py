@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from time import monotonic
+from typing import Any
 
 from aio_pika import IncomingMessage
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -57,7 +58,7 @@ class AmqpTaken:
         self.recalled = self._slot.recalled
         self._timeout = timeout
         self._acknowledged = False
-        self.message = wire(incoming)
+        self.message = wire(incoming.headers, incoming.body)
         count = incoming.headers.get("x-delivery-count", 0)
         self.crashes = count if isinstance(count, int) else 0
 
@@ -80,10 +81,9 @@ class AmqpTaken:
             self._slots.vacate(self._slot)
 
 
-def wire(incoming: AbstractIncomingMessage) -> WireMessage:
+def wire(headers: Mapping[str, Any], body: bytes) -> WireMessage:
     """Body and text headers; what a broker or a person added of other types is left out."""
-    headers = {name: _text(value) for name, value in incoming.headers.items() if isinstance(value, bytes | str)}
-    return WireMessage(incoming.body, headers)
+    return WireMessage(body, {name: _text(value) for name, value in headers.items() if isinstance(value, bytes | str)})
 
 
 def _text(value: bytes | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ _NO_MESSAGE = {10037, 10043, 10057}
 class _TakenLetter:
     link: NatsLink
     letter: DeadLetter
-    message: WireMessage
     sequence: int
 
     @property
@@ -63,12 +62,12 @@ class JetStreamDeadLetters:
 
         await self._link.call(publish)
 
-    async def snapshot(self) -> Sequence[tuple[DeadLetter, WireMessage]]:
+    async def snapshot(self, wanted: Callable[[DeadLetter], bool]) -> Sequence[DeadLetter]:
         letters = []
         async for message in messages_of(self._link, self._link.names.dead, follow=False):
-            wire = wire_of(message)
-            died_at = message.metadata.timestamp
-            letters.append((decode_dead_letter(wire, fallback=_BY_HAND, died_at=died_at), wire))
+            letter = decode_dead_letter(wire_of(message), fallback=_BY_HAND, died_at=message.metadata.timestamp)
+            if wanted(letter):
+                letters.append(letter)
         return letters
 
     @asynccontextmanager
@@ -85,7 +84,7 @@ class JetStreamDeadLetters:
             return
         wire = WireMessage(raw.data or b"", dict(raw.headers or {}))
         letter = decode_dead_letter(wire, fallback=_BY_HAND, died_at=datetime.now(UTC))
-        yield _TakenLetter(self._link, letter, wire, raw.seq or 0)
+        yield _TakenLetter(self._link, letter, raw.seq or 0)
 
     async def count(self) -> int:
         info = await self._link.call(lambda js: js.stream_info(self._link.names.dead))
