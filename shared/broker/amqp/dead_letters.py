@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -43,15 +44,16 @@ _BY_BROKER = Failure(
 )
 
 
-_Kept = tuple[datetime, Mapping[str, str], bytes]
-"""When it died, its headers, its body compressed: a tenth of the memory of a letter, and little for the garbage collector."""
+_Kept = tuple[float, Mapping[str, str], bytes]
+"""When it died (UNIX seconds), its headers, its body compressed."""
 _ENVELOPE: Mapping[str, str] = {DEAD_LETTER_ID: ""}
 """The headers that matter of a body that is a letter."""
 
 
 def _unpacked(kept: _Kept) -> DeadLetter:
     died_at, headers, body = kept
-    return decode_dead_letter(WireMessage(zlib.decompress(body), headers), fallback=_BY_BROKER, died_at=died_at)
+    message = WireMessage(zlib.decompress(body), headers)
+    return decode_dead_letter(message, fallback=_BY_BROKER, died_at=datetime.fromtimestamp(died_at, UTC))
 
 
 @dataclass(slots=True)
@@ -80,16 +82,12 @@ class _Look:
         if self.tags.setdefault(letter.id, tag) != tag:
             self.copies.setdefault(letter.id, []).append(tag)
         elif self.wanted(letter):
-            plain = message.headers.get(DEAD_LETTER_ID) == letter.id
-            self.kept[letter.id] = (
-                letter.died_at,
-                _ENVELOPE if plain else message.headers,
-                zlib.compress(message.body, 1),
-            )
+            told = _ENVELOPE if message.headers.get(DEAD_LETTER_ID) == letter.id else message.headers
+            self.kept[letter.id] = letter.died_at.timestamp(), told, zlib.compress(message.body, 1)
 
     def letters(self) -> Iterator[DeadLetter]:
         """In the order of their deaths: what several consumers hand back comes again in another."""
-        yield from map(_unpacked, sorted(self.kept.values(), key=lambda kept: kept[0].timestamp()))
+        yield from map(_unpacked, sorted(self.kept.values(), key=itemgetter(0)))
 
     async def settle_copies(self, dead_letter_id: str) -> None:
         for tag in self.copies.pop(dead_letter_id, ()):

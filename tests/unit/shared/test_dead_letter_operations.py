@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from shared.broker import dead_letters
 from shared.broker.api import DeadLetterFilter
 from shared.broker.memory import MemoryServer, open_memory
 from shared.broker.queue import QueueBroker
@@ -195,3 +197,19 @@ async def test_one_is_got_and_all_are_counted() -> None:
     async with desk(letter(1), letter(2)) as work:
         assert (await work.broker.dead_letters.get("letter-2")) == (await work.operations.find(DeadLetterFilter()))[1]
         assert await dead(work.broker) == 2
+
+
+async def test_a_list_of_many_gives_way_to_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_TURN", 2)
+    async with desk(*(letter(number) for number in range(5))) as work:
+        seen: list[str] = []
+
+        async def other() -> None:
+            seen.append("other work")
+
+        async for each in work.broker.dead_letters.list():
+            if not seen:
+                waiting = asyncio.create_task(other())
+            seen.append(each.id)
+        await waiting
+        assert seen == ["letter-0", "letter-1", "other work", "letter-2", "letter-3", "letter-4"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -61,9 +61,9 @@ async def test_the_number_does_not_fall_while_the_letters_are_counted() -> None:
     seen: list[list[float]] = []
     snapshot = transport.dead.snapshot
 
-    async def slowly() -> object:
+    async def slowly(wanted: Callable[[DeadLetter], bool]) -> object:
         seen.append(shown(metrics))
-        return await snapshot()
+        return await snapshot(wanted)
 
     transport.dead.snapshot = slowly  # type: ignore[method-assign, assignment]
     await monitor.look()
@@ -78,10 +78,10 @@ async def test_dead_letters_that_take_long_to_read_are_left_alone_for_longer(mon
     transport, broker, monitor, _ = await monitored([])
     now, reads, snapshot = 1000.0, 0, transport.dead.snapshot
 
-    async def slowly() -> object:
+    async def slowly(wanted: Callable[[DeadLetter], bool]) -> object:
         nonlocal now, reads
         now, reads = now + 3, reads + 1
-        return await snapshot()
+        return await snapshot(wanted)
 
     async def pause(seconds: float) -> None:
         """Each time that the monitor sleeps, one more has died."""
