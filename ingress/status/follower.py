@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +27,8 @@ _QUIET = 2.0
 """Seconds without an event after which the history counts as rebuilt."""
 _OVERLAP = timedelta(minutes=1)
 """Read again after a lost stream; the history knows duplicates."""
+_TAKEN = 20_000
+"""Events whose ids are kept, some 3 MB: what is read again beyond the overlap is known by them."""
 _SWEEP = 15.0
 """Seconds between two looks for what is too old to keep, or to be under way still."""
 _GRACE = 30.0
@@ -55,6 +58,8 @@ class Follower:
     ) -> None:
         self._events, self._history, self._backfills = events, history, backfills
         self._live, self._metrics, self._longest = live, metrics, longest
+        self._taken: OrderedDict[str, None] = OrderedDict()
+        """Ids of the newest events, but for progress."""
         self._passed_over = PassedOver("history", metrics.event_passed_over)
         self._started_at = time.time()
         self._last_received = time.monotonic()
@@ -99,13 +104,21 @@ class Follower:
             async for body in bodies:
                 self._last_received = time.monotonic()
                 for event in decode_stored(body, self._passed_over):
-                    if since is None or event["time"] >= since:
+                    if since is None or event["time"] >= since or self._is_news(event):
                         await self._take(event)
                     count += 1
                     if count % _BREATH == 0:
                         await asyncio.sleep(0)
 
+    def _is_news(self, event: StoredEvent) -> bool:
+        """Whether an old event, read again with the overlap or told by a clock that is behind, is the latter."""
+        return event["id"] not in self._taken and not event["type"].endswith(".progress")
+
     async def _take(self, event: StoredEvent) -> None:
+        if not event["type"].endswith(".progress"):
+            self._taken[event["id"]] = None
+            if len(self._taken) > _TAKEN:
+                self._taken.popitem(last=False)
         try:
             if event["type"] in TYPES:
                 await self._apply(event)

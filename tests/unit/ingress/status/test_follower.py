@@ -139,8 +139,9 @@ class Interrupted:
         await asyncio.sleep(3600)
 
 
-async def test_a_clock_that_is_ahead_hides_nothing_once_the_stream_was_lost() -> None:
-    stream, history = Interrupted(event("requested", 1, age=-86400), event("requested", 2)), History()
+@pytest.mark.parametrize(("first", "news"), [(-86400, 10), (10, 3600)], ids=["ahead", "behind"])
+async def test_a_wrong_clock_hides_nothing_once_the_stream_was_lost(first: float, news: float) -> None:
+    stream, history = Interrupted(event("requested", 1, age=first), event("requested", 2, age=news)), History()
     metrics = Metrics(process_metrics=False)
     follower = Follower(cast("EventStream", stream), history, Backfills(), Live(), metrics, longest=60)
     task = asyncio.create_task(follower.run())
