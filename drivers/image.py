@@ -22,12 +22,16 @@ _PLATFORM = ("os", "architecture", "variant", "os.version", "os.features")
 class Config:
     """An image config: what the drivers read of it, and all that they leave alone."""
 
+    raw: bytes
+    """As it came."""
     data: Mapping[str, Any]
     diff_ids: Sequence[Digest]
     platform: Platform
 
     def with_diff_ids(self, diff_ids: Sequence[Digest]) -> bytes:
-        """The config with other layers; key order and unknown keys survive."""
+        """The config with other layers: its own bytes where they are the same; else key order and unknown keys survive."""
+        if list(diff_ids) == list(self.diff_ids):
+            return self.raw
         rootfs = {**self.data["rootfs"], "diff_ids": [str(diff_id) for diff_id in diff_ids]}
         return orjson.dumps({**self.data, "rootfs": rootfs})
 
@@ -49,4 +53,4 @@ def parse_config(raw: bytes, layers: int) -> Config:
     if len(found) != layers:
         raise PermanentError(f"the image config has {len(found)} diff IDs for {layers} layers", code="invalid_config")
     platform = Platform.from_json({key: data[key] for key in _PLATFORM if key in data})
-    return Config(data, tuple(Digest(diff_id) for diff_id in found), platform)
+    return Config(raw, data, tuple(Digest(diff_id) for diff_id in found), platform)

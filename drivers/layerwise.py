@@ -50,6 +50,17 @@ LAYERS_AT_ONCE = 4
 LOOKS_AT_ONCE = 16
 """Per conversion, into the layer cache: an image of known layers is done in a blink, and no registry is flooded."""
 
+_OF_ANOTHER_BLOB = (
+    "containerd.io/snapshot/stargz/",
+    "containerd.io/snapshot/overlaybd/",
+    "io.containers.estargz.",
+    "io.containers.zstd-chunked.",
+    "io.github.containers.zstd-chunked.",
+)
+"""What annotations of a layer in a lazy format begin with that say where things are in it: of a source's bytes, not of ours.
+
+Podman refuses a layer that has those of two formats."""
+
 
 class LayerwiseDriver(ABC):
     """Base of a format that replaces layers one by one: a :class:`drivers.api.Driver` once the abstract methods are there."""
@@ -335,8 +346,8 @@ class _Conversion:
 
 def _described(source: Descriptor, converted: ConvertedLayer) -> Descriptor:
     """The converted blob under the source's own annotations, the format's on top."""
-    annotations = {**source.annotations, **converted.descriptor.annotations}
-    return replace(converted.descriptor, annotations=annotations)
+    kept = {key: value for key, value in source.annotations.items() if not key.startswith(_OF_ANOTHER_BLOB)}
+    return replace(converted.descriptor, annotations={**kept, **converted.descriptor.annotations})
 
 
 def _ordered(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,11 @@ class EstargzDriver(LayerwiseDriver):
 
     def fingerprint(self, option: DriverOptions) -> str:
         layers = self.layer_fingerprint(option)
-        return hashlib.sha256(f"{layers} with_referrer".encode()).hexdigest() if self.refers(option) else layers
+        more = (
+            [" config kept"] if EstargzOptions.of(option).uncompress else []
+        )  # since diff IDs that stay keep its bytes
+        more += [" with_referrer"] if self.refers(option) else []
+        return hashlib.sha256("".join((layers, *more)).encode()).hexdigest() if more else layers
 
     def refers(self, option: DriverOptions) -> bool:
         return EstargzOptions.of(option).with_referrer

@@ -48,6 +48,8 @@ class CheckedFormat:
     """Reads such a layer, raises CorruptLayerError for what is not as promised, and gives table and diff ID."""
     reserved: AbstractSet[str] = frozenset()
     """Names in a layer's tar that are the format's own."""
+    keeps_config: bool = False
+    """Whether layers keep their diff IDs, and with them an image its config."""
 
 
 async def check_image(
@@ -119,6 +121,8 @@ class _Check:
         if source is not None and len(source[1].layers) != len(manifest.layers):
             self._found(manifest, "layers", f"{len(manifest.layers)}, the source has {len(source[1].layers)}")
             source = None
+        if self._form.keeps_config and source is not None and manifest.config.digest != source[1].config.digest:
+            self._found(manifest, "config", f"is {manifest.config.digest}, the source has {source[1].config.digest}")
         for number, layer in enumerate(manifest.layers):
             where = f"layers[{number}]"
             origin = None if source is None else (source[0], source[1].layers[number])

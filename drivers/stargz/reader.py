@@ -66,6 +66,8 @@ class Toc:
     """``sha256:`` of the JSON as stored: what the layer's annotation names."""
     offset: int
     """Where the last chunk's member ends at the latest."""
+    size: int
+    """Bytes of the JSON."""
 
     def resolve(self, path: str) -> TocEntry:
         """A regular file, through hard links.
@@ -202,7 +204,7 @@ class Reader:
             entries = _checked(dict(_entries(rows)), offset)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise CorruptLayerError(f"the table is malformed: {error!r}"[:500]) from error
-        return Toc(entries, found, offset)
+        return Toc(entries, found, offset, len(text))
 
 
 _STEP: Final = 1 << 20
@@ -216,7 +218,7 @@ def _update(diff: Any, pieces: Iterator[bytes]) -> None:
 def _bounds(toc: Toc) -> dict[int, int]:
     """Where each member's bytes end at the latest: at the next one that the table knows."""
     offsets = sorted({chunk.offset for entry in toc.entries.values() for chunk in entry.chunks})
-    return dict(zip(offsets, [*offsets[1:], toc.offset], strict=True))
+    return dict(zip(offsets, (*offsets[1:], toc.offset), strict=False))  # there may be none
 
 
 def _entries(rows: list[dict[str, Any]]) -> Iterator[tuple[str, TocEntry]]:
