@@ -26,6 +26,10 @@ class Names:
         self._suspects: set[int] = set()
         self._targets: dict[int, str] = {}
 
+    def __len__(self) -> int:
+        """Entries so far."""
+        return len(self._hashes)
+
     def add(self, path: str, *, directory: bool) -> None:
         """The next entry's cleaned path, in order of the table."""
         hashed = hash(path)

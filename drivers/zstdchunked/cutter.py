@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import orjson
 
@@ -16,8 +17,11 @@ from drivers.limits import LayerLimits
 from drivers.stargz.batch import BATCH_SIZE, HEADERS_SIZE, Batch, Chunk
 from drivers.stargz.lines import EMPTY_DIGEST, LineWriter
 from drivers.stargz.names import Names
-from drivers.tar.entry import GLOBAL_PAX, HARD_LINK, REGULAR, TarEntry, clean
+from drivers.tar.entry import DIRECTORY, GLOBAL_PAX, HARD_LINK, REGULAR, TarEntry, clean
 from drivers.tar.parser import TarParser
+
+_ROOT: Final = b'{"name":"./","type":"dir","mode":493}'
+"""What readers take for granted where there is any entry, and cannot do without where there is none. In the table only."""
 
 
 class Cutter:
@@ -66,6 +70,9 @@ class Cutter:
         for piece in self._inflater.finish():
             yield from self._tar(piece)
         self._parser.finish()
+        if not self._names:
+            self._names.add("", directory=True)
+            self._batch.line(_ROOT)
         self._close()
         yield from self._filled()
 
@@ -89,7 +96,7 @@ class Cutter:
     def _entry(self, entry: TarEntry) -> None:
         kind, size = entry.type, entry.size
         head = self._lines.head(entry)
-        self._names.add(clean(entry.name))
+        self._names.add(clean(entry.name), directory=kind == DIRECTORY)
         if kind == REGULAR and size:
             self._file = self._cut = entry.offset + len(entry.raw)
             self._file_end = self._file + size

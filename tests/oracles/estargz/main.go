@@ -1,13 +1,17 @@
-// The eStargz reference library as a judge and as a peer.
+// The reference library of eStargz and zstd:chunked as a judge and as a peer.
 //
 //	oracle check BLOB TOC_DIGEST      opens, verifies, reads every chunk of every file; prints JSON
 //	oracle build LAYER OUT LEVEL CHUNK [PRIORITIZED...]
 //	                                  builds as ctr-remote does; prints JSON with times
+//	oracle build-zstd LAYER OUT LEVEL CHUNK
+//	                                  the same in zstd:chunked, with the level nearest to zstd's
 //	oracle entries TAR...             what archive/tar reads in each; prints JSON
 package main
 
 import (
 	"archive/tar"
+	"bufio"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
@@ -21,6 +25,8 @@ import (
 	"time"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
+	"github.com/klauspost/compress/zstd"
 	digest "github.com/opencontainers/go-digest"
 )
 
@@ -67,10 +73,24 @@ func open(path string) (*os.File, *io.SectionReader) {
 	return f, io.NewSectionReader(f, 0, st.Size())
 }
 
+func inflated(r io.Reader) io.Reader {
+	head := bufio.NewReader(r)
+	magic, err := head.Peek(4)
+	fail(err)
+	if bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		zr, err := zstd.NewReader(head)
+		fail(err)
+		return zr
+	}
+	gz, err := gzip.NewReader(head)
+	fail(err)
+	return gz
+}
+
 func check(path, want string) {
 	f, section := open(path)
 	defer f.Close()
-	r, err := estargz.Open(section)
+	r, err := estargz.Open(section, estargz.WithDecompressors(new(zstdchunked.Decompressor)))
 	fail(err)
 	tocDigest, err := digest.Parse(want)
 	fail(err)
@@ -134,10 +154,8 @@ func check(path, want string) {
 
 	_, err = section.Seek(0, io.SeekStart)
 	fail(err)
-	gz, err := gzip.NewReader(section)
-	fail(err)
 	diff := sha256.New()
-	counted := io.TeeReader(gz, diff)
+	counted := io.TeeReader(inflated(section), diff)
 	tr := tar.NewReader(counted)
 	for {
 		h, err := tr.Next()
@@ -156,7 +174,12 @@ func check(path, want string) {
 	fail(json.NewEncoder(os.Stdout).Encode(out))
 }
 
-func build(args []string) {
+type zstdCompression struct {
+	*zstdchunked.Compressor
+	*zstdchunked.Decompressor
+}
+
+func build(args []string, chunked bool) {
 	level, err := strconv.Atoi(args[2])
 	fail(err)
 	chunk, err := strconv.Atoi(args[3])
@@ -170,6 +193,11 @@ func build(args []string) {
 	if len(args) > 4 {
 		var missing []string
 		options = append(options, estargz.WithPrioritizedFiles(args[4:]), estargz.WithAllowPrioritizeNotFound(&missing))
+	}
+	metadata := map[string]string{}
+	if chunked {
+		compressor := &zstdchunked.Compressor{CompressionLevel: zstd.EncoderLevelFromZstd(level), Metadata: metadata}
+		options = append(options, estargz.WithCompression(&zstdCompression{compressor, new(zstdchunked.Decompressor)}))
 	}
 	blob, err := estargz.Build(section, options...)
 	fail(err)
@@ -185,6 +213,7 @@ func build(args []string) {
 		"cpu":       float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9,
 		"diffID":    blob.DiffID().String(),
 		"tocDigest": blob.TOCDigest().String(),
+		"metadata":  metadata,
 	}))
 }
 
@@ -246,14 +275,14 @@ func main() {
 		check(os.Args[2], os.Args[3])
 		return
 	}
-	if len(os.Args) >= 6 && os.Args[1] == "build" {
-		build(os.Args[2:])
+	if len(os.Args) >= 6 && (os.Args[1] == "build" || os.Args[1] == "build-zstd") {
+		build(os.Args[2:], os.Args[1] == "build-zstd")
 		return
 	}
 	if len(os.Args) >= 3 && os.Args[1] == "entries" {
 		entries(os.Args[2:])
 		return
 	}
-	fmt.Fprintln(os.Stderr, "oracle check BLOB TOC_DIGEST | build LAYER OUT LEVEL CHUNK [PRIORITIZED...] | entries TAR...")
+	fmt.Fprintln(os.Stderr, "oracle check BLOB TOC_DIGEST | build[-zstd] LAYER OUT LEVEL CHUNK [PRIORITIZED...] | entries TAR...")
 	os.Exit(2)
 }
