@@ -105,3 +105,31 @@ def gz(data: bytes) -> bytes:
 
 def zst(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
+
+
+CHUNK = 64 << 10
+FILES = {
+    "empty": b"",
+    "small": b"hello",
+    "block": b"b" * 512,
+    "one-chunk": bytes(range(256)) * 256,
+    "two-chunks": b"2" * (CHUNK + 1),
+    "even": bytes(range(1, 129)) * 1024,
+    "many": bytes(range(251)) * 3000,
+    "über/file": b"unicode",
+}
+LAYER = tar(
+    [
+        member("d/", kind=tarfile.DIRTYPE),
+        *[member(f"d/{name}", data) for name, data in FILES.items()],
+        member("d/link", kind=tarfile.SYMTYPE, linkname="small"),
+        member("d/hard", kind=tarfile.LNKTYPE, linkname="d/many"),
+        member("d/null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3),
+        member("d/disk", kind=tarfile.BLKTYPE, devmajor=8, devminor=0),
+        member("d/pipe", kind=tarfile.FIFOTYPE),
+        member("d/.wh.gone"),
+        member("d/.wh..wh..opq"),
+        member("d/attrs", b"x", pax_headers={"SCHILY.xattr.security.capability": "\x01\x00é", "mtime": "1.5"}),
+        member("d/" + "long" * 60, b"y", uname="root", gname="root"),
+    ]
+)

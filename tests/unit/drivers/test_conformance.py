@@ -10,6 +10,7 @@ from drivers.limits import LayerLimits
 from drivers.nydus import NydusDriver
 from drivers.nydus.options import NydusOptions
 from drivers.testing import DriverConformance
+from drivers.zstdchunked import ZstdChunkedDriver
 from shared.errors import UnsupportedError
 from tests.toy_format import ToyDriver
 
@@ -36,6 +37,11 @@ class TestNydusReferences(DriverConformance):
         for kind in ("zstd", "none"):
             with pytest.raises(UnsupportedError, match="gzip layers only"):
                 await self.sample(compression=kind)
+
+
+class TestZstdChunked(DriverConformance):
+    def make(self, limits: LayerLimits) -> Driver:
+        return ZstdChunkedDriver(limits)
 
 
 class TestAnotherFormat(DriverConformance):

@@ -26,37 +26,23 @@ from drivers.stargz.layout import ANNOTATION_TOC_DIGEST, ANNOTATION_UNCOMPRESSED
 from drivers.stargz.names import Names
 from shared.errors import CorruptLayerError, LimitExceededError
 from shared.oci import media_types
-from tests.unit.drivers.layer_blobs import ANY_LAYER, MemoryWriter, convert, gz, member, ranges, source, tar, zst
+from tests.unit.drivers.layer_blobs import (
+    ANY_LAYER,
+    CHUNK,
+    FILES,
+    LAYER,
+    MemoryWriter,
+    convert,
+    gz,
+    member,
+    ranges,
+    source,
+    tar,
+    zst,
+)
 
-CHUNK = 64 << 10
 SMALL_CHUNKS = EstargzOptions(estargz_chunk_size=CHUNK)
 LANDMARK = ".no.prefetch.landmark"
-
-FILES = {
-    "empty": b"",
-    "small": b"hello",
-    "block": b"b" * 512,
-    "one-chunk": bytes(range(256)) * 256,
-    "two-chunks": b"2" * (CHUNK + 1),
-    "even": bytes(range(1, 129)) * 1024,
-    "many": bytes(range(251)) * 3000,
-    "über/file": b"unicode",
-}
-LAYER = tar(
-    [
-        member("d/", kind=tarfile.DIRTYPE),
-        *[member(f"d/{name}", data) for name, data in FILES.items()],
-        member("d/link", kind=tarfile.SYMTYPE, linkname="small"),
-        member("d/hard", kind=tarfile.LNKTYPE, linkname="d/many"),
-        member("d/null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3),
-        member("d/disk", kind=tarfile.BLKTYPE, devmajor=8, devminor=0),
-        member("d/pipe", kind=tarfile.FIFOTYPE),
-        member("d/.wh.gone"),
-        member("d/.wh..wh..opq"),
-        member("d/attrs", b"x", pax_headers={"SCHILY.xattr.security.capability": "\x01\x00é", "mtime": "1.5"}),
-        member("d/" + "long" * 60, b"y", uname="root", gname="root"),
-    ]
-)
 
 
 def rows(blob: bytes) -> list[dict[str, object]]:
