@@ -10,6 +10,7 @@ from typing import Any
 
 TASKS = {
     "estargz": "layer_conversion",
+    "zstdchunked": "layer_conversion",
     "nydus": "nydus_layer",
     "nydus_reference": "nydus_layer",
     "images": "image_stages",

@@ -14,7 +14,10 @@ import uvloop
 
 from benchmarks import usage
 from benchmarks.inputs import small_files, stream
-from drivers.estargz import EstargzDriver, EstargzOptions
+from drivers.api import DriverOptions
+from drivers.estargz import EstargzDriver
+from drivers.layerwise import LayerwiseDriver
+from drivers.zstdchunked import ZstdChunkedDriver
 from shared.oci.descriptor import Descriptor
 from shared.oci.digest import Digest
 
@@ -33,16 +36,26 @@ def of_file(path: Path) -> Pieces:
 
 def estargz(arguments: dict[str, Any]) -> dict[str, Any]:
     """``layer``: a file, or ``bytes`` or ``entries``: of a generated tar; ``out``: a file."""
+    return _converted(arguments, EstargzDriver())
+
+
+def zstdchunked(arguments: dict[str, Any]) -> dict[str, Any]:
+    """As :func:`estargz`; ``option``: of the driver."""
+    return _converted(arguments, ZstdChunkedDriver())
+
+
+def _converted(arguments: dict[str, Any], driver: LayerwiseDriver) -> dict[str, Any]:
     if "layer" in arguments:
         pieces = of_file(Path(arguments["layer"]))
     elif "bytes" in arguments:
         pieces = lambda: stream(arguments["bytes"])  # noqa: E731
     else:
         pieces = lambda: small_files(arguments["entries"])  # noqa: E731
-    return uvloop.run(_estargz(pieces, Path(arguments["out"])))
+    option = driver.options(**arguments.get("option", {}))
+    return uvloop.run(_through(driver, option, pieces, Path(arguments["out"])))
 
 
-async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
+async def _through(driver: LayerwiseDriver, option: DriverOptions, pieces: Pieces, out: Path) -> dict[str, Any]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
         yield stream_of(pieces)
@@ -50,7 +63,7 @@ async def _estargz(pieces: Pieces, out: Path) -> dict[str, Any]:
     with out.open("wb") as file:
         writer = FileWriter(file)
         before, start = usage.cpu_seconds(), time.perf_counter()
-        await EstargzDriver().convert_layer(_ANY_LAYER, opened, writer, EstargzOptions())
+        await driver.convert_layer(_ANY_LAYER, opened, writer, option)
         return measured(writer.size, start, before)
 
 

@@ -234,6 +234,7 @@ async def test_what_the_table_cannot_say_leaves_the_layer_as_it_is(
     [
         (gz(LAYER)[:-10], CorruptLayerError),
         (gz(LAYER[:5000]), CorruptLayerError),
+        (tar([member("d", kind=tarfile.DIRTYPE), member("l", kind=tarfile.LNKTYPE, linkname="d")]), CorruptLayerError),
         (b"no tar at all" * 100, CorruptLayerError),
         (gz(bytes(200 << 20)), LimitExceededError),
     ],
