@@ -36,6 +36,11 @@ PARTS: Mapping[str, Part] = {
     "estargz_extremes": Part(
         "eStargz, 100,000 small files and a few huge ones", estargz_layer.measure_extremes, estargz_layer.render
     ),
+    "zstdchunked_layer": Part(
+        "zstd:chunked, layer by layer, beside the Go reference builder",
+        estargz_layer.measure_zstdchunked,
+        estargz_layer.render_zstdchunked,
+    ),
     "nydus_layer": Part("Nydus, layer by layer, beside nydus-image", nydus_layer.measure, nydus_layer.render),
     "image_conversion": Part(
         "Whole images, from registry to registry", image_conversion.measure, image_conversion.render
