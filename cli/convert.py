@@ -63,7 +63,7 @@ def convert(
         str, typer.Argument(metavar="TARGET", help="Where the result goes; default: beside the source.")
     ] = "",
     driver: Annotated[
-        str, typer.Option(help="estargz, nydus ... (`ics drivers` lists them). Default: as configured.")
+        str, typer.Option(help="estargz, nydus, zstdchunked ... (`ics drivers` lists them). Default: as configured.")
     ] = "",
     option: Annotated[
         list[str], typer.Option("--option", "-O", help="key=value of the driver's options; a list is JSON; repeatable.")
