@@ -110,8 +110,14 @@ TRAILING = LAYER + bytes(range(256)) * (3 << 12)
         *(b"", bytes(512), bytes(1024), tar([]), dirty(), TRAILING),
         LAYER[: LAYER.index(b"hello") + 512],  # no end of the archive, as some writers leave it
         tar([member(f"directory-{number}/", kind=tarfile.DIRTYPE) for number in range(3000)]),
+        tar(
+            [
+                *(member(f"{number}/", kind=tarfile.DIRTYPE) for number in range(2047)),
+                member("after", b"1 MiB of headers"),
+            ]
+        ),
     ],
-    ids=["nothing", "a block", "no entry", "padded", "dirty", "trailing", "no end", "directories"],
+    ids=["nothing", "a block", "no entry", "padded", "dirty", "trailing", "no end", "directories", "due cut"],
 )
 async def test_not_a_byte_is_lost_or_added(layer: bytes) -> None:
     made, blob = await convert(layer, piece=1000)
