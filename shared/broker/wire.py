@@ -146,6 +146,12 @@ def decode(message: WireMessage) -> Queued:
     )
 
 
+def handed_back(message: WireMessage, crashes: int) -> WireMessage:
+    """``message``, to be published again by somebody who has not looked at it; ``crashes`` as its broker has counted them."""
+    counted = crashes + _count(message.headers.get(CRASHES))
+    return WireMessage(message.body, {**message.headers, CRASHES: str(counted)} if counted else message.headers)
+
+
 def encode_events(events: Sequence[ConversionEvent]) -> Iterator[bytes]:
     """Bodies of messages, in order: one event as itself, several as a list (CloudEvents' JSON batch format)."""
     waiting: list[bytes] = []

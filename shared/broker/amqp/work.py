@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -22,11 +22,11 @@ from aiormq.abc import AbstractChannel as AbstractBareChannel
 from aiormq.abc import DeliveredMessage
 
 from shared.broker.amqp.link import AmqpLink
-from shared.broker.cancellation import attempted, cancellable, honouring_cancellation
+from shared.broker.cancellation import attempted, cancellable, finish, honouring_cancellation
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
-from shared.broker.wire import WireMessage
-from shared.errors import TransientError
+from shared.broker.wire import WireMessage, handed_back
+from shared.errors import IcsError, TransientError
 from shared.messages import Priority
 
 IDLE = 0.25
@@ -51,16 +51,23 @@ _Arrived = asyncio.Queue[AbstractIncomingMessage | _Room | _Cancelled | None]
 class AmqpTaken:
     """See :class:`shared.broker.transport.Taken`."""
 
-    def __init__(self, incoming: AbstractIncomingMessage, lane: Priority, slots: Slots, timeout: float) -> None:
+    def __init__(
+        self,
+        incoming: AbstractIncomingMessage,
+        lane: Priority,
+        slots: Slots,
+        timeout: float,
+        ended: Callable[[], Awaitable[None]],
+    ) -> None:
         self._incoming = incoming
         self._slots = slots
         self._slot = slots.occupy(lane)
         self.recalled = self._slot.recalled
         self._timeout = timeout
+        self._ended = ended
         self._acknowledged = False
         self.message = wire(incoming.headers, incoming.body)
-        count = incoming.headers.get("x-delivery-count", 0)
-        self.crashes = count if isinstance(count, int) else 0
+        self.crashes = delivery_count(incoming)
 
     async def ack(self) -> None:
         try:
@@ -79,6 +86,13 @@ class AmqpTaken:
                 await attempted(self._incoming.nack(requeue=True), self._timeout)
         finally:
             self._slots.vacate(self._slot)
+            await self._ended()
+
+
+def delivery_count(incoming: AbstractIncomingMessage) -> int:
+    """Deliveries before this one, of this copy, that ended without an acknowledgement."""
+    count = incoming.headers.get("x-delivery-count", 0)
+    return count if isinstance(count, int) else 0
 
 
 def wire(headers: Mapping[str, Any], body: bytes) -> WireMessage:
@@ -92,8 +106,8 @@ def _text(value: bytes | str) -> str:
 
 @asynccontextmanager
 async def subscription(link: AmqpLink, prefetch: int) -> AsyncIterator[AsyncIterator[AmqpTaken]]:
-    """Deliveries over any number of connections. A channel of which something was handed out stays open until the link closes, so
-    that it can still be settled after leaving.
+    """Deliveries over any number of connections. A channel of which something was handed out stays open until all of it is settled,
+    which may be after leaving.
     """
     async with aclosing(_Subscription(link, prefetch).messages()) as messages:
         yield messages
@@ -105,23 +119,30 @@ class _Subscription:
         self._prefetch = prefetch
         self._slots = Slots(prefetch)
         self._fetching: AbstractChannel | None = None
+        self._left: dict[Priority, list[AbstractBareChannel | AbstractChannel]] = {"live": [], "backfill": []}
+        """Channels that nothing more comes on, by the lane of what they are still open for."""
 
     async def messages(self) -> AsyncGenerator[AmqpTaken]:
         failures = 0
-        while True:
-            try:
-                with honouring_cancellation():
-                    channel = await self._link.open_bare_channel(self._link.timeout)
-                    async with aclosing(self._from(channel)) as taken:
-                        async for each in taken:
-                            failures = 0
-                            yield each
-            except TransientError as error:
-                pause = RECONNECT[min(failures, len(RECONNECT) - 1)]
-                failures += 1
-                self._link.declare_again()
-                _log.warning("%s; trying again in %.1f s", error.message, pause)
-                await asyncio.sleep(pause)
+        try:
+            while True:
+                try:
+                    with honouring_cancellation():
+                        channel = await self._link.open_bare_channel(self._link.timeout)
+                        async with aclosing(self._from(channel)) as taken:
+                            async for each in taken:
+                                failures = 0
+                                yield each
+                except TransientError as error:
+                    pause = RECONNECT[min(failures, len(RECONNECT) - 1)]
+                    failures += 1
+                    self._link.declare_again()
+                    _log.warning("%s; trying again in %.1f s", error.message, pause)
+                    await asyncio.sleep(pause)
+        finally:
+            if self._fetching is not None:
+                self._left["backfill"].append(self._fetching)
+            await self._close_left()
 
     async def _from(self, channel: AbstractBareChannel) -> AsyncGenerator[AmqpTaken]:
         """Until the subscription is to be made anew."""
@@ -167,7 +188,7 @@ class _Subscription:
                     room = ended and arrived.empty() and self._slots.backfill_fits
                     if room and (waiting := await self._fetched()) is not None:
                         pause = 0
-                        yield AmqpTaken(waiting, "backfill", self._slots, self._link.timeout)
+                        yield self._handed_out(waiting, "backfill")
                     continue
                 if isinstance(incoming, _Cancelled):
                     raise unavailable("RabbitMQ ended our subscription: the work queue was deleted")
@@ -181,9 +202,12 @@ class _Subscription:
                     arrived.put_nowait(incoming)
                     raise
                 ended = False
-                yield AmqpTaken(incoming, "live", self._slots, self._link.timeout)
+                yield self._handed_out(incoming, "live")
         finally:
             await attempted(self._leave(channel, consuming.consumer_tag or "", arrived), self._link.timeout)
+
+    def _handed_out(self, incoming: AbstractIncomingMessage, lane: Priority) -> AmqpTaken:
+        return AmqpTaken(incoming, lane, self._slots, self._link.timeout, self._close_left)
 
     async def _fetched(self) -> AbstractIncomingMessage | None:
         if self._fetching is None:
@@ -205,6 +229,21 @@ class _Subscription:
             while not arrived.empty():
                 unseen = arrived.get_nowait()
                 if unseen is not None and not isinstance(unseen, _Room | _Cancelled):
-                    await unseen.nack(requeue=True)
-            if not self._slots.live:
-                await channel.close()
+                    await self._hand_back(unseen)
+            self._left["live"].append(channel)
+            await self._close_left()
+
+    async def _hand_back(self, unseen: AbstractIncomingMessage) -> None:
+        """A copy: a negative acknowledgement counts as a delivery without an outcome, and a consumer may leave many times."""
+        try:
+            copy = handed_back(wire(unseen.headers, unseen.body), delivery_count(unseen))
+            await finish(self._link.publish(self._link.topology.lane("live"), copy))
+            await unseen.ack()
+        except IcsError:
+            await unseen.nack(requeue=True)
+
+    async def _close_left(self) -> None:
+        """What was left, once nothing that came on it is in hand."""
+        for lane, channels in self._left.items():
+            while channels and not (self._slots.live if lane == "live" else self._slots.backfills):
+                await attempted(channels.pop().close(), self._link.timeout)

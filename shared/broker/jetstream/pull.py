@@ -50,11 +50,14 @@ class Puller:
         self._changed.set()
 
     async def close(self) -> list[Msg]:
-        """Stop; returns what arrived and nobody took."""
+        """Stop; returns what arrived and nobody took, and is still ours."""
         if self._subscription is not None:
             with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
                 await self._subscription.unsubscribe()
-        return [message for _, message in self._arrived]
+        unseen: list[Msg] = []
+        while (message := self._fresh()) is not None:
+            unseen.append(message)
+        return unseen
 
     async def take(self, batch: int, wait: float) -> Msg | None:
         """The next message, or None when the consumer has none within ``wait`` seconds (0: none at this moment).

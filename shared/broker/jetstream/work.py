@@ -18,7 +18,7 @@ from shared.broker.jetstream.pull import Puller
 from shared.broker.jetstream.topology import ACK_WAIT
 from shared.broker.slots import Slots
 from shared.broker.transport import unavailable
-from shared.broker.wire import NOT_BEFORE, WireMessage
+from shared.broker.wire import NOT_BEFORE, WireMessage, handed_back
 from shared.errors import IcsError
 from shared.messages import Priority
 
@@ -97,9 +97,21 @@ async def subscription(link: NatsLink, prefetch: int) -> AsyncIterator[AsyncIter
     finally:
         for unseen in [*await live.close(), *await backfill.close()]:
             try:
-                await unseen.nak()
-            except nats.errors.Error:
+                await finish(_hand_back(link, unseen))
+            except (nats.errors.Error, IcsError):
                 break  # disconnected: the server redelivers after ACK_WAIT
+
+
+async def _hand_back(link: NatsLink, unseen: Msg) -> None:
+    """A copy: a negative acknowledgement counts as a delivery without an outcome, and a consumer may leave many times."""
+    copy = handed_back(wire_of(unseen), unseen.metadata.num_delivered - 1)
+    # Whatever else becomes of this delivery, it has one copy.
+    headers = {
+        **copy.headers,
+        "Nats-Msg-Id": f"unseen-{unseen.metadata.sequence.stream}-{unseen.metadata.num_delivered}",
+    }
+    await link.call(lambda js: js.publish(unseen.subject, copy.body, headers=headers))
+    await confirm(link, unseen)
 
 
 async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots) -> AsyncGenerator[JetStreamTaken]:
@@ -118,7 +130,7 @@ async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots
             _log.warning("NATS: cannot take work: %s", type(error).__name__)
             message = None
         if message is not None:
-            await _make_room(message, slots)
+            await _make_room(link, message, slots)
             yield JetStreamTaken(link, message, lane, slots)
         elif not slots.free:
             await slots.wait_free(_FULL_POLL)
@@ -127,7 +139,7 @@ async def _messages(link: NatsLink, live: Puller, backfill: Puller, slots: Slots
             await asyncio.sleep(0.1)  # the server restarts, or has not loaded its streams yet
 
 
-async def _make_room(message: Msg, slots: Slots) -> None:
+async def _make_room(link: NatsLink, message: Msg, slots: Slots) -> None:
     """Wait for a slot for ``message``, which stays ours meanwhile, or goes back when we leave."""
     try:
         while not slots.free:
@@ -136,8 +148,8 @@ async def _make_room(message: Msg, slots: Slots) -> None:
             with suppress(nats.errors.Error):  # disconnected: the server redelivers after ACK_WAIT
                 await message.in_progress()
     except asyncio.CancelledError:
-        with suppress(nats.errors.Error):
-            await message.nak()
+        with suppress(nats.errors.Error, IcsError):
+            await finish(_hand_back(link, message))
         raise
 
 
