@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import tempfile
@@ -24,9 +25,12 @@ from drivers.nydus.rafs_v6.layout import Compressor
 from drivers.nydus.tar_walk import open_inflated
 from drivers.tar import TarEntry, TarParser
 from shared.errors import PermanentError, TransientError, UnsupportedError
+from shared.exhausted import LOCAL_RESOURCE, exhausted, local_resource
 from shared.oci.descriptor import Descriptor
 
 _VERSION: Final = re.compile(r"Version:\s*(v\S+)")
+_SYSTEM_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+"""How programs in Rust tell an errno."""
 _COMPRESSOR_NAMES: Final = {Compressor.ZSTD: "zstd", Compressor.LZ4_BLOCK: "lz4_block", Compressor.NONE: "none"}
 _PIECE: Final = 1 << 20
 _STDERR_LIMIT: Final = 2000
@@ -107,14 +111,19 @@ class ExternalBuilder:
         return await validated_layer(bootstrap, layers)
 
     def _check_work_dir(self) -> None:
-        if self._work_dir is not None and not os.access(self._work_dir, os.W_OK | os.X_OK):
-            raise TransientError(f"work_dir {self._work_dir} cannot be written to", code="work_dir_unwritable")
+        if self._work_dir is None or os.access(self._work_dir, os.W_OK | os.X_OK):
+            return
+        read_only = Path(self._work_dir).exists() and os.statvfs(self._work_dir).f_flag & os.ST_RDONLY
+        refused = OSError(errno.EROFS, os.strerror(errno.EROFS), self._work_dir) if read_only else OSError()
+        raise local_resource(refused) or TransientError(
+            f"work_dir {self._work_dir} cannot be written to", code="work_dir_unwritable"
+        )
 
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
         try:
             return tempfile.TemporaryDirectory(prefix="ics-nydus-", dir=self._work_dir)
         except OSError as error:
-            raise TransientError(
+            raise local_resource(error) or TransientError(
                 f"no temporary directory in work_dir: {error.strerror}", code="work_dir_unwritable"
             ) from error
 
@@ -129,7 +138,7 @@ class ExternalBuilder:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            raise TransientError(
+            raise local_resource(error) or TransientError(
                 f"builder_path {self._path} does not run: {error.strerror}", code="builder_unavailable"
             ) from error
         try:
@@ -145,8 +154,16 @@ class ExternalBuilder:
             message = f"nydus-image {arguments[0]} ended with {process.returncode}: {said[:_STDERR_LIMIT]}"
             if process.returncode < 0:
                 raise TransientError(message, code="builder_killed")
-            raise PermanentError(message, code="builder_failed")
+            raise _out_of_resources(said, message) or PermanentError(message, code="builder_failed")
         return output.decode("utf-8", "replace")
+
+
+def _out_of_resources(said: str, message: str) -> TransientError | None:
+    """Whether the builder ended for want of something on this machine: it writes to ``work_dir`` too."""
+    for number in map(int, _SYSTEM_ERROR.findall(said)):
+        if (resource := exhausted(OSError(number, ""))) is not None:
+            return TransientError(message, code=LOCAL_RESOURCE, resource=resource, errno=number)
+    return None
 
 
 def _write_file(path: Path, pieces: Iterator[bytes], limits: LayerLimits) -> None:

@@ -7,7 +7,6 @@ registry's own ``registry_code``. Messages never hold credentials, query strings
 from __future__ import annotations
 
 import email.utils
-import errno
 import json
 import re
 import ssl
@@ -20,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from shared.errors import IcsError, PermanentError, TransientError
+from shared.exhausted import LOCAL_RESOURCE, exhausted, refusal
 from shared.unreachable import why
 
 MAXIMUM_ERROR_BODY = 64 * 1024
@@ -234,8 +234,11 @@ def from_exception(operation: Operation, error: BaseException) -> IcsError:
         return _from_tls(operation, error)
     if isinstance(error, aiohttp.InvalidURL):
         return operation.permanent("not a URL that can be requested", code="invalid_url")
-    if (exhausted := _exhausted(error)) is not None:
-        return operation.transient(f"this machine refused: {exhausted}", code="local_resource")
+    for cause in _causes(error):  # that is no fault of the registry's, which must not be left alone for it
+        if (resource := exhausted(cause)) is not None:
+            return operation.transient(
+                f"this machine refused: {refusal(cause)}", code=LOCAL_RESOURCE, resource=resource
+            )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         what = "its name does not resolve"
     elif isinstance(error, aiohttp.ClientConnectorError):
@@ -265,17 +268,6 @@ def from_proxy(operation: Operation, error: aiohttp.ClientHttpProxyError | aioht
         code="proxy_refused",
         status=error.status,
     )
-
-
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def _exhausted(error: BaseException) -> str | None:
-    """What this machine has run out of: that is no fault of the registry's, which must not be left alone for it."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
-            return cause.strerror or errno.errorcode[cause.errno]
-    return None
 
 
 def _from_tls(operation: Operation, error: BaseException) -> IcsError:

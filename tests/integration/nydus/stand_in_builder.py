@@ -1,7 +1,7 @@
 """Stands in for ``nydus-image``: the same command line, strictly, with the native builder behind it.
 
 ``create`` and ``merge`` refuse any argument that differs from what nydus-snapshotter's own converter passes. A file named
-``behaviour`` beside the installed script makes it ``fail``, ``hang`` or ``die``.
+``behaviour`` beside the installed script makes it ``fail``, find the disk ``full``, ``hang`` or ``die``.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ def main() -> None:
         print("Version: \tv2.4.4\nGit Commit: \t0")
     elif behaviour == "fail":
         raise SystemExit("Error: build failed")
+    elif behaviour == "full":
+        raise SystemExit("Error: failed to dump blob: No space left on device (os error 28)")
     elif behaviour == "hang":
         (Path(folder) / "pid").write_text(str(os.getpid()))
         time.sleep(600)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -77,6 +80,54 @@ async def test_a_builder_that_was_killed_is_worth_a_retry(tmp_path: Path) -> Non
     with pytest.raises(TransientError) as caught:
         await NydusDriver().convert(source, MemoryContent(repository), option(tmp_path, "die"))
     assert caught.value.code == "builder_killed"
+
+
+async def test_a_builder_that_finds_the_disk_full_says_so_of_the_machine(tmp_path: Path) -> None:
+    repository = Repository()
+    source = as_source(add_image(repository, [BASE]))
+    with pytest.raises(TransientError, match="No space left") as caught:
+        await NydusDriver().convert(source, MemoryContent(repository), option(tmp_path, "full"))
+    assert (caught.value.code, caught.value.details["resource"]) == ("local_resource", "disk")
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("refused", "number", "resource"),
+    [
+        ("tempfile.mkdtemp", errno.ENOSPC, "disk"),
+        ("asyncio.create_subprocess_exec", errno.EMFILE, "files"),
+        ("asyncio.create_subprocess_exec", errno.ENOMEM, "memory"),
+    ],
+)
+async def test_what_the_machine_refuses_a_builder_is_no_fault_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, number: int, resource: str
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    repository = Repository()
+    source = as_source(add_image(repository, [BASE]))
+    chosen = option(tmp_path)
+    monkeypatch.setattr(refused, refuse)
+    with pytest.raises(TransientError) as caught:
+        await NydusDriver().convert(source, MemoryContent(repository), chosen)
+    assert (caught.value.code, caught.value.details["resource"]) == ("local_resource", resource)
+
+
+async def test_a_disk_that_has_become_read_only_is_the_machines_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = option(tmp_path)
+    found = os.statvfs(tmp_path)
+    read_only = os.statvfs_result([*found[:8], found.f_flag | os.ST_RDONLY, found[9], found.f_fsid])
+    monkeypatch.setattr(os, "access", lambda *_: False)  # what the system says of such a disk
+    with pytest.raises(TransientError) as caught:
+        await NydusDriver().check_health(chosen)
+    assert caught.value.code == "work_dir_unwritable"
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    with pytest.raises(TransientError) as caught:
+        await NydusDriver().check_health(chosen)
+    assert (caught.value.code, caught.value.details["resource"]) == ("local_resource", "disk")
 
 
 async def test_a_cancelled_conversion_ends_its_builder_and_leaves_no_file(tmp_path: Path) -> None:
