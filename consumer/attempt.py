@@ -22,6 +22,7 @@ from consumer.progress import ConversionProgress
 from consumer.workshop import Workshop
 from shared.broker.api import Delivery
 from shared.errors import IcsError, TransientError
+from shared.exhausted import LOCAL_RESOURCE, local_resource, resource_of
 from shared.instance import INSTANCE
 from shared.messages import Attempt, DeadLetter, Failure
 from shared.telemetry.metrics import Outcome as CountedOutcome
@@ -49,6 +50,7 @@ class AttemptRun:
         self._started_at = datetime.now(UTC)
         self._began = monotonic()
         self._converting_since: datetime | None = None
+        self._on_trial = workshop.machine.on_trial
         self._number = len(delivery.attempts) + 1
         self._events = AttemptEvents(workshop.reporter, delivery.request, self._number)
         self._log = logging.LoggerAdapter(_log, {"conversion": delivery.request.id})
@@ -112,21 +114,26 @@ class AttemptRun:
                     f"the conversion took longer than timeouts.conversion ({shop.settings.timeouts.conversion:.0f} s)",
                     code="conversion_timeout",
                 )
-            elif isinstance(raised, OSError) and not isinstance(raised, TimeoutError):
-                error = _from_os(raised)
+            else:
+                error = local_resource(raised) or raised
             record_error(span, error)
-        pause = await self._registries.inform(error, since=self._began)
-        if pause > 0 and isinstance(error, IcsError) and self._may_wait:
-            return await self._postpone(span, error, pause, tuple(progress.stages))
+        stages = tuple(progress.stages)
+        if isinstance(error, TransientError) and error.code == LOCAL_RESOURCE:
+            costless, pause = not await self._is_its_own(error), 0.0
+        else:
+            pause = await self._registries.inform(error, since=self._began)
+            costless = pause > 0
+        if costless and isinstance(error, IcsError) and self._may_wait:
+            return await self._postpone(span, error, pause, stages)
         # The jitter needs no secrecy.
         outcome = decide(error, self._delivery.attempts, shop.settings.retry, jitter=random.random())  # noqa: S311
-        stages = tuple(progress.stages)
         match outcome:
             case Leave():
                 raise outcome.error
             case Ack():
                 counted = self._succeeded(span, converted, outcome, stages)
                 await self._acknowledge()
+                shop.machine.succeeded()
                 return counted
             case Retry() | Dead():
                 return await self._failed(span, error, outcome, stages)
@@ -251,8 +258,15 @@ class AttemptRun:
                 "%s could not be settled and will be delivered again: %s", self._request.source, error.message
             )
 
+    async def _is_its_own(self, error: TransientError) -> bool:
+        """Whether want of something on this machine is the image's failure: see :mod:`consumer.machine`."""
+        postponed = self._delivery.postponed
+        earlier = [attempt.failure.code for attempt in self._delivery.attempts[-1:]]
+        again = self._on_trial or LOCAL_RESOURCE in (postponed[1:] if postponed else earlier)
+        return await self._shop.machine.ran_out(resource_of(error), error.message, again=again)
+
     async def _postpone(self, span: Span, error: IcsError, pause: float, stages: tuple[object, ...]) -> CountedOutcome:
-        """The registry is down: that is not this image's failure, and costs it no attempt."""
+        """The registry is down, or this machine lacks something: that is not this image's failure, and costs it no attempt."""
         failure = Failure.of(error)
         await self._settle_safely(self._delivery.release(pause, begun=True, code=failure.code))
         self._events.tell(
@@ -263,7 +277,10 @@ class AttemptRun:
             stages=stages,
             retry_in_seconds=round(pause, 3),
         )
-        self._log.warning("%s waits %.0f s: its registry is down: %s", self._request.source, pause, failure.message)
+        if pause > 0:
+            self._log.warning("%s waits %.0f s: its registry is down: %s", self._request.source, pause, failure.message)
+        else:
+            self._log.info("%s is handed back for others: %s", self._request.source, failure.message)
         return "released"
 
     async def _preempted(self, span: Span, stages: tuple[object, ...]) -> CountedOutcome:
@@ -275,7 +292,7 @@ class AttemptRun:
 
     @property
     def _may_wait(self) -> bool:
-        """A registry that never comes back ends in the dead letters too, only later."""
+        """A registry that never comes back, and what no machine has enough for, end in the dead letters too, only later."""
         waited = (datetime.now(UTC) - self._delivery.published_at).total_seconds()
         return waited < self._shop.settings.retry.maximum_outage
 
@@ -297,10 +314,3 @@ class AttemptRun:
             trace_id=trace_id(span),
             traceparent=traceparent(span),
         )
-
-
-def _from_os(error: OSError) -> IcsError:
-    """A full disk, a closed file table: this machine's trouble, which another consumer or a later time may not have."""
-    return TransientError(
-        f"this machine refused: {error.strerror or type(error).__name__}", code="local_resource", errno=error.errno
-    )

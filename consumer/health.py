@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
+from consumer.machine import Machine
 from drivers.api import Driver, DriverOptions
 from shared.background import beside
 from shared.broker.api import Broker
 from shared.errors import IcsError
+from shared.exhausted import LOCAL_RESOURCE
 from shared.listening import listening_socket
 from shared.settings.model import Settings
 from shared.telemetry.metrics import Metrics
@@ -30,13 +32,18 @@ class HealthCheck:
         drivers: that the rules use, with their options.
     """
 
-    def __init__(self, broker: Broker, drivers: Sequence[tuple[Driver, DriverOptions]], metrics: Metrics) -> None:
+    def __init__(
+        self, broker: Broker, drivers: Sequence[tuple[Driver, DriverOptions]], machine: Machine, metrics: Metrics
+    ) -> None:
         self._broker = broker
         self._drivers = drivers
+        self._machine = machine
         self._metrics = metrics
 
     async def reason(self) -> str:
         """Why not; empty when healthy."""
+        if self._machine.out:
+            return f"{LOCAL_RESOURCE}: {self._machine.reason}"
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await self._check_broker()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import orjson
 
@@ -15,6 +16,8 @@ from consumer.claims import LayerClaims
 from consumer.conversion import Converter
 from consumer.credentials import prove_credentials
 from consumer.health import HealthCheck, serve_health
+from consumer.machine import Machine
+from consumer.supplies import MachineSupplies
 from consumer.upload_journal import UploadJournal
 from consumer.workdir import WorkDir
 from consumer.worker import work
@@ -74,6 +77,8 @@ async def run_consumer(
         notifier = await stack.enter_async_context(Notifier.from_settings(settings, metrics))
         reporter = await stack.enter_async_context(EventReporter(broker.events, metrics, (notifier,)).running())
         cancellations = Cancellations(broker.cancellations, settings.broker.events_max_age, metrics)
+        used = _used(settings, drivers)
+        machine = Machine(MachineSupplies([work_dir.path, *_folders(used)]), metrics)
         workshop = Workshop(
             settings=settings,
             converter=Converter(
@@ -86,6 +91,7 @@ async def run_consumer(
                 claims=LayerClaims.of(broker, settings.timeouts, metrics),
             ),
             circuits=CircuitBreaker(metrics),
+            machine=machine,
             cancellations=await stack.enter_async_context(cancellations.following()),
             ask=registry.resolve,
             reporter=reporter,
@@ -96,7 +102,7 @@ async def run_consumer(
         )
         metrics.concurrency(settings.maximum_concurrency)
         if serve and settings.metric.enabled:
-            check = HealthCheck(broker, _used(settings, drivers), metrics)
+            check = HealthCheck(broker, used, machine, metrics)
             await stack.enter_async_context(serve_health(settings, check, metrics))
         _log.info("consumer %s takes up to %d conversions at once", INSTANCE, settings.maximum_concurrency)
         await work(broker, workshop, stop)
@@ -106,3 +112,8 @@ def _used(settings: Settings, drivers: Mapping[str, Driver]) -> list[tuple[Drive
     """A rule's driver and its options, for each rule: two may use one driver differently."""
     chosen = [settings.driver_of(rule) for rule in settings.rules]
     return [(drivers[each.type], parse_options(drivers[each.type], orjson.dumps(each.config))) for each in chosen]
+
+
+def _folders(used: Sequence[tuple[Driver, DriverOptions]]) -> list[Path]:
+    """Where drivers put files of their own, by their option ``work_dir``."""
+    return [Path(folder) for _, options in used if (folder := getattr(options, "work_dir", None))]

@@ -1,10 +1,11 @@
-"""Taking deliveries: at most ``maximum_concurrency`` at once, until told to stop; then drain."""
+"""Taking deliveries: at most ``maximum_concurrency`` at once, and none while the machine lacks something; then drain."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 
 from consumer.attempt import AttemptRun
 from consumer.lease import heartbeat
@@ -21,52 +22,93 @@ _log = logging.getLogger(__name__)
 async def work(broker: Broker, workshop: Workshop, stop: asyncio.Event) -> None:
     """Handle deliveries until ``stop``; then let what runs finish for ``timeouts.drain`` seconds and hand the rest back.
 
+    While the machine lacks something, nobody is subscribed: what waits is for others. What runs goes on; it may need nothing of
+    what is missing, and gives back what it holds.
+
     Raises:
         PermanentError: the broker refuses us (credentials, mismatched queues).
     """
-    running: set[asyncio.Task[None]] = set()
+    machine, slots = workshop.machine, workshop.settings.maximum_concurrency
+    crew = _Crew(workshop, slots)
     try:
-        async with broker.deliveries(workshop.settings.maximum_concurrency) as deliveries:
-            taking = asyncio.create_task(_take(deliveries, workshop, running), name="take-deliveries")
-            stopping = asyncio.create_task(stop.wait(), name="await-stop")
-            try:
-                await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (taking, stopping):
-                    task.cancel()
-                outcomes = await asyncio.gather(taking, stopping, return_exceptions=True)
-            if isinstance(outcomes[0], Exception):
-                raise outcomes[0]
-        await _drain(running, workshop.settings.timeouts.drain)
+        while not stop.is_set():
+            change = machine.change
+            if machine.out:
+                await _first_of(machine.recovered(), stop.wait())
+                continue
+            async with broker.deliveries(1 if machine.on_trial else slots) as deliveries:
+                await _first_of(crew.take(deliveries), change.wait(), stop.wait())
+        await _drain(crew.running, workshop.settings.timeouts.drain)
     finally:
-        await _cancel(running)
+        await _cancel(crew.running)
 
 
-async def _take(deliveries: AsyncIterator[Delivery], workshop: Workshop, running: set[asyncio.Task[None]]) -> None:
-    async for delivery in deliveries:
-        task = asyncio.create_task(_handle(workshop, delivery), name=f"convert {delivery.request.id}")
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-
-async def _handle(workshop: Workshop, delivery: Delivery) -> None:
+async def _first_of(*parts: Coroutine[None, None, object]) -> None:
+    """Until one of them ends; the others are cancelled."""
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
-        # From the first moment: asking a registry that hangs takes longer than JetStream waits for a sign of life.
-        async with heartbeat(delivery, workshop.extend_interval):
-            await AttemptRun(workshop, delivery).handle()
-    except asyncio.CancelledError:
-        await _release(delivery, 0)
-        raise
-    except Exception:  # noqa: BLE001  a defect outside the conversion: logged whole, and the message must not stick here
-        _log.exception("handling %s failed", delivery.request.source)
-        await _release(delivery, AFTER_A_DEFECT)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
-async def _release(delivery: Delivery, delay: float) -> None:
+class _Crew:
+    """What runs, over all subscriptions: what is left of one that has ended holds its slot still."""
+
+    def __init__(self, workshop: Workshop, slots: int) -> None:
+        self._shop = workshop
+        self._free = slots
+        self._freed = asyncio.Event()
+        self.running: set[asyncio.Task[None]] = set()
+
+    async def take(self, deliveries: AsyncIterator[Delivery]) -> None:
+        async for delivery in deliveries:
+            task = asyncio.create_task(self._handle(delivery), name=f"convert {delivery.request.id}")
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            # From the first moment: asking a registry that hangs takes longer than JetStream waits for a sign of life.
+            async with heartbeat(delivery, self._shop.extend_interval), self._slot() as admitted:
+                if admitted:
+                    await AttemptRun(self._shop, delivery).handle()
+                else:
+                    await _release(delivery, 0, begun=False)
+        except asyncio.CancelledError:
+            await _release(delivery, 0)
+            raise
+        except Exception:  # noqa: BLE001  a defect outside the conversion: logged whole, and the message must not stick here
+            _log.exception("handling %s failed", delivery.request.source)
+            await _release(delivery, AFTER_A_DEFECT)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[bool]:
+        """False once the machine lacks something: what waits here is for others."""
+        while not self._free and not self._shop.machine.out:
+            self._freed.clear()
+            await _first_of(self._freed.wait(), self._shop.machine.change.wait())
+        if self._shop.machine.out:
+            yield False
+            return
+        self._free -= 1
+        try:
+            yield True
+        finally:
+            self._free += 1
+            self._freed.set()
+
+
+async def _release(delivery: Delivery, delay: float, *, begun: bool = True) -> None:
     """Hand back what is not settled; a broker that does not take it delivers it again once we are gone."""
     try:
         async with asyncio.timeout(RELEASE_TIMEOUT):
-            await delivery.release(delay, begun=True)
+            await delivery.release(delay, begun=begun)
     except RuntimeError:  # settled already
         return
     except (IcsError, TimeoutError) as error:

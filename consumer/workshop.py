@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converter
+from consumer.machine import Machine
 from shared.event_reporter import EventReporter
 from shared.oci.reference import Reference
 from shared.settings.model import Settings
@@ -21,6 +22,7 @@ class Workshop:
     settings: Settings
     converter: Converter
     circuits: CircuitBreaker
+    machine: Machine
     cancellations: Cancellations
     ask: Callable[[Reference], Awaitable[object]]
     """Ask a registry for a manifest that is there or not: what only a registry that works can tell."""

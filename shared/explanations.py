@@ -169,7 +169,8 @@ _BY_CODE = {
     "builder_failed": _BUILDER,
     "builder_killed": _BUILDER,
     "local_resource": Explanation(
-        "A consumer's machine ran out of something on every attempt: memory, disk or open files.",
+        "The image wants more disk, open files, memory or threads than a consumer's machine has, also when it has plenty; or none "
+        "had enough for as long as retry.maximum_outage.",
         "The message says of what. Give the consumers more of it, then replay.",
     ),
     "invalid_nydus": Explanation(

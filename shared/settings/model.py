@@ -165,7 +165,7 @@ class Retry(Section):
     maximum_delay: float = Field(default=900, gt=0)
     """Seconds."""
     maximum_outage: float = Field(default=86400, ge=0)
-    """Seconds after its push for which a conversion waits for a registry that is down at no cost; then failures count as any."""
+    """Seconds after its push for which a registry that is down, or a machine out of disk, files or memory, costs no attempt."""
 
 
 class Timeouts(Section):

@@ -19,13 +19,14 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from shared.exhausted import Resource
 from shared.telemetry.cardinality import LabelValues, RefTagLabels
 from shared.telemetry.exposition import render
 from shared.version import service_version
 
 Outcome = Literal["succeeded", "skipped", "failed", "cancelled", "retrying", "preempted", "released"]
-"""How one attempt ended. ``released``: handed back without an outcome (drain, open circuit). ``cancelled``: by an operator.
-``preempted``: a backfill that was handed back for a push."""
+"""How one attempt ended. ``released``: handed back without an outcome (drain, open circuit, a machine that lacks something).
+``cancelled``: by an operator. ``preempted``: a backfill that was handed back for a push."""
 WebhookOutcome = Literal["accepted", "ignored", "unauthorized", "invalid", "unavailable"]
 CircuitState = Literal["closed", "half_open", "open"]
 
@@ -137,6 +138,10 @@ class Metrics:
     def concurrency(self, limit: int) -> None:
         """``maximum_concurrency`` of this consumer."""
         self._concurrency.set(limit)
+
+    def out_of(self, resource: Resource, *, out: bool) -> None:
+        """Whether this consumer takes no work for want of something that its machine should give."""
+        self._out_of.labels(resource).set(out)
 
     def buffers(self, used: int, limit: int) -> None:
         """Bytes of the memory budget that all conversions of a process share."""
@@ -251,6 +256,9 @@ class Metrics:
         self._claims = self._gauge("ics_layer_claims", "Claims on layers that consumers share", "state")
         self._claims_given_up = self._counter("ics_layer_claims_given_up_total", "Claims gone on without", "reason")
         self._concurrency = self._gauge("ics_consumer_concurrency_limit", "maximum_concurrency of this consumer")
+        self._out_of = self._gauge(
+            "ics_consumer_out_of_resources", "1 while the consumer takes no work for want of it", "resource"
+        )
         self._buffers = self._gauge("ics_consumer_buffer_bytes", "Shared memory budget", "state")
 
     def _begin_at_zero(self) -> None:
@@ -261,6 +269,7 @@ class Metrics:
             (self._layers, ("converted", "reused")),
             (self._claims, ("held", "waiting")),
             (self._claims_given_up, ("patience", "broker_refused", "broker_unavailable")),
+            (self._out_of, get_args(Resource)),
             (self._operations, ("replayed", "discarded")),
             (self._events_passed_over, ("unreadable", "unknown_type")),
             (self._notifications, ("delivered", "failed", "dropped")),

@@ -41,7 +41,7 @@ _PROMQL = {
     "offset",
 }
 _LABELS = {"le", "ref", "stage", "code", "state", "outcome", "operation", "registry", "reason", "direction", "origin"}
-_KEYWORDS = _PROMQL | _LABELS | {"job", "instance", "m"}
+_KEYWORDS = _PROMQL | _LABELS | {"resource", "job", "instance", "m"}
 _FOREIGN = {"up", "rabbitmq_alarms_free_disk_space_watermark", "rabbitmq_alarms_memory_used_watermark"}
 """Prometheus' own, and RabbitMQ's."""
 

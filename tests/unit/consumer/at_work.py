@@ -12,6 +12,7 @@ import pytest
 from consumer.cancellations import Cancellations
 from consumer.circuit import CircuitBreaker
 from consumer.conversion import Converted, Converter
+from consumer.machine import Machine
 from consumer.worker import work
 from consumer.workshop import Workshop
 from drivers.api import Progress
@@ -19,6 +20,7 @@ from shared.broker.api import Broker
 from shared.broker.open import open_broker
 from shared.event_reporter import EventReporter
 from shared.events import ConversionEvent
+from shared.exhausted import Resource
 from shared.messages import ConversionRequest
 from shared.oci.reference import Reference
 from shared.settings.load import load_settings
@@ -27,6 +29,25 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.tracing import Tracing
 from shared.telemetry.work_queue import WorkQueue
 from tests.waiting import PATIENCE, until
+
+
+class Given:
+    """Supplies as a test says: too little of what is in ``short``, plenty of everything unless ``scarce``."""
+
+    def __init__(self) -> None:
+        self.short: set[Resource] = set()
+        self.scarce = False
+        self.asked = 0
+
+    async def lacking(self, resource: Resource) -> str:
+        self.asked += 1
+        return "none left" if resource in self.short else ""
+
+    async def plenty(self, resource: Resource) -> bool:
+        return not self.scarce and resource not in self.short
+
+    async def state(self, resource: Resource) -> str:
+        return f"/work: 0 bytes of {resource}"
 
 
 class Scripted(Converter):
@@ -72,7 +93,10 @@ async def answering(_reference: Reference) -> None:
 
 @asynccontextmanager
 async def at_work(
-    made: Converter, settings: Settings, ask: Callable[[Reference], Awaitable[None]] = answering
+    made: Converter,
+    settings: Settings,
+    ask: Callable[[Reference], Awaitable[None]] = answering,
+    machine: Machine | None = None,
 ) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
     metrics = Metrics(10, process_metrics=False)
     async with (
@@ -84,6 +108,7 @@ async def at_work(
             settings=settings,
             converter=made,
             circuits=CircuitBreaker(metrics, pause=0.05),
+            machine=machine or Machine(Given(), metrics),
             cancellations=cancellations,
             ask=ask,
             reporter=reporter,
