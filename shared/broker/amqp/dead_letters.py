@@ -32,7 +32,7 @@ from shared.messages import DeadLetter, Failure
 LOCK_WAIT = 30.0
 """Seconds that a look waits for another process's."""
 SILENCE = 10.0
-"""Seconds without a further letter after which a look is given up."""
+"""Seconds without an answer or a further letter after which a look is given up."""
 PREFETCH = 65_535
 """The most that AMQP can say; RabbitMQ takes none to mean 2000."""
 KEEP = 0.5
@@ -202,14 +202,15 @@ class AmqpDeadLetters:
             await self._hand_back(look)
             if not isinstance(error, Exception):
                 raise
-            raise unavailable("the connection was lost while the dead letters were read") from error
+            raise unavailable(f"the dead letters could not be read to their end: {self._link.reason(error)}") from error
         self._look = look
         return look
 
     async def _fill(self, look: _Look) -> None:
         """As a consumer that acknowledges nothing, which costs half of asking for each."""
         name, channel, timeout = self._link.topology.dead, look.channel, self._link.timeout
-        declared = await channel.queue_declare(name, passive=True, timeout=timeout)
+        # Which waits while thousands that another look held are handed back.
+        declared = await channel.queue_declare(name, passive=True, timeout=SILENCE)
         await channel.basic_qos(prefetch_count=PREFETCH, timeout=timeout)
         total, seen, asked_for = declared.message_count or 0, 0, 0
         arrived = asyncio.Event()

@@ -93,7 +93,7 @@ class AmqpLink:
         """Every server's ``host`` or ``host:port``."""
         return ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in self._urls)
 
-    def _reason(self, error: BaseException) -> str:
+    def reason(self, error: BaseException) -> str:
         """Where and why, without the URL, which aio-pika puts into some messages."""
         if self._blocked:
             return self._alarm
@@ -185,9 +185,9 @@ class AmqpLink:
                 shared.refused = True
             else:
                 self._forget(self._connection)
-            raise unavailable(self._reason(error)) from error
+            raise unavailable(self.reason(error)) from error
         except _LOST as error:
-            raise unavailable(self._reason(error)) from error
+            raise unavailable(self.reason(error)) from error
         finally:
             if shared is not None:
                 shared.uses -= 1
@@ -242,9 +242,9 @@ class AmqpLink:
             yield
         except RuntimeError as error:
             self._forget(self._connection)
-            raise unavailable(self._reason(error)) from error
+            raise unavailable(self.reason(error)) from error
         except _LOST as error:
-            raise unavailable(self._reason(error)) from error
+            raise unavailable(self.reason(error)) from error
 
     @asynccontextmanager
     async def channel(self, *, prefetch: int = 0) -> AsyncIterator[AbstractChannel]:
@@ -254,7 +254,7 @@ class AmqpLink:
             with honouring_cancellation():
                 yield channel
         except _LOST as error:
-            raise unavailable(self._reason(error)) from error
+            raise unavailable(self.reason(error)) from error
         finally:
             await attempted(channel.close(), self.timeout)
 

@@ -46,7 +46,7 @@ def test_why_a_connection_failed_is_told_in_words(error: Exception, told: str) -
     wrapped = AMQPConnectionError(*error.args)
     wrapped.__cause__ = error
     link = AmqpLink("amqp://robot:s3cret@mq/", Topology("ics", delivery_limit=1, events_max_age=60), timeout=1)
-    assert told in link._reason(wrapped)
+    assert told in link.reason(wrapped)
 
 
 async def test_the_password_goes_to_no_nats_server_that_does_not_speak_tls() -> None:
