@@ -59,6 +59,6 @@ def test_nothing_else_counts(error: Exception) -> None:
 
 
 def test_it_says_of_which_file() -> None:
-    known = local_resource(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/work/layer.tar"))
+    known = local_resource(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/spool/layer.tar"))
     assert known is not None
-    assert known.message == "this machine refused: No space left on device (/work/layer.tar)"
+    assert known.message == "this machine refused: No space left on device (/spool/layer.tar)"
