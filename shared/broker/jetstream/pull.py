@@ -52,8 +52,11 @@ class Puller:
     async def close(self) -> list[Msg]:
         """Stop; returns what arrived and nobody took, and is still ours."""
         if self._subscription is not None:
-            with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
-                await self._subscription.unsubscribe()
+            # To the end of what the server has sent by now: to unsubscribe throws that away, and the server counts it as delivered.
+            # Where the connection is gone, so is the subscription.
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await self._subscription.drain()  # type: ignore[no-untyped-call]
         unseen: list[Msg] = []
         while (message := self._fresh()) is not None:
             unseen.append(message)
